@@ -1,0 +1,39 @@
+"""Fresh weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from bothways.encoder.config import TruncatedNormal, Uniform
+from bothways.encoder.encoder import EncoderLayer
+
+
+def initialise(module: nn.Module, scheme: TruncatedNormal | Uniform, num_layers: int, seed: int) -> None:
+    """Draw every weight of an encoder and its heads: matrices by the scheme, biases 0, norms 1.
+
+    The draw depends on the seed and the order of the modules alone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    residual = {id(one) for layer in module.modules() if isinstance(layer, EncoderLayer) for one in (layer.mixer.out, layer.mlp.down)}
+    shrink = 1 / math.sqrt(2 * num_layers) if isinstance(scheme, TruncatedNormal) and scheme.residual else 1.0
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.Linear | nn.Embedding):
+                _draw(part.weight, scheme, shrink if id(part) in residual else 1.0, generator)
+            for name, parameter in part.named_parameters(recurse=False):
+                if name == "bias":
+                    parameter.zero_()
+            if isinstance(part, nn.LayerNorm | nn.RMSNorm):
+                part.weight.fill_(1.0)
+
+
+def _draw(weight: torch.Tensor, scheme: TruncatedNormal | Uniform, factor: float, generator: torch.Generator) -> None:
+    match scheme:
+        case TruncatedNormal():
+            std = scheme.std * factor
+            nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+        case Uniform():
+            nn.init.uniform_(weight, -scheme.bound, scheme.bound, generator=generator)

@@ -1,0 +1,208 @@
+"""Between a published checkpoint and our modules: one table of rules, used in both directions.
+
+A rule says how one of our tensors is made of theirs and how it is taken apart again. `{i}` in a name
+stands for the layer number. A weight that no rule names is an error, in either direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bothways.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Our tensor is theirs, its rows perhaps in another order.
+
+    Attributes:
+        order: from the number of rows, the row of theirs that each of ours is; None keeps them.
+    """
+
+    ours: str
+    theirs: str
+    order: Callable[[int], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Our tensor is several of theirs, one below the other, in equal parts."""
+
+    ours: str
+    theirs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A second name for a tensor stored under another: written by some, left out by most."""
+
+    theirs: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A tensor of theirs that is not a weight (a buffer of positions, say): read past, never written."""
+
+    theirs: str
+
+
+Rule = Rename | Fuse | Tied | Drop
+
+
+def affine(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
+    """The rules of a linear layer or a norm: `weight`, and `bias` where there is one."""
+    return [Rename(f"{ours}.{part}", f"{theirs}.{part}") for part in (("weight", "bias") if bias else ("weight",))]
+
+
+def expand(rules: Sequence[Rule], num_layers: int) -> list[Rule]:
+    """Rules with `{i}` repeated for every layer."""
+    out: list[Rule] = []
+    for rule in rules:
+        numbers = range(num_layers) if "{i}" in _name(rule) else (None,)
+        out.extend(rule if i is None else _numbered(rule, i) for i in numbers)
+    return out
+
+
+def to_ours(rules: Sequence[Rule], theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
+    """Our state dict from a checkpoint's tensors.
+
+    Args:
+        shapes: the shape of each of our tensors, to check against.
+        where: the file or folder, for errors.
+
+    Raises:
+        InputError: a weight missing, one that no rule names, one of the wrong shape, or a second
+            copy of a tied weight that differs from the first. The message names them.
+    """
+    _refuse("missing", [n for r in rules if not isinstance(r, Tied | Drop) for n in _theirs(r) if n not in theirs], where)
+    _refuse("not known to this family", sorted(set(theirs) - {n for r in rules for n in _theirs(r)}), where)
+    ours: dict[str, Tensor] = {}
+    for rule in rules:
+        match rule:
+            case Rename():
+                tensor = theirs[rule.theirs]
+                ours[rule.ours] = tensor if rule.order is None else tensor[rule.order(tensor.shape[0])]
+            case Fuse():
+                ours[rule.ours] = torch.cat([theirs[name] for name in rule.theirs])
+            case Tied():
+                if rule.theirs in theirs and not torch.equal(theirs[rule.theirs], theirs[rule.source]):
+                    raise InputError(f"{where}: {rule.theirs} differs from {rule.source}, but the config ties them")
+            case Drop():
+                pass
+        if isinstance(rule, Rename | Fuse) and ours[rule.ours].shape != shapes[rule.ours]:
+            found, wanted = tuple(ours[rule.ours].shape), tuple(shapes[rule.ours])
+            raise InputError(f"{where}: {' + '.join(_theirs(rule))} has shape {found}, the config implies {wanted}")
+    return ours
+
+
+def to_theirs(rules: Sequence[Rule], ours: Mapping[str, Tensor], ties: bool = False) -> dict[str, Tensor]:
+    """A checkpoint's tensors from our state dict; with `ties`, tied weights under both names.
+
+    Raises:
+        KeyError: one of our tensors that no rule names.
+    """
+    unknown = set(ours) - {rule.ours for rule in rules if isinstance(rule, Rename | Fuse)}
+    if unknown:
+        raise KeyError(f"no rule writes {sorted(unknown)}")
+    theirs: dict[str, Tensor] = {}
+    for rule in rules:
+        match rule:
+            case Rename():
+                tensor = ours[rule.ours]
+                theirs[rule.theirs] = tensor if rule.order is None else tensor[torch.argsort(rule.order(tensor.shape[0]))]
+            case Fuse():
+                theirs.update(zip(rule.theirs, (part.clone() for part in ours[rule.ours].chunk(len(rule.theirs))), strict=True))
+            case Tied() if ties:
+                theirs[rule.theirs] = theirs[rule.source]
+            case _:
+                pass
+    return theirs
+
+
+def _theirs(rule: Rule) -> tuple[str, ...]:
+    return rule.theirs if isinstance(rule, Fuse) else (rule.theirs,)
+
+
+def _name(rule: Rule) -> str:
+    return rule.theirs[0] if isinstance(rule, Fuse) else rule.theirs
+
+
+def _numbered(rule: Rule, i: int) -> Rule:
+    def put(name: str) -> str:
+        return name.replace("{i}", str(i))
+
+    match rule:
+        case Rename():
+            return replace(rule, ours=put(rule.ours), theirs=put(rule.theirs))
+        case Fuse():
+            return Fuse(put(rule.ours), tuple(put(name) for name in rule.theirs))
+        case Tied():
+            return Tied(put(rule.theirs), put(rule.source))
+        case Drop():
+            return Drop(put(rule.theirs))
+
+
+def _refuse(what: str, names: list[str], where: str) -> None:
+    if names:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise InputError(f"{where}: {len(names)} weight{'s' if len(names) > 1 else ''} {what}: {shown}")
+
+
+class Reader:
+    """A published `config.json`, with an account of what was read.
+
+    A key that was neither read nor declared inert is unknown: a warning, or an error when strict.
+    """
+
+    def __init__(self, data: Mapping[str, Any], where: str) -> None:
+        self.data = data
+        self.where = where
+        self._seen: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or `default` where the key is absent or null."""
+        self._seen.add(key)
+        value = self.data.get(key)
+        return default if value is None else value
+
+    def need(self, key: str) -> Any:
+        """The value of a key that must be there.
+
+        Raises:
+            InputError: it is not.
+        """
+        value = self.get(key)
+        if value is None:
+            raise InputError(f"{self.where}: no '{key}', which this family needs")
+        return value
+
+    def only(self, key: str, *allowed: Any) -> None:
+        """Refuse a value we cannot honour; the first of `allowed` is what an absent key means.
+
+        Raises:
+            InputError: another value.
+        """
+        value = self.get(key, allowed[0])
+        if value not in allowed:
+            raise InputError(f"{self.where}: {key}={value!r} is not supported; supported: {', '.join(map(repr, allowed))}")
+
+    def choice(self, key: str, table: Mapping[str, Any], default: str) -> Any:
+        """The entry of `table` under the key's value.
+
+        Raises:
+            InputError: a value that is not in the table.
+        """
+        value = self.get(key, default)
+        if value not in table:
+            raise InputError(f"{self.where}: {key}={value!r} is not supported; supported: {', '.join(table)}")
+        return table[value]
+
+    def unknown(self, inert: Sequence[str]) -> list[str]:
+        """Keys that were neither read nor are inert."""
+        return sorted(set(self.data) - self._seen - set(inert) - {key for key in self.data if key.startswith("_")})

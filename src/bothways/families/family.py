@@ -1,0 +1,110 @@
+"""What a published family is: a reversible mapping between its folders and our configs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from bothways.encoder.config import EncoderConfig
+from bothways.families.convert import Reader, Rule
+from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of a checkpoint; None where it has no such head.
+
+    Attributes:
+        pooler: BERT's pooler standing alone (in the bare model).
+        next_sentence: the second pretraining head of BERT, behind the pooler.
+    """
+
+    masked_lm: MaskedLmHead | None = None
+    classifier: ClassifierHead | None = None
+    next_sentence: ClassifierHead | None = None
+    pooler: Transform | None = None
+
+    def present(self) -> frozenset[str]:
+        return frozenset(name for name, head in vars(self).items() if head is not None)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything a published `config.json` says that we act on.
+
+    Attributes:
+        pad_id: the padding id, which some families' position tables and exports mention.
+        labels: the names of a classifier's classes, in order.
+        problem: the classifier's kind (`regression`, `single_label_classification`), as in the file.
+    """
+
+    encoder: EncoderConfig
+    heads: Heads = field(default_factory=Heads)
+    pad_id: int = 0
+    labels: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A published family.
+
+    Attributes:
+        name: its `model_type`.
+        inert: keys of its configs that say nothing about the numbers.
+        marks: for each head, a weight whose presence shows it (the body's prefix left out).
+        prefix: of the body's weights, in checkpoints with heads; the bare model has none.
+        read: config.json, and the names of the heads in the weights, to a `Spec`.
+        write: a `Spec` to config.json (without `architectures` and versions).
+        architecture: the `transformers` class for a set of heads.
+        rules: the table of weights of a `Spec`; names of the body carry the prefix given.
+    """
+
+    name: str
+    inert: tuple[str, ...]
+    marks: dict[str, str]
+    prefix: str
+    read: Callable[[Reader, Collection[str]], Spec]
+    write: Callable[[Spec], dict[str, Any]]
+    architecture: Callable[[frozenset[str]], str]
+    rules: Callable[[Spec, str], list[Rule]]
+
+
+# Keys of `transformers` configs that do not change an encoder's numbers.
+INERT = (
+    "architectures", "model_type", "transformers_version", "dtype", "torch_dtype", "use_cache", "gradient_checkpointing",
+    "initializer_range", "pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id",
+    "id2label", "label2id", "problem_type", "is_decoder", "add_cross_attention", "output_past", "pruned_heads",
+    "finetuning_task", "directionality", "name_or_path", "auto_map", "output_attentions", "output_hidden_states",
+    "classifier_dropout", "num_labels", "return_dict", "torchscript", "chunk_size_feed_forward", "cross_attention_hidden_size",
+    "tie_encoder_decoder", "is_encoder_decoder", "decoder_start_token_id", "prefix", "task_specific_params", "xla_device",
+    "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
+)  # fmt: skip
+
+# The names published configs use for activations.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+
+
+def read_labels(reader: Reader) -> tuple[str, ...]:
+    """Class names in order, from `id2label` (whose keys are strings in JSON)."""
+    names = reader.get("id2label", {})
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def write_labels(spec: Spec) -> dict[str, Any]:
+    """`id2label`, `label2id` and `problem_type`, where there is a classifier."""
+    if spec.heads.classifier is None:
+        return {}
+    labels = spec.labels or tuple(f"LABEL_{i}" for i in range(spec.heads.classifier.labels))
+    named = {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
+    return named if spec.problem is None else {**named, "problem_type": spec.problem}

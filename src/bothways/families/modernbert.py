@@ -1,0 +1,239 @@
+"""ModernBERT (arXiv 2412.13663): pre-norm, rotary, GeGLU, no biases, two of three layers local.
+
+A local layer reaches `local_attention // 2` tokens to each side: 64, so 129 with the token itself.
+The first layer does not normalise its input, which the embedding has normalised already. Configs of
+`transformers` 4 name the two rotary bases and the period of the global layers; those of version 5
+list `layer_types` and nest `rope_parameters`. Both are read, and both are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
+from bothways.errors import InputError
+from bothways.families.convert import Reader, Rename, Rule, Tied, affine
+from bothways.families.family import ACTIVATIONS, INERT, PUBLISHED_ACTIVATIONS, Family, Heads, Spec, read_labels, write_labels
+from bothways.layers.attention import Attention
+from bothways.layers.embedding import Embedding
+from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
+from bothways.layers.mlp import Gated
+from bothways.layers.norm import LayerNorm
+from bothways.layers.position import Rotary
+
+_GLOBAL, _LOCAL = "full_attention", "sliding_attention"
+
+
+def modernbert(
+    vocab_size: int = 50368,
+    hidden_size: int = 768,
+    num_layers: int = 22,
+    heads: int = 12,
+    intermediate_size: int = 1152,
+    max_length: int = 8192,
+    window: int = 64,
+    pattern: Sequence[bool] = (True, False, False),
+    global_theta: float = 160_000.0,
+    local_theta: float = 10_000.0,
+    activation: str = "gelu",
+    norm: LayerNorm = LayerNorm(eps=1e-5, bias=False),  # noqa: B008  (frozen)
+    attention_bias: bool = False,
+    mlp_bias: bool = False,
+    attention_dropout: float = 0.0,
+    mlp_dropout: float = 0.0,
+    embedding_dropout: float = 0.0,
+) -> EncoderConfig:
+    """ModernBERT's encoder; the defaults are ModernBERT-base. `pattern` says which layers are global."""
+
+    def layer(everywhere: bool) -> Layer:
+        return Layer(
+            mixer=Attention(
+                heads=heads,
+                window=None if everywhere else window,
+                position=Rotary(theta=global_theta if everywhere else local_theta),
+                bias=attention_bias,
+                dropout=attention_dropout,
+                out_dropout=attention_dropout,
+            ),
+            mlp=Gated(size=intermediate_size, activation=activation, bias=mlp_bias, dropout=mlp_dropout),  # type: ignore[arg-type]
+            norm=norm,
+            order="pre",
+        )
+
+    return EncoderConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        max_length=max_length,
+        embedding=Embedding(norm=norm, dropout=embedding_dropout),
+        layers=tuple(layer(everywhere) for everywhere in pattern),
+        final_norm=norm,
+        skip_first_norm=True,
+        initialisation=TruncatedNormal(residual=True),
+    )
+
+
+SIZES = {
+    "base": modernbert(),
+    "large": modernbert(hidden_size=1024, num_layers=28, heads=16, intermediate_size=2624),
+}
+
+
+def _pattern(reader: Reader, num_layers: int) -> tuple[bool, ...]:
+    """Which layers are global, as the shortest pattern that gives the list when cycled."""
+    kinds = reader.get("layer_types")
+    every = reader.get("global_attn_every_n_layers", 3)
+    if kinds is None:
+        full = [i % every == 0 for i in range(num_layers)]
+    else:
+        strange = [kind for kind in kinds if kind not in (_GLOBAL, _LOCAL)]
+        if strange or len(kinds) != num_layers:
+            raise InputError(f"{reader.where}: layer_types must name {num_layers} layers, each {_GLOBAL} or {_LOCAL}")
+        full = [kind == _GLOBAL for kind in kinds]
+    period = next(n for n in range(1, num_layers + 1) if all(full[i] == full[i % n] for i in range(num_layers)))
+    return tuple(full[:period])
+
+
+def _theta(reader: Reader, kind: str, old: str, default: float) -> float:
+    nested = (reader.get("rope_parameters") or {}).get(kind) or {}
+    if nested.get("rope_type", "default") != "default":
+        raise InputError(f"{reader.where}: rope_parameters.{kind}.rope_type={nested['rope_type']!r} is not supported; supported: 'default'")
+    plain = reader.get(old, default)
+    return float(nested.get("rope_theta", plain))
+
+
+def _read(reader: Reader, heads: Collection[str]) -> Spec:
+    reader.only("tie_word_embeddings", True)
+    reader.only("rope_scaling", None)
+    num_layers = reader.get("num_hidden_layers", 22)
+    norm = LayerNorm(eps=reader.get("norm_eps", 1e-5), bias=reader.get("norm_bias", False))
+    encoder = modernbert(
+        vocab_size=reader.need("vocab_size"),
+        hidden_size=reader.get("hidden_size", 768),
+        num_layers=num_layers,
+        heads=reader.get("num_attention_heads", 12),
+        intermediate_size=reader.get("intermediate_size", 1152),
+        max_length=reader.get("max_position_embeddings", 8192),
+        window=reader.get("local_attention", 128) // 2,
+        pattern=_pattern(reader, num_layers),
+        global_theta=_theta(reader, _GLOBAL, "global_rope_theta", 160_000.0),
+        local_theta=_theta(reader, _LOCAL, "local_rope_theta", 10_000.0),
+        activation=reader.choice("hidden_activation", ACTIVATIONS, "gelu"),
+        norm=norm,
+        attention_bias=reader.get("attention_bias", False),
+        mlp_bias=reader.get("mlp_bias", False),
+        attention_dropout=float(reader.get("attention_dropout", 0.0)),
+        mlp_dropout=float(reader.get("mlp_dropout", 0.0)),
+        embedding_dropout=float(reader.get("embedding_dropout", 0.0)),
+    )
+    transform = Transform(
+        activation=reader.choice("classifier_activation", ACTIVATIONS, "gelu"), bias=reader.get("classifier_bias", False), norm=norm
+    )
+    labels = read_labels(reader)
+    classifier = ClassifierHead(
+        labels=len(labels) or reader.get("num_labels", 2),
+        pooling=reader.choice("classifier_pooling", {"cls": "cls", "mean": "mean"}, "cls"),
+        transform=transform,
+        dropout=float(reader.get("classifier_dropout", 0.0)),
+    )
+    masked_lm = MaskedLmHead(transform=transform, bias=reader.get("decoder_bias", True))
+    return Spec(
+        encoder=encoder,
+        heads=Heads(
+            # both heads are named `head`; with a classifier behind it, it is the classifier's
+            masked_lm=masked_lm if "masked_lm" in heads and "classifier" not in heads else None,
+            classifier=classifier if "classifier" in heads else None,
+        ),
+        pad_id=reader.get("pad_token_id", 50283),
+        labels=labels,
+        problem=reader.get("problem_type"),
+    )
+
+
+def _write(spec: Spec) -> dict[str, Any]:
+    encoder, first = spec.encoder, spec.encoder.layer(0)
+    kinds = [_GLOBAL if encoder.layer(i).mixer.window is None else _LOCAL for i in range(encoder.num_layers)]
+    thetas = {kind: encoder.layer(kinds.index(kind)).mixer.position.theta for kind in set(kinds)}  # type: ignore[union-attr]
+    windows = [layer.mixer.window for layer in encoder.layers if layer.mixer.window is not None]
+    globals_ = [i for i, kind in enumerate(kinds) if kind == _GLOBAL]
+    every = globals_[1] if len(globals_) > 1 else len(kinds)
+    head = spec.heads.masked_lm or spec.heads.classifier
+    transform = (head and head.transform) or Transform(bias=False)
+    assert isinstance(first.norm, LayerNorm)
+    config = {
+        "model_type": "modernbert",
+        "vocab_size": encoder.vocab_size,
+        "hidden_size": encoder.hidden_size,
+        "num_hidden_layers": encoder.num_layers,
+        "num_attention_heads": first.mixer.heads,
+        "intermediate_size": first.mlp.size,
+        "max_position_embeddings": encoder.max_length,
+        "local_attention": 2 * (windows[0] if windows else 64),
+        "layer_types": kinds,
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
+        "global_rope_theta": thetas.get(_GLOBAL, 160_000.0),
+        "local_rope_theta": thetas.get(_LOCAL, 10_000.0),
+        "hidden_activation": PUBLISHED_ACTIVATIONS[first.mlp.activation],
+        "norm_eps": first.norm.eps,
+        "norm_bias": first.norm.bias,
+        "attention_bias": first.mixer.bias,
+        "mlp_bias": first.mlp.bias,
+        "attention_dropout": first.mixer.dropout,
+        "mlp_dropout": first.mlp.dropout,
+        "embedding_dropout": encoder.embedding.dropout,
+        "decoder_bias": spec.heads.masked_lm.bias if spec.heads.masked_lm else True,
+        "classifier_activation": PUBLISHED_ACTIVATIONS[transform.activation],
+        "classifier_bias": transform.bias,
+        "classifier_pooling": spec.heads.classifier.pooling if spec.heads.classifier else "mean",
+        "classifier_dropout": spec.heads.classifier.dropout if spec.heads.classifier else 0.0,
+        "pad_token_id": spec.pad_id,
+        "tie_word_embeddings": True,
+        **write_labels(spec),
+    }
+    if kinds == [_GLOBAL if i % every == 0 else _LOCAL for i in range(len(kinds))]:
+        config["global_attn_every_n_layers"] = every  # how version 4 says it, where it can
+    return config
+
+
+def _rules(spec: Spec, prefix: str) -> list[Rule]:
+    layer, heads = spec.encoder.layer(0), spec.heads
+    assert isinstance(layer.norm, LayerNorm)
+    norm_bias, ours, theirs = layer.norm.bias, "encoder.layers.{i}.", prefix + "layers.{i}."
+    rules: list[Rule] = [
+        Rename("encoder.embedding.tokens.weight", f"{prefix}embeddings.tok_embeddings.weight"),
+        *affine("encoder.embedding.norm", f"{prefix}embeddings.norm", norm_bias),
+        *affine(ours + "mixer.qkv", theirs + "attn.Wqkv", layer.mixer.bias),
+        *affine(ours + "mixer.out", theirs + "attn.Wo", layer.mixer.bias),
+        *affine(ours + "mlp.up", theirs + "mlp.Wi", layer.mlp.bias),
+        *affine(ours + "mlp.down", theirs + "mlp.Wo", layer.mlp.bias),
+        *affine(ours + "mlp_norm", theirs + "mlp_norm", norm_bias),
+        *affine("encoder.final_norm", f"{prefix}final_norm", norm_bias),
+    ]
+    for i in range(1, spec.encoder.num_layers):
+        rules += affine(f"encoder.layers.{i}.mixer_norm", f"{prefix}layers.{i}.attn_norm", norm_bias)
+    for name, head in (("masked_lm", heads.masked_lm), ("classifier", heads.classifier)):
+        if head is not None and head.transform is not None:
+            rules += affine(f"heads.{name}.transform.dense", "head.dense", head.transform.bias)
+            rules += affine(f"heads.{name}.transform.norm", "head.norm", norm_bias)
+    if heads.masked_lm:
+        rules.append(Tied("decoder.weight", f"{prefix}embeddings.tok_embeddings.weight"))
+        if heads.masked_lm.bias:
+            rules.append(Rename("heads.masked_lm.bias", "decoder.bias"))
+    if heads.classifier:
+        rules += affine("heads.classifier.out", "classifier")
+    return rules
+
+
+FAMILY = Family(
+    name="modernbert",
+    inert=(*INERT, "initializer_cutoff_factor", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index",
+           "reference_compile", "repad_logits_with_grad", "position_embedding_type", "layer_norm_eps"),
+    marks={"masked_lm": "head.dense.weight", "classifier": "classifier.weight"},
+    prefix="model.",
+    read=_read,
+    write=_write,
+    architecture=lambda heads: "ModernBertForSequenceClassification" if "classifier" in heads
+    else "ModernBertForMaskedLM" if "masked_lm" in heads else "ModernBertModel",
+    rules=_rules,
+)  # fmt: skip

@@ -1,0 +1,108 @@
+"""RoBERTa (arXiv 1907.11692) and XLM-R (arXiv 1911.02116): BERT's body, other heads, positions two rows later.
+
+The position table counts from `pad_token_id + 1`, so with its 514 rows the longest sequence has 512
+tokens. (BERT's Drop and Fuse rules serve unchanged.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from bothways.encoder.config import EncoderConfig
+from bothways.families.bert import bert, body, masked_lm_head, read_encoder, write_encoder
+from bothways.families.convert import Reader, Rename, Rule, Tied, affine
+from bothways.families.family import INERT, Family, Heads, Spec, read_labels
+from bothways.layers.heads import ClassifierHead, Transform
+from bothways.layers.position import Learned
+
+
+def roberta(
+    vocab_size: int = 50265, hidden_size: int = 768, num_layers: int = 12, heads: int = 12, intermediate_size: int = 3072, max_length: int = 512
+) -> EncoderConfig:
+    """RoBERTa's encoder; the defaults are roberta-base."""
+    return bert(vocab_size, hidden_size, num_layers, heads, intermediate_size, max_length, token_types=1, eps=1e-5, position_offset=2)
+
+
+SIZES = {
+    "base": roberta(),
+    "large": roberta(hidden_size=1024, num_layers=24, heads=16, intermediate_size=4096),
+    "xlm-base": roberta(vocab_size=250002),
+    "xlm-large": roberta(vocab_size=250002, hidden_size=1024, num_layers=24, heads=16, intermediate_size=4096),
+}
+
+
+def _read(reader: Reader, heads: Collection[str]) -> Spec:
+    pad_id = reader.get("pad_token_id", 1)
+    encoder = read_encoder(reader, position_offset=pad_id + 1)
+    labels = read_labels(reader)
+    dropout = float(reader.get("classifier_dropout", encoder.embedding.dropout))
+    tanh = Transform(activation="tanh")
+    classifier = ClassifierHead(labels=len(labels) or reader.get("num_labels", 2), transform=tanh, dropout=dropout, input_dropout=dropout)
+    head = masked_lm_head(encoder)
+    assert head.transform is not None
+    return Spec(
+        encoder=encoder,
+        heads=Heads(
+            # the head's activation is gelu whatever the layers use
+            masked_lm=replace(head, transform=replace(head.transform, activation="gelu")) if "masked_lm" in heads else None,
+            classifier=classifier if "classifier" in heads else None,
+            pooler=tanh if "pooler" in heads else None,
+        ),
+        pad_id=pad_id,
+        labels=labels,
+        problem=reader.get("problem_type"),
+    )
+
+
+def _write(spec: Spec, model_type: str) -> dict[str, Any]:
+    position = spec.encoder.embedding.position
+    assert isinstance(position, Learned)
+    # bos and eos as in every published RoBERTa; they do not enter the numbers
+    return {"model_type": model_type, "bos_token_id": 0, "eos_token_id": 2, **write_encoder(spec, position.offset)}
+
+
+def _rules(spec: Spec, prefix: str) -> list[Rule]:
+    rules, heads = body(prefix), spec.heads
+    if heads.masked_lm:
+        rules += [
+            *affine("heads.masked_lm.transform.dense", "lm_head.dense"),
+            *affine("heads.masked_lm.transform.norm", "lm_head.layer_norm"),
+            Rename("heads.masked_lm.bias", "lm_head.bias"),
+            Tied("lm_head.decoder.weight", f"{prefix}embeddings.word_embeddings.weight"),
+            Tied("lm_head.decoder.bias", "lm_head.bias"),
+        ]
+    if heads.classifier:
+        rules += [
+            *affine("heads.classifier.transform.dense", "classifier.dense"),
+            *affine("heads.classifier.out", "classifier.out_proj"),
+        ]
+    if heads.pooler:
+        rules += affine("heads.pooler.dense", f"{prefix}pooler.dense")
+    return rules
+
+
+def _family(model_type: str, prefix: str) -> Family:
+    def architecture(heads: frozenset[str]) -> str:
+        kind = "ForSequenceClassification" if "classifier" in heads else "ForMaskedLM" if "masked_lm" in heads else "Model"
+        return prefix + kind
+
+    return Family(
+        name=model_type,
+        inert=INERT,
+        marks={
+            "masked_lm": "lm_head.dense.weight",
+            "classifier": "classifier.out_proj.weight",
+            "pooler": "pooler.dense.weight",
+        },
+        prefix="roberta.",
+        read=_read,
+        write=lambda spec: _write(spec, model_type),
+        architecture=architecture,
+        rules=_rules,
+    )
+
+
+FAMILY = _family("roberta", "Roberta")
+XLM_FAMILY = _family("xlm-roberta", "XLMRoberta")

@@ -1,0 +1,26 @@
+"""What every layer of one forward pass shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from bothways.ops.attention import Backend
+from bothways.ragged import Ragged
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Made once a forward pass.
+
+    Attributes:
+        ragged: the boundaries of the hidden states.
+        rotary: cosine and sine [tokens, head size / 2] for each (theta, heads) in use.
+        backend: the attention backend to use; None lets the dispatcher choose.
+    """
+
+    ragged: Ragged
+    rotary: Mapping[tuple[float, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    backend: Backend | None = None

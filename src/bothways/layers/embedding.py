@@ -1,0 +1,52 @@
+"""Token ids to vectors."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bothways.config import config
+from bothways.layers.norm import Norm, build_norm
+from bothways.layers.position import Learned, Position, Sinusoidal, sinusoidal_table
+from bothways.ragged import Batch
+
+
+@config
+class Embedding:
+    """What is summed into a token's first vector.
+
+    Attributes:
+        token_types: segments of sentence pairs, each with its own vector; 0 has none.
+        position: positions added here; None where they act inside attention.
+        norm: applied to the sum.
+    """
+
+    token_types: int = 0
+    position: Position | None = None
+    norm: Norm | None = None
+    dropout: float = 0.0
+
+
+class TokenEmbedding(nn.Module):
+    """The sum of a token's, its position's and its type's vectors, normalised."""
+
+    def __init__(self, config: Embedding, vocab_size: int, size: int, max_length: int) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(vocab_size, size)
+        learned = config.position if isinstance(config.position, Learned) else None
+        self.positions = nn.Embedding(max_length + learned.offset, size) if learned else None
+        self.types = nn.Embedding(config.token_types, size) if config.token_types else None
+        self.norm = build_norm(config.norm, size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "tokens size"]:
+        x = self.tokens(batch.ids)
+        if self.types is not None:
+            # no types given means type 0 throughout: one row, added to all
+            x = x + (self.types.weight[0] if batch.types is None else self.types(batch.types))
+        if self.positions is not None and isinstance(self.config.position, Learned):
+            x = x + self.positions(batch.ragged.positions + self.config.position.offset)
+        elif isinstance(self.config.position, Sinusoidal):
+            x = x + sinusoidal_table(batch.ragged.positions, x.shape[1]).to(x.dtype)
+        return self.dropout(self.norm(x))

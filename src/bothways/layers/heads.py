@@ -1,0 +1,123 @@
+"""What stands on an encoder: a vocabulary for masked tokens, classes for sequences, pooling."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bothways.config import config
+from bothways.layers.activation import Activation, activate
+from bothways.layers.norm import Norm, build_norm
+from bothways.ops.cross_entropy import linear_cross_entropy
+from bothways.ops.segment import segment_first, segment_max, segment_mean
+from bothways.ragged import Ragged
+
+Pooling = Literal["mean", "cls", "max"]
+
+
+def pool(pooling: Pooling, hidden: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences size"]:
+    """One vector a sequence: the mean of its tokens, its first token, or each feature's largest value."""
+    match pooling:
+        case "mean":
+            return segment_mean(hidden, ragged)
+        case "cls":
+            return segment_first(hidden, ragged)
+        case "max":
+            return segment_max(hidden, ragged)
+
+
+@config
+class Transform:
+    """act(dense(x)), then a norm where there is one: what stands before many output layers."""
+
+    activation: Activation = "gelu"
+    bias: bool = True
+    norm: Norm | None = None
+
+
+class TransformLayer(nn.Module):
+    def __init__(self, config: Transform, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.dense = nn.Linear(size, size, bias=config.bias)
+        self.norm = build_norm(config.norm, size)
+
+    def forward(self, x: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]:
+        return self.norm(activate(self.config.activation, self.dense(x)))
+
+
+@config
+class MaskedLmHead:
+    """Predicts masked tokens.
+
+    Attributes:
+        transform: what comes before the vocabulary; None projects the hidden states as they are.
+        tied: the vocabulary projection is the token embedding itself.
+        bias: whether each token of the vocabulary has a bias.
+    """
+
+    transform: Transform | None = Transform()
+    tied: bool = True
+    bias: bool = True
+
+
+class MaskedLm(nn.Module):
+    """Vocabulary logits, or their summed cross-entropy, for given rows.
+
+    A tied head owns no table: it is handed the embedding at each call, so nothing can come untied.
+    """
+
+    def __init__(self, config: MaskedLmHead, size: int, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.transform = TransformLayer(config.transform, size) if config.transform else nn.Identity()
+        self.decoder = None if config.tied else nn.Embedding(vocab_size, size)
+        self.bias = nn.Parameter(torch.zeros(vocab_size)) if config.bias else None
+
+    def forward(self, hidden: Float[Tensor, "rows size"], table: Float[Tensor, "vocab size"]) -> Float[Tensor, "rows vocab"]:
+        return nn.functional.linear(self.transform(hidden), self.weight(table), self.bias)
+
+    def loss(
+        self, hidden: Float[Tensor, "rows size"], table: Float[Tensor, "vocab size"], labels: Int[Tensor, " rows"]
+    ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        """Summed cross-entropy in nats over the rows, and how many are predicted right."""
+        return linear_cross_entropy(self.transform(hidden), self.weight(table), self.bias, labels)
+
+    def weight(self, table: Float[Tensor, "vocab size"]) -> Float[Tensor, "vocab size"]:
+        return table if self.decoder is None else self.decoder.weight
+
+
+@config
+class ClassifierHead:
+    """Classes (or one regression value) for a sequence.
+
+    Attributes:
+        labels: number of outputs.
+        pooling: how tokens become one vector.
+        transform: what comes before the output layer.
+        dropout: before the output layer.
+        input_dropout: before the transform (RoBERTa).
+    """
+
+    labels: int
+    pooling: Pooling = "cls"
+    transform: Transform | None = None
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+
+
+class Classifier(nn.Module):
+    def __init__(self, config: ClassifierHead, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.transform = TransformLayer(config.transform, size) if config.transform else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(size, config.labels)
+
+    def forward(self, hidden: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences labels"]:
+        pooled = self.input_dropout(pool(self.config.pooling, hidden, ragged))
+        return self.out(self.dropout(self.transform(pooled)))

@@ -1,0 +1,303 @@
+"""What a user loads: an encoder with its heads, tokenizer, prompts and pooling."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bothways.data.tokenizer import Tokenizer
+from bothways.encoder.encoder import Encoder
+from bothways.encoder.initialisation import initialise
+from bothways.errors import InputError
+from bothways.families.family import Family, Heads, Spec
+from bothways.layers.heads import Classifier, MaskedLm, TransformLayer, pool
+from bothways.model.batching import Progress, run
+from bothways.model.overflow import Overflow, fit
+from bothways.model.settings import EmbeddingSettings
+from bothways.ragged import Encoded, Ragged
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A guess for a masked token: the token, its probability, and the text with it filled in."""
+
+    token: str
+    probability: float
+    text: str
+
+
+class Model(nn.Module):
+    """An encoder a user works with. `bothways.load` makes one from a folder.
+
+    Attributes:
+        family: the published family it is saved as.
+        spec: its configs.
+        encoder: the trunk.
+        heads: by name (`masked_lm`, `classifier`, `next_sentence`, `pooler`), those it has.
+        tokenizer: None where the folder has none; then only token ids are taken.
+        settings: pooling, normalisation, prompts.
+        name: the folder or repository it came from.
+        published: the `config.json` it came from; keys we do not act on are kept when saving.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        spec: Spec,
+        tokenizer: Tokenizer | None = None,
+        settings: EmbeddingSettings | None = None,
+        name: str = "",
+        published: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.family = family
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.settings = settings or EmbeddingSettings()
+        self.name = name
+        self.published = dict(published or {})
+        self.encoder = Encoder(spec.encoder)
+        self.heads = build_heads(spec.heads, spec.encoder.hidden_size, spec.encoder.vocab_size)
+        self.eval()
+
+    @classmethod
+    def create(cls, family: Family, spec: Spec, tokenizer: Tokenizer | None = None, seed: int = 0) -> Model:
+        """A model with fresh weights, a function of the seed."""
+        model = cls(family, spec, tokenizer)
+        initialise(model, spec.encoder.initialisation, spec.encoder.num_layers, seed)
+        return model
+
+    def with_heads(self, heads: Heads, modules: Mapping[str, nn.Module] | None = None, **changes: Any) -> Model:
+        """This model with other heads on the very same encoder; `modules` are taken as they are, others are fresh.
+
+        `changes` are fields of `Spec` (labels, problem).
+        """
+        spec = replace(self.spec, heads=heads, **changes)
+        with torch.device("meta"):
+            model = Model(self.family, spec, self.tokenizer, self.settings, self.name, self.published)
+        model.encoder = self.encoder
+        for name in model.heads:
+            given = (modules or {}).get(name) or (self.heads[name] if name in self.heads and heads_equal(self.spec, spec, name) else None)
+            fresh = build_heads(heads, spec.encoder.hidden_size, spec.encoder.vocab_size)[name] if given is None else given
+            if given is None:
+                initialise(fresh, spec.encoder.initialisation, spec.encoder.num_layers, seed=0)
+            model.heads[name] = fresh
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.embedding.tokens.weight.device
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest text `encode` reads, in tokens with the special ones."""
+        return min(self.settings.max_seq_length or self.spec.encoder.max_length, self.spec.encoder.max_length)
+
+    @property
+    def parameters_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the weights and what decides the vectors: equal fingerprints embed alike."""
+        digest = hashlib.sha256(repr((self.spec.encoder, self.settings)).encode())
+        digest.update((self.tokenizer.fingerprint if self.tokenizer else "").encode())
+        for name, tensor in sorted(self.encoder.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    # -- sentence vectors ---------------------------------------------------------------------
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        overflow: Overflow = "cut",
+        budget: int | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """One vector a text, float32 [texts, hidden_size], pooled and normalised as the folder says.
+
+        Args:
+            prompt: a text put before each input; None is the folder's default prompt, if it has one.
+            overflow: what happens to texts over `max_seq_length`: "cut" reads their beginning and
+                warns once with the count; "error" refuses; "chunk" reads all of it in pieces and
+                averages their vectors by length.
+            budget: tokens of a batch.
+
+        Raises:
+            InputError: a text is too long under "error", or there is no tokenizer.
+        """
+        tokenizer = self._tokenizer()
+        if isinstance(texts, str):
+            raise InputError("encode takes a list of texts; wrap a single one in [ ]")
+        if prompt is None:
+            prompt = self.settings.prompts.get(self.settings.default_prompt or "", "")
+        contents = tokenizer.encode([prompt + text for text in texts], specials=False)
+        pieces = fit(contents, self.max_seq_length - tokenizer.specials_per_sequence, overflow)
+        skip = self._prompt_tokens(prompt)
+
+        def reduce(encoded: Encoded, chosen: list[int]) -> Tensor:
+            hidden, ragged = encoded.hidden, encoded.ragged
+            if skip:
+                hidden, ragged = _without_first(hidden, ragged, skip)
+            return pool(self.settings.pooling, hidden, ragged).float().cpu()
+
+        vectors = run(self.encoder, [tokenizer.wrap(piece) for piece in pieces.ids], reduce, None, budget, progress)
+        if not vectors:
+            return np.zeros((0, self.spec.encoder.hidden_size), np.float32)
+        pooled = pieces.join(torch.stack(vectors))
+        return (F.normalize(pooled, dim=-1) if self.settings.normalize else pooled).numpy()
+
+    def encode_query(self, texts: Sequence[str], **options: Any) -> np.ndarray:
+        """`encode` with the folder's `query` prompt."""
+        return self.encode(texts, prompt=self._prompt("query"), **options)
+
+    def encode_document(self, texts: Sequence[str], **options: Any) -> np.ndarray:
+        """`encode` with the folder's `document` (or `passage`, or `corpus`) prompt."""
+        return self.encode(texts, prompt=self._prompt("document", "passage", "corpus"), **options)
+
+    # -- tokens -------------------------------------------------------------------------------
+
+    def hidden_states(self, inputs: Sequence[str] | Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """The last layer's hidden states, float32 [tokens, hidden_size] each.
+
+        Texts get their special tokens; token ids are taken verbatim.
+
+        Raises:
+            InputError: a sequence longer than the encoder allows, or texts without a tokenizer.
+        """
+        ids = self._ids(inputs)
+        return [one.numpy() for one in run(self.encoder, ids, lambda encoded, _: [x.float().cpu() for x in encoded.split()])]
+
+    def fill(self, text: str, top: int = 5) -> list[list[Prediction]]:
+        """The most probable tokens for each mask token of a text, best first.
+
+        Raises:
+            InputError: no masked-language-model head, or no mask token in the text.
+        """
+        tokenizer = self._tokenizer()
+        if "masked_lm" not in self.heads:
+            raise InputError(f"{self.name or 'this model'} has no masked-language-model head; it cannot fill blanks")
+        mask = tokenizer.mask_id
+        ids = tokenizer.encode([text])[0]
+        rows = np.flatnonzero(ids == mask) if mask is not None else np.zeros(0, int)
+        if len(rows) == 0:
+            raise InputError(f"the text has no {tokenizer.tokens.get('mask_token', 'mask token (this tokenizer has none)')} to fill")
+        logits = run(self.encoder, [ids], lambda encoded, _: [self.masked_lm(encoded.hidden[torch.from_numpy(rows).to(self.device)])])[0]
+        best = logits.float().softmax(dim=-1).topk(min(top, logits.shape[-1]))
+        return [
+            [self._filled(ids, row, int(token), float(p)) for p, token in zip(ps, tokens, strict=True)]
+            for row, ps, tokens in zip(rows, best.values, best.indices, strict=True)
+        ]
+
+    def masked_lm(self, hidden: Tensor) -> Tensor:
+        """Vocabulary logits [rows, vocab_size] of hidden states [rows, hidden_size]."""
+        return cast("MaskedLm", self.heads["masked_lm"])(hidden, self.encoder.embedding.tokens.weight)
+
+    def predict(self, inputs: Sequence[str] | Sequence[tuple[str, str]], overflow: Literal["error", "cut"] = "error") -> np.ndarray:
+        """Class probabilities float32 [inputs, labels] of texts or pairs; plain values for regression.
+
+        Raises:
+            InputError: no classifier, or an input longer than the encoder allows under "error".
+        """
+        if "classifier" not in self.heads:
+            raise InputError(f"{self.name or 'this model'} has no classifier; fine-tune it first")
+        ids, types = self._classified(inputs, overflow)
+        head = cast("Classifier", self.heads["classifier"])
+        logits = run(self.encoder, ids, lambda encoded, _: head(encoded.hidden, encoded.ragged).float().cpu(), types)
+        if not logits:
+            return np.zeros((0, head.config.labels), np.float32)
+        rows = torch.stack(logits)
+        return (rows if self.spec.problem == "regression" else rows.softmax(dim=-1)).numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that `transformers` (and sentence-transformers) loads, and `bothways.load`.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        from bothways.model.folder import write_model  # the folder module makes Models, so it imports this one
+
+        return write_model(self, Path(folder))
+
+    # -- helpers ------------------------------------------------------------------------------
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InputError(f"{self.name or 'this model'} has no tokenizer; give token ids, or add tokenizer.json to its folder")
+        return self.tokenizer
+
+    def _ids(self, inputs: Sequence[str] | Sequence[Sequence[int]]) -> list[np.ndarray]:
+        if all(isinstance(one, str) for one in inputs):
+            return self._tokenizer().encode(cast("Sequence[str]", inputs)) if inputs else []
+        ids = [np.asarray(one, dtype=np.int64) for one in inputs]
+        worst = max((int(one.max()) for one in ids if len(one)), default=0)
+        if worst >= self.spec.encoder.vocab_size or any(len(one) and one.min() < 0 for one in ids):
+            raise InputError(f"token ids must lie in 0..{self.spec.encoder.vocab_size - 1}; there is {worst}")
+        return ids
+
+    def _classified(
+        self, inputs: Sequence[str] | Sequence[tuple[str, str]], overflow: Literal["error", "cut"]
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        tokenizer, limit = self._tokenizer(), self.spec.encoder.max_length
+        if all(isinstance(one, str) for one in inputs):
+            contents = tokenizer.encode(cast("Sequence[str]", inputs), specials=False)
+            return [tokenizer.wrap(ids) for ids in fit(contents, limit - tokenizer.specials_per_sequence, overflow).ids], None
+        pairs = tokenizer.encode_pairs(cast("Sequence[tuple[str, str]]", inputs))
+        long = [i for i, (ids, _) in enumerate(pairs) if len(ids) > limit]
+        if long:
+            raise InputError(f"{len(long)} of {len(pairs)} pairs have more than {limit} tokens, the first is number {long[0]}; shorten them")
+        typed = bool(self.spec.encoder.embedding.token_types > 1)
+        return [ids for ids, _ in pairs], [types for _, types in pairs] if typed else None
+
+    def _prompt(self, *names: str) -> str:
+        return next((self.settings.prompts[name] for name in names if name in self.settings.prompts), "")
+
+    def _prompt_tokens(self, prompt: str) -> int:
+        """How many leading tokens are not pooled: the first special token and the prompt."""
+        if not prompt or self.settings.include_prompt:
+            return 0
+        tokenizer = self._tokenizer()
+        return len(tokenizer.template.before) + len(tokenizer.encode([prompt], specials=False)[0])
+
+    def _filled(self, ids: np.ndarray, row: int, token: int, probability: float) -> Prediction:
+        tokenizer = self._tokenizer()
+        filled = ids.copy()
+        filled[row] = token
+        around = len(tokenizer.template.before), len(filled) - len(tokenizer.template.after)
+        text = tokenizer.decode(filled[slice(*around)].tolist(), skip_special_tokens=False)
+        return Prediction(tokenizer.decode([token]).strip() or tokenizer.backend.id_to_token(token), probability, text)
+
+
+def build_heads(heads: Heads, size: int, vocab_size: int) -> nn.ModuleDict:
+    """The modules of the heads that are there."""
+    modules: dict[str, nn.Module] = {}
+    if heads.masked_lm is not None:
+        modules["masked_lm"] = MaskedLm(heads.masked_lm, size, vocab_size)
+    if heads.classifier is not None:
+        modules["classifier"] = Classifier(heads.classifier, size)
+    if heads.next_sentence is not None:
+        modules["next_sentence"] = Classifier(heads.next_sentence, size)
+    if heads.pooler is not None:
+        modules["pooler"] = TransformLayer(heads.pooler, size)
+    return nn.ModuleDict(modules)
+
+
+def heads_equal(one: Spec, other: Spec, name: str) -> bool:
+    return getattr(one.heads, name) == getattr(other.heads, name)
+
+
+def _without_first(hidden: Tensor, ragged: Ragged, count: int) -> tuple[Tensor, Ragged]:
+    keep = ragged.positions >= count
+    return hidden[keep], Ragged.of([max(length - count, 0) for length in ragged.lengths]).to(hidden.device)

@@ -1,0 +1,82 @@
+"""Tensors in and out of a model folder: safetensors, sharded or whole; pickles only as weights."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from bothways.errors import InputError
+
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+# BERT's TensorFlow names for a norm's scale and shift, still in old files
+_LEGACY = {"gamma": "weight", "beta": "bias"}
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a model folder, on the CPU.
+
+    Raises:
+        InputError: no weights, a missing shard, a truncated file, or a pickle with more than tensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in _files(folder):
+        tensors.update(_read(file))
+    return {_modern(name): tensor for name, tensor in tensors.items()}
+
+
+def write_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a safetensors file beside its place, then move it there.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; an older file is left as it was.
+    """
+    partial = file.with_name(file.name + ".partial")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        safetensors.torch.save_file(plain, partial, metadata={"format": "pt"})
+        partial.replace(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{file}: cannot be written: {error}") from None
+
+
+def _files(folder: Path) -> list[Path]:
+    for name in (SAFETENSORS, PICKLE):
+        if (folder / name).exists():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            missing = [shard for shard in shards if not (folder / shard).exists()]
+            if missing:
+                raise InputError(f"{index}: names {missing[0]}, which is not there; the download is incomplete")
+            return [folder / shard for shard in shards]
+    raise InputError(f"{folder}: no {SAFETENSORS} (nor shards, nor {PICKLE})")
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(file)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise InputError(f"{file}: truncated or not a safetensors file ({error}); fetch it again") from None
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{file}: refused: it holds more than tensors, or is truncated ({reason})") from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(f"{file}: refused: expected a dictionary of tensors")
+    return loaded
+
+
+def _modern(name: str) -> str:
+    head, _, tail = name.rpartition(".")
+    return f"{head}.{_LEGACY[tail]}" if tail in _LEGACY and head.endswith("LayerNorm") else name

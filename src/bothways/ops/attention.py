@@ -1,0 +1,207 @@
+"""Attention over packed sequences: one plain definition, and backends that must equal it.
+
+A query sees the keys of its own sequence, within the window if there is one. `reference` is that
+sentence as a mask; `by_length` and `varlen` compute the same without touching other pairs. Each
+backend states what it can do, and `attention` takes the first that can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bothways.ragged import Ragged
+
+# Keys of a window are handed to SDPA in pieces of at least this many tokens.
+_PIECE = 64
+
+
+@dataclass(frozen=True)
+class Score:
+    """How scores are made of queries and keys.
+
+    Attributes:
+        window: a query sees keys at most this many positions away on either side; None sees all.
+        scale: factor of the dot product; None is 1/sqrt(head size).
+        dropout: probability that an attention weight is dropped.
+    """
+
+    window: int | None = None
+    scale: float | None = None
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to compute attention: its name, whether it can serve a call, and the computation."""
+
+    name: str
+    can: Callable[[Tensor, Ragged, Ragged, Score], bool]
+    run: Callable[[Tensor, Tensor, Tensor, Ragged, Ragged, Score], Tensor]
+
+
+def attention(
+    q: Float[Tensor, "queries heads size"],
+    k: Float[Tensor, "keys heads size"],
+    v: Float[Tensor, "keys heads size"],
+    queries: Ragged,
+    keys: Ragged,
+    score: Score,
+    backend: Backend | None = None,
+) -> Float[Tensor, "queries heads size"]:
+    """Softmax attention of packed queries over packed keys, sequence by sequence.
+
+    Sequence i of `queries` attends to sequence i of `keys`; their lengths may differ. A query whose
+    sequence has no keys gives zeros. Without a `backend`, the first of `BACKENDS` that can serve the
+    call does.
+
+    Raises:
+        ValueError: the two packings have different numbers of sequences, or `backend` cannot serve.
+    """
+    if queries.sequences != keys.sequences:
+        raise ValueError(f"{queries.sequences} query sequences but {keys.sequences} key sequences")
+    chosen = backend or next(one for one in BACKENDS if one.can(q, queries, keys, score))
+    if not chosen.can(q, queries, keys, score):
+        raise ValueError(f"the attention backend '{chosen.name}' cannot serve {q.dtype} on {q.device} with {score}")
+    return chosen.run(q, k, v, queries, keys, score)
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
+    """The definition: one SDPA call over all pairs, with a mask that leaves the visible ones."""
+    mask = visible(queries, keys, score.window)
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=score.dropout, scale=score.scale)
+    return out.squeeze(0).transpose(0, 1)
+
+
+def visible(queries: Ragged, keys: Ragged, window: int | None) -> Bool[Tensor, "queries keys"]:
+    """Which key each query sees, as a dense mask over the whole batch."""
+    mask = queries.segments[:, None] == keys.segments[None, :]
+    if window is not None:
+        mask &= (queries.positions[:, None] - keys.positions[None, :]).abs() <= window
+    return mask
+
+
+def _by_length(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
+    """One dense SDPA call for each pair of lengths that occurs; nothing is padded.
+
+    Sequences that already lie by length (as our packer and `encode` leave them) are taken where they
+    lie; others are gathered into that order first.
+    """
+    pairs = list(zip(queries.lengths, keys.lengths, strict=True))
+    runs = _runs(pairs)
+    if len(runs) == len(set(pairs)):
+        return _grouped(q, k, v, runs, score)
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    _, rows = queries.take(order)
+    back = torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=rows.device))
+    others = rows if keys is queries else keys.take(order)[1]
+    return _grouped(q[rows], k[others], v[others], _runs([pairs[i] for i in order]), score)[back]
+
+
+def _runs(pairs: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Neighbouring equal pairs of lengths, as (query length, key length, count)."""
+    runs: list[tuple[int, int, int]] = []
+    for pair in pairs:
+        if runs and runs[-1][:2] == pair:
+            runs[-1] = (*pair, runs[-1][2] + 1)
+        else:
+            runs.append((*pair, 1))
+    return runs
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor, runs: list[tuple[int, int, int]], score: Score) -> Tensor:
+    heads, size = q.shape[1:]
+    of_queries, of_keys = [a * n for a, _, n in runs], [b * n for _, b, n in runs]
+    out = []
+    for (a, b, n), one, two, three in zip(runs, q.split(of_queries), k.split(of_keys), v.split(of_keys), strict=True):
+        if a == 0:
+            continue
+        if b == 0:
+            out.append(one * 0)
+            continue
+        rows = one.reshape(n, a, heads, size).transpose(1, 2)
+        keys = two.reshape(n, b, heads, size).transpose(1, 2)
+        values = three.reshape(n, b, heads, size).transpose(1, 2)
+        out.append(_windowed(rows, keys, values, score).transpose(1, 2).reshape(n * a, heads, size))
+    return torch.cat(out) if len(out) != 1 else out[0]
+
+
+def _windowed(q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
+    """SDPA of equal-length sequences [count, heads, length, size], the window respected.
+
+    A long sequence is cut into blocks of queries, each with just the pieces of keys in its reach, so
+    the work grows with the length and not with its square. Pieces are split once and joined per
+    block: the gradient of a split is one concatenation, where overlapping slices would each write a
+    gradient of the full length.
+    """
+    length, window = q.shape[2], score.window
+    if window is None or length <= window + 1:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=score.dropout, scale=score.scale)
+    piece = max(window, _PIECE)
+    if length <= 3 * piece:
+        return _band(q, k, v, 0, 0, score)
+    pieces_k, pieces_v = k.split(piece, dim=2), v.split(piece, dim=2)
+    out = []
+    for i, block in enumerate(q.split(2 * piece, dim=2)):
+        first = max(0, 2 * i - 1)
+        near = slice(first, 2 * i + 3)
+        out.append(
+            _band(
+                block,
+                torch.cat(pieces_k[near], dim=2),
+                torch.cat(pieces_v[near], dim=2),
+                2 * i * piece,
+                first * piece,
+                score,
+            )
+        )
+    return torch.cat(out, dim=2)
+
+
+def _band(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:
+    """SDPA where a query sees the keys at most `score.window` positions away."""
+    assert score.window is not None
+    rows = torch.arange(first_query, first_query + q.shape[2], device=q.device)
+    columns = torch.arange(first_key, first_key + k.shape[2], device=q.device)
+    mask = (rows[:, None] - columns[None, :]).abs() <= score.window
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=score.dropout, scale=score.scale)
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
+    """torch's own variable-length flash attention (CUDA, half precision)."""
+    from torch.nn.attention.varlen import varlen_attn  # imports CUDA machinery: only where it is used
+
+    reach = -1 if score.window is None else score.window
+    return varlen_attn(
+        q,
+        k,
+        v,
+        queries.starts,
+        keys.starts,
+        queries.longest,
+        keys.longest,
+        scale=score.scale,
+        window_size=(reach, reach),
+    )  # type: ignore[return-value]
+
+
+def _varlen_can(q: Tensor, queries: Ragged, keys: Ragged, score: Score) -> bool:
+    plain = score.dropout == 0.0 and (score.window is None or queries is keys)
+    return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0 and plain
+
+
+def _by_length_can(q: Tensor, queries: Ragged, keys: Ragged, score: Score) -> bool:
+    # a window is counted in positions, and between different packings those are not the row numbers
+    return score.window is None or queries is keys
+
+
+REFERENCE = Backend("reference", lambda q, queries, keys, score: True, _reference)
+BY_LENGTH = Backend("by_length", _by_length_can, _by_length)
+VARLEN = Backend("varlen", _varlen_can, _varlen)
+BACKENDS = (VARLEN, BY_LENGTH, REFERENCE)

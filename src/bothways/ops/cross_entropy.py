@@ -1,0 +1,68 @@
+"""Cross-entropy of a linear projection onto a vocabulary, without keeping the logits.
+
+The logits of `rows` predictions over a vocabulary are by far the largest tensor of masked-language
+training. Here they exist for one chunk of rows at a time, and their gradient is taken on the spot.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_CHUNK = 512
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "rows size"],
+    weight: Float[Tensor, "vocab size"],
+    bias: Float[Tensor, " vocab"] | None,
+    labels: Int[Tensor, " rows"],
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Summed cross-entropy in nats of softmax(hidden @ weight.T + bias), and how many were right.
+
+    Equal to `cross_entropy(linear(...), reduction="sum")`; no rows give 0.
+    """
+    loss, right = _LinearCrossEntropy.apply(hidden, weight, bias, labels)  # type: ignore[misc]
+    return loss, right
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = ctx.needs_input_grad[:3]
+        grads = [torch.zeros_like(x) if x is not None and want else None for x, want in zip((hidden, weight, bias), wanted, strict=True)]
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        right = torch.zeros((), dtype=torch.int64, device=hidden.device)
+        for first in range(0, len(labels), _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            logits = F.linear(hidden[rows], weight, bias).float()
+            target = labels[rows].unsqueeze(1)
+            right += (logits.argmax(dim=1, keepdim=True) == target).sum()
+            normaliser = logits.logsumexp(dim=1, keepdim=True)
+            loss += (normaliser - logits.gather(1, target)).sum()
+            if any(wanted):
+                slope = logits.sub_(normaliser).exp_()
+                slope.scatter_add_(1, target, torch.full_like(target, -1, dtype=slope.dtype))
+                _accumulate(grads, slope.to(hidden.dtype), hidden[rows], weight, rows)
+        ctx.save_for_backward(*grads)
+        ctx.mark_non_differentiable(right)
+        return loss, right
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        scale = outputs[0]
+        return (*(None if g is None else g.mul_(scale.to(g.dtype)) for g in ctx.saved_tensors), None)
+
+
+def _accumulate(grads: list[Tensor | None], slope: Tensor, hidden: Tensor, weight: Tensor, rows: slice) -> None:
+    of_hidden, of_weight, of_bias = grads
+    if of_hidden is not None:
+        torch.mm(slope, weight, out=of_hidden[rows])
+    if of_weight is not None:
+        of_weight.addmm_(slope.T, hidden)
+    if of_bias is not None:
+        of_bias += slope.sum(dim=0)

@@ -1,0 +1,167 @@
+"""Where each sequence of a packed batch begins and ends; and the batch itself.
+
+Tokens of all sequences lie one after another in `[tokens, ...]` tensors. `Ragged` holds the
+boundaries. It is made on the CPU, from lengths that the packer knows, and keeps those lengths on
+the host, so nothing downstream has to read a device to learn a shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, groupby
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bothways.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """The boundaries of the sequences of a packed batch.
+
+    Attributes:
+        starts: int32 [sequences + 1], the first token of each sequence, then the end of the last.
+        positions: int64 [tokens], each token's index within its sequence, from 0.
+        lengths: tokens of each sequence, on the host; a zero is an empty slot.
+        longest: an upper bound of `lengths` (a capacity where a run fixes one).
+    """
+
+    starts: Int[Tensor, " boundaries"]
+    positions: Int[Tensor, " tokens"]
+    lengths: tuple[int, ...]
+    longest: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], longest: int | None = None) -> Ragged:
+        """Boundaries for sequences of these lengths.
+
+        Raises:
+            ValueError: a negative length, or `longest` below the longest sequence.
+        """
+        lengths = tuple(int(length) for length in lengths)
+        most = max(lengths, default=0)
+        if min(lengths, default=0) < 0 or (longest is not None and longest < most):
+            raise ValueError(f"lengths {lengths[:8]} do not fit longest={longest}")
+        starts = np.zeros(len(lengths) + 1, np.int32)
+        np.cumsum(lengths, out=starts[1:])
+        positions = np.arange(starts[-1], dtype=np.int64) - np.repeat(starts[:-1], lengths)
+        return cls(torch.from_numpy(starts), torch.from_numpy(positions), lengths, most if longest is None else longest)
+
+    @property
+    def tokens(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def sequences(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """`starts` on the host."""
+        return (0, *accumulate(self.lengths))
+
+    @cached_property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """Neighbouring sequences of equal length, as (length, count)."""
+        return tuple((length, len(list(group))) for length, group in groupby(self.lengths))
+
+    @cached_property
+    def segments(self) -> Int[Tensor, " tokens"]:
+        """The number of the sequence each token belongs to, int64 [tokens]."""
+        numbers = torch.arange(self.sequences, device=self.starts.device)
+        return numbers.repeat_interleave(self.starts.diff().long(), output_size=self.tokens)
+
+    def take(self, order: Sequence[int]) -> tuple[Ragged, Int[Tensor, " taken"]]:
+        """The boundaries of these sequences in this order, and the rows that gather their tokens."""
+        taken = Ragged.of([self.lengths[i] for i in order])
+        rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in order]
+        index = torch.from_numpy(np.concatenate(rows) if rows else np.zeros(0, np.int64))
+        return taken.to(self.starts.device), index.to(self.starts.device)
+
+    def to(self, device: torch.device | str) -> Ragged:
+        if self.starts.device == torch.device(device):
+            return self
+        return replace(
+            self,
+            starts=self.starts.to(device, non_blocking=True),
+            positions=self.positions.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The encoder's input: packed token ids and their boundaries. A change returns a new one.
+
+    Attributes:
+        ids: int64 [tokens].
+        ragged: the boundaries.
+        types: int64 [tokens], token types (segments) of sentence pairs; None means all 0.
+        samples: the data set's number of each sequence, where there is one.
+    """
+
+    ids: Int[Tensor, " tokens"]
+    ragged: Ragged
+    types: Int[Tensor, " tokens"] | None = None
+    samples: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        sequences: Sequence[Sequence[int] | np.ndarray],
+        types: Sequence[Sequence[int] | np.ndarray] | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Batch:
+        """Pack sequences of token ids, in the order given.
+
+        Raises:
+            InputError: token types whose lengths are not those of the ids.
+        """
+        lengths = [len(sequence) for sequence in sequences]
+        if types is not None and [len(row) for row in types] != lengths:
+            raise InputError("token types: each sequence needs exactly as many types as ids")
+        return cls(
+            ids=_packed(sequences),
+            ragged=Ragged.of(lengths),
+            types=None if types is None else _packed(types),
+            samples=None if samples is None else tuple(int(sample) for sample in samples),
+        )
+
+    def with_ids(self, ids: Int[Tensor, " tokens"]) -> Batch:
+        return replace(self, ids=ids)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(
+            self,
+            ids=self.ids.to(device, non_blocking=True),
+            ragged=self.ragged.to(device),
+            types=None if self.types is None else self.types.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What an encoder returns.
+
+    Attributes:
+        hidden: [tokens, hidden_size], the last layer, normalised where the encoder does so.
+        ragged: the boundaries of `hidden`.
+        layers: where asked for, the embedding output and each layer's output, [tokens, hidden_size].
+    """
+
+    hidden: Float[Tensor, "tokens hidden"]
+    ragged: Ragged
+    layers: tuple[Float[Tensor, "tokens hidden"], ...] = ()
+
+    def split(self) -> tuple[Float[Tensor, "length hidden"], ...]:
+        """The hidden states of each sequence."""
+        return self.hidden.split(list(self.ragged.lengths))
+
+
+def _packed(sequences: Sequence[Sequence[int] | np.ndarray]) -> Int[Tensor, " tokens"]:
+    arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
+    return torch.from_numpy(np.concatenate(arrays) if arrays else np.zeros(0, np.int64))

@@ -1,0 +1,228 @@
+"""The training loop: from an opened stream of inputs to a trained module, resumable to the bit.
+
+Two seams: `step`, which leaves one step's gradients, and `after_step`, called once the weights have
+moved. Everything else is settings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic
+
+import torch
+from torch import nn
+
+from bothways.errors import InputError
+from bothways.training import checkpoint, log, record
+from bothways.training import step as steps
+from bothways.training.checkpoint import Position
+from bothways.training.display import Display
+from bothways.training.interrupt import Interrupted, asked_to_stop
+from bothways.training.optimizer import Group, default_groups, parameter_table
+from bothways.training.record import Record
+from bothways.training.schedule import Hours, Steps, Tokens, check, factor, spent
+from bothways.training.settings import TrainingConfig, Watch
+from bothways.training.trainable import I, OpenStream, Trainable
+from bothways.training.update import Step, Updates, calibrated
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run. `loss` is the last train line's, `evaluation` the last evaluation line's."""
+
+    folder: Path
+    checkpoint: Path
+    step: int
+    tokens: int
+    seconds: float
+    loss: float
+    evaluation: dict[str, float]
+
+
+class DivergedError(InputError):
+    """The loss or the gradient norm is not finite."""
+
+
+def train(
+    module: Trainable[I],
+    open_stream: OpenStream[I],
+    settings: TrainingConfig,
+    folder: Path,
+    *,
+    device: torch.device | str,
+    run: str,
+    free: Collection[str] = (),
+    watch: Watch | None = None,
+    groups: Sequence[Group] | None = None,
+    step: Step[I] = steps.step,
+    after_step: Callable[[int], None] | None = None,
+) -> Result:
+    """Train `module` in place until the budget is spent, or go on where `folder` stands.
+
+    Args:
+        run: the whole run's config as JSON; kept in `run.json`, and compared before going on.
+        free: dotted paths in `run` that may differ when going on (workers, devices).
+        groups: which parameters get which learning rate and decay; `default_groups` unless given.
+        after_step: called with the number of steps done, after each.
+
+    Raises:
+        InputError: the folder holds another run, or cannot be written; the schedule exceeds the
+            budget; accumulation of a whole-batch loss; a stream that ends; a loss that is not finite.
+        Interrupted: after Ctrl-C or SIGTERM, with everything saved.
+    """
+    if module.whole_batch and settings.accumulate > 1:
+        raise InputError(
+            f"accumulate is {settings.accumulate}, but this loss couples all samples of a step; set it to 1 and enlarge the batch"
+        )
+    assert isinstance(module, nn.Module), "a Trainable is an nn.Module"
+    watch = watch or Watch()
+    module.to(device).train()
+    table = parameter_table(module, groups or default_groups(settings.optimizer))
+    tree = json.loads(run)
+    known = record.read(folder)
+    if known:
+        record.same_run(known.run, tree, free, folder / record.NAME)
+    updates = Updates(module, settings, table, step, torch.device(device))
+    with Display(watch.console) as display, asked_to_stop(display.say) as stop:
+        if known is None:
+            budget = settings.budget
+            if isinstance(budget, Hours):
+                budget = calibrated(budget, updates, open_stream, watch, stop)
+            if budget is None:
+                raise Interrupted(folder, 0, None)
+            check(settings.schedule, budget.count)
+            known = Record(run=tree, fingerprint=record.fingerprint(tree, free), budget=budget, parameters=table)
+            record.write(folder, known)
+        updates.reset()
+        at = _resumed(folder, updates, tree, free)
+        return _Loop(updates, open_stream, settings, folder, known.budget, watch, display, at, after_step).go(stop)
+
+
+class _Loop(Generic[I]):
+    """One run, from where its folder stands to the end of its budget."""
+
+    def __init__(
+        self,
+        updates: Updates[I],
+        open_stream: OpenStream[I],
+        settings: TrainingConfig,
+        folder: Path,
+        budget: Steps | Tokens,
+        watch: Watch,
+        display: Display,
+        at: Position,
+        after_step: Callable[[int], None] | None,
+    ) -> None:
+        self.updates, self.module, self.settings = updates, updates.module, settings
+        self.folder, self.budget, self.watch, self.display = folder, budget, watch, display
+        self.at, self.after_step = at, after_step
+        self.stream = open_stream(at.stream)
+        self.window = log.Window(self.module.weights)
+        self.log = log.Log(folder, at.step)
+
+    @property
+    def done(self) -> int:
+        return spent(self.budget, self.at.step, self.at.tokens)
+
+    @property
+    def finished(self) -> bool:
+        return self.done >= self.budget.count
+
+    def go(self, stop: Callable[[], bool]) -> Result:
+        try:
+            self.display.begin(self.budget.count, self.done)
+            while not self.finished:
+                self._step()
+                self._after()
+                if stop() and not self.finished:
+                    raise Interrupted(self.folder, self.at.step, self._save())
+        finally:
+            self.log.close()
+        return self._result()
+
+    def _step(self) -> None:
+        begin = self.watch.clock()
+        inputs = self.updates.draw(self.stream)
+        lr = self.settings.optimizer.lr * factor(self.settings.schedule, self.done, self.budget.count)
+        sums, counts, norm = self.updates(inputs, self.at.step, lr)
+        seconds, tokens = self.watch.clock() - begin, sum(one.tokens for one in inputs)
+        loss = steps.loss(self.module.weights, steps.means(sums, counts))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._diverged(loss, norm)
+        flops = sum(self.module.flops(one) for one in inputs) if self.watch.rate else 0.0
+        self.window.add(sums, counts, norm, tokens, seconds, flops)
+        self.at = replace(
+            self.at,
+            step=self.at.step + 1,
+            tokens=self.at.tokens + tokens,
+            seconds=self.at.seconds + seconds,
+            stream=self.stream.state(),
+        )
+        self.lr = lr
+        latest = self.window.fields(lr, self.watch.rate)
+        self.display.update(self.done, self.at.step, self.at.tokens, loss, latest["tokens_per_second"], latest["gemm_share"])
+
+    def _after(self) -> None:
+        """Whatever is due once a step is done. The checkpoint comes last, so that it never lacks a line of the log."""
+        if self.after_step:
+            self.after_step(self.at.step)
+        if self._due(self.settings.log_every):
+            self._flush()
+        if self._due(self.settings.evaluate_every):
+            self._look()
+        if self._due(self.settings.checkpoint_every):
+            self._save()
+
+    def _due(self, every: int | None) -> bool:
+        return self.finished or (every is not None and self.at.step % every == 0)
+
+    def _flush(self) -> None:
+        if self.window.steps:
+            self._write("train", **self.window.fields(self.lr, self.watch.rate))
+            self.window.clear()
+
+    def _look(self) -> None:
+        self.module.eval()
+        with torch.no_grad():
+            if self.watch.evaluate:
+                self._write("evaluation", metrics=dict(self.watch.evaluate()))
+            if self.watch.samples:
+                self._write("samples", rows=[dict(row) for row in self.watch.samples()])
+        self.module.train()
+
+    def _save(self) -> Path:
+        self._flush()
+        self.log.sync()
+        return checkpoint.save(self.folder, self.module, self.updates.optimizer, self.at, self.settings.keep)
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        self.log.write(kind, self.at.step, self.at.tokens, self.at.seconds, **fields)
+
+    def _diverged(self, loss: float, norm: float) -> None:
+        last = checkpoint.latest(self.folder)
+        raise DivergedError(
+            f"step {self.at.step + 1}: the loss is {loss} and the gradient norm {norm}; the last checkpoint is {last or 'none'}; "
+            "the same run would fail again, so lower the learning rate or `clip` and train in a new folder"
+        )
+
+    def _result(self) -> Result:
+        lines = {line["kind"]: line for line in log.read(self.folder)}  # the last of each kind
+        last = checkpoint.latest(self.folder)
+        assert last is not None, "a finished run has saved its last step"
+        evaluation = lines["evaluation"]["metrics"] if "evaluation" in lines else {}
+        return Result(self.folder, last, self.at.step, self.at.tokens, self.at.seconds, lines["train"]["loss"], evaluation)
+
+
+def _resumed(folder: Path, updates: Updates[I], run: dict[str, Any], free: Collection[str]) -> Position:
+    """Where the folder stands, with its last checkpoint loaded."""
+    saved = checkpoint.latest(folder)
+    if saved is None:
+        return Position(step=0, tokens=0, seconds=0.0, stream=None, run=run)
+    at = checkpoint.position(saved)
+    record.same_run(at.run, run, free, saved)
+    checkpoint.load(saved, updates.module, updates.optimizer)
+    return at

@@ -1,0 +1,60 @@
+"""How to train, and who looks on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+from rich.console import Console
+
+from bothways.config import config
+from bothways.training.optimizer import Optimizer
+from bothways.training.schedule import Budget, Schedule
+
+Every = Annotated[int, Field(gt=0)]
+
+
+@config
+class TrainingConfig:
+    """How to train.
+
+    Attributes:
+        clip: the largest global gradient norm; None leaves gradients as they are.
+        accumulate: micro-batches a step.
+        seed: of dropout and of all else that is drawn in the module.
+        log_every, evaluate_every, checkpoint_every: in steps. None: at the end only.
+        keep: the newest checkpoints to keep.
+    """
+
+    optimizer: Optimizer
+    schedule: Schedule
+    budget: Budget
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    accumulate: Every = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    log_every: Every = 10
+    evaluate_every: Every | None = None
+    checkpoint_every: Every | None = 1000
+    keep: Every = 2
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What only looks on: none of it changes the weights.
+
+    Attributes:
+        evaluate: figures on held-out inputs, called in evaluation mode without gradients.
+        samples: example predictions, one dict of columns a row; called as often as `evaluate`.
+        rate: the machine's matrix-multiply rate in FLOP/s, from `speed.gemm_rate`; None shows no share of it.
+        console: where progress goes; standard error unless given.
+        clock: seconds.
+    """
+
+    evaluate: Callable[[], Mapping[str, float]] | None = None
+    samples: Callable[[], Sequence[Mapping[str, str]]] | None = None
+    rate: float | None = None
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    clock: Callable[[], float] = field(default=time.perf_counter)

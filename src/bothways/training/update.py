@@ -1,0 +1,87 @@
+"""One update of the weights; and, from a few of them, how many tokens an hour holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Generic, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from bothways.errors import InputError
+from bothways.training.optimizer import Row, build, set_lr
+from bothways.training.schedule import Hours, Tokens
+from bothways.training.settings import TrainingConfig
+from bothways.training.trainable import I, OpenStream, Scalars, Stream, Trainable
+
+Step: TypeAlias = Callable[[Trainable[I], Sequence[I], Callable[[int], None]], tuple[Scalars, Scalars]]
+
+
+class Updates(Generic[I]):
+    """The module and its optimizer: one call, one update."""
+
+    def __init__(self, module: Any, settings: TrainingConfig, table: Any, step: Step[I], device: torch.device) -> None:
+        self.module, self.device = module, device
+        self._settings, self._table, self._step = settings, table, step
+        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self.reset()
+
+    def reset(self) -> None:
+        """A fresh optimizer."""
+        self.optimizer = build(self._settings.optimizer, self.module, self._table)
+
+    def draw(self, stream: Stream[I]) -> list[I]:
+        """The inputs of one step, on the device."""
+        try:
+            return [next(stream).to(self.device) for _ in range(self._settings.accumulate)]
+        except StopIteration:
+            raise InputError("the inputs ended before the budget was spent; give more text, or a smaller budget") from None
+
+    def __call__(self, inputs: Sequence[I], number: int, lr: float) -> tuple[dict[str, float], dict[str, float], float]:
+        """The update of step `number`, counted from 0: its sums, its counts, its gradient norm.
+
+        All figures come to the host in one transfer, after the update has been queued.
+        """
+        set_lr(self.optimizer, lr)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums, counts = self._step(self.module, inputs, partial(_seed, self._settings.seed, number))
+        norm = self._clipped()
+        self.optimizer.step()
+        scalars = [*sums.values(), *(counts[name] for name in sums), norm]
+        *figures, length = torch.stack([scalar.to(self.device, torch.float64) for scalar in scalars]).tolist()
+        half = len(sums)
+        return dict(zip(sums, figures[:half], strict=True)), dict(zip(sums, figures[half:], strict=True)), length
+
+    def _clipped(self) -> torch.Tensor:
+        if self._settings.clip is not None:
+            return nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
+        return nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+
+def calibrated(
+    budget: Hours, updates: Updates[I], open_stream: OpenStream[I], watch: Watch, stop: Callable[[], bool]
+) -> Tokens | None:
+    """The tokens that fit in the hours, from a few real steps whose learning rate of 0 leaves the weights alone.
+
+    The first step warms up and is not timed; then at least 4 steps, and 1 % of the time but no more
+    than 30 seconds. None if asked to stop.
+    """
+    stream, allowed = open_stream(None), budget.hours * 3600
+    updates(updates.draw(stream), 0, lr=0.0)
+    begin, tokens, number = watch.clock(), 0, 0
+    while not stop():
+        inputs = updates.draw(stream)
+        updates(inputs, 0, lr=0.0)
+        tokens, number = tokens + sum(one.tokens for one in inputs), number + 1
+        seconds = watch.clock() - begin
+        if number >= 4 and seconds >= min(0.01 * allowed, 30):
+            return Tokens(count=max(round(tokens / seconds * allowed), 1))
+    return None
+
+
+def _seed(seed: int, step: int, micro: int) -> None:
+    """Seed torch by what is being done, so that no random state has to be saved."""
+    state = np.random.SeedSequence((seed, step, micro)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
