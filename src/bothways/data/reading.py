@@ -12,7 +12,7 @@ import io
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,20 @@ def find(paths: Sequence[str], suffixes: Sequence[str]) -> Listing:
     if not files:
         raise InputError(f"{', '.join(paths)}: nothing to read here ({listing}); files that can be read end in {' '.join(suffixes)}")
     return listing
+
+
+def kind_of(path: Path, kinds: Mapping[str, str]) -> str:
+    """What a file is by its suffix; a folder is what most of its bytes are.
+
+    Raises:
+        InputError: as `find`; or a file whose suffix is not among `kinds`.
+    """
+    sizes: Counter[str] = Counter()
+    for file in find([str(path)], tuple(kinds)).files:
+        if suffix_of(file) not in kinds:
+            raise InputError(f"{path}: unknown suffix '{suffix_of(file)}'; files that can be read end in {' '.join(kinds)}")
+        sizes[kinds[suffix_of(file)]] += file.stat().st_size
+    return max(sorted(sizes), key=lambda kind: sizes[kind])
 
 
 def suffix_of(path: Path) -> str:

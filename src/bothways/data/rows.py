@@ -16,15 +16,13 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from bothways.config import config
-from bothways.data.reading import LONGEST, Listing, find, read_lines
+from bothways.data.reading import LONGEST, Listing, find, kind_of, read_lines
 from bothways.errors import InputError
 
 Paths = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 Row = tuple[str, tuple[Any, ...]]
 
-JSON_SUFFIXES = (".jsonl", ".ndjson")
-CSV_SUFFIXES = (".csv", ".tsv")
-PARQUET_SUFFIXES = (".parquet",)
+TABLE_KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 
 
 @config
@@ -65,10 +63,32 @@ class Parquet:
 Table = Annotated[JsonLines | Csv | Parquet, pydantic.Field(discriminator="type")]
 
 
+def open_table(path: Path) -> JsonLines | Csv | Parquet:
+    """The table at a path (a file, or a folder of its parts), told by suffix.
+
+    Raises:
+        InputError: nothing there, or no table by its suffix.
+    """
+    return table_of(kind_of(path, TABLE_KINDS), (str(path),))
+
+
+def table_of(kind: str, paths: tuple[str, ...]) -> JsonLines | Csv | Parquet:
+    """The table of one of `TABLE_KINDS`, as such files usually are."""
+    match kind:
+        case "jsonl":
+            return JsonLines(paths=paths)
+        case "parquet":
+            return Parquet(paths=paths)
+        case "tsv":
+            return Csv(paths=paths, delimiter="\t", quotes="none")
+        case _:
+            return Csv(paths=paths)
+
+
 def list_table(table: JsonLines | Csv | Parquet) -> Listing:
     """The files of a table. Raises InputError where there are none."""
-    suffixes = {"jsonl": JSON_SUFFIXES, "csv": CSV_SUFFIXES, "parquet": PARQUET_SUFFIXES}[table.type]
-    return find(table.paths, suffixes)
+    kinds = {"jsonl": ("jsonl",), "csv": ("csv", "tsv"), "parquet": ("parquet",)}[table.type]
+    return find(table.paths, [suffix for suffix, kind in TABLE_KINDS.items() if kind in kinds])
 
 
 def read_rows(table: JsonLines | Csv | Parquet, wanted: Sequence[str]) -> Iterator[Row]:

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import pydantic
 
 from bothways.config import config
-from bothways.data.reading import Listing, find, read_lines, read_whole, suffix_of
-from bothways.data.rows import CSV_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, Csv, JsonLines, Parquet, Paths, Table, list_table, read_rows
+from bothways.data.reading import Listing, find, kind_of, read_lines, read_whole
+from bothways.data.rows import TABLE_KINDS, Paths, Table, list_table, read_rows, table_of
 from bothways.errors import InputError
 
 TEXT_SUFFIXES = tuple(
@@ -81,31 +81,15 @@ def read_documents(source: TextFiles | Column) -> Iterator[Document]:
 
 
 def open_source(path: Path, column: str = "text", split: Split = "whole") -> TextFiles | Column:
-    """The source at a path, told by its suffix; a folder is what most of its bytes are.
+    """The source at a path, told by suffix; a folder is what most of its bytes are.
 
     Raises:
         InputError: nothing there, or a suffix that says neither text nor table.
     """
-    kinds = {".tsv": "tsv", ".csv": "csv", **dict.fromkeys(JSON_SUFFIXES, "jsonl"), **dict.fromkeys(PARQUET_SUFFIXES, "parquet")}
-    kinds |= dict.fromkeys(TEXT_SUFFIXES, "text")
-    sizes: dict[str, int] = {}
-    for file in find([str(path)], tuple(kinds)).files:
-        kind = kinds.get(suffix_of(file))
-        if kind is None:
-            raise InputError(f"{path}: unknown suffix '{suffix_of(file)}'; files that can be read end in {' '.join(kinds)}")
-        sizes[kind] = sizes.get(kind, 0) + file.stat().st_size
-    paths = (str(path),)
-    match max(sizes, key=lambda kind: (sizes[kind], kind)):
-        case "text":
-            return TextFiles(paths=paths, split=split)
-        case "jsonl":
-            return Column(table=JsonLines(paths=paths), column=column, split=split)
-        case "parquet":
-            return Column(table=Parquet(paths=paths), column=column, split=split)
-        case "tsv":
-            return Column(table=Csv(paths=paths, delimiter="\t", quotes="none"), column=column, split=split)
-        case _:
-            return Column(table=Csv(paths=paths), column=column, split=split)
+    kind = kind_of(path, dict.fromkeys(TEXT_SUFFIXES, "text") | TABLE_KINDS)
+    if kind == "text":
+        return TextFiles(paths=(str(path),), split=split)
+    return Column(table=table_of(kind, (str(path),)), column=column, split=split)
 
 
 def _split(text: str, where: str, split: Split) -> Iterator[Document]:

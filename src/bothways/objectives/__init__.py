@@ -1,0 +1,1 @@
+"""What is trained: losses over an encoder and its heads."""

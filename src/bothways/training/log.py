@@ -1,6 +1,7 @@
 """`log.jsonl`: one JSON object a line, of three kinds, in the order of their steps.
 
-    {"kind": "train", "step", "tokens", "seconds", "loss", "terms", "metrics", "lr", "gradient_norm", "tokens_per_second", "gemm_share"}
+    {"kind": "train", "step", "tokens", "seconds", "loss", "terms", "metrics", "lr", "gradient_norm",
+     "tokens_per_second", "gemm_share"}
     {"kind": "evaluation", "step", "tokens", "seconds", "metrics"}
     {"kind": "samples", "step", "tokens", "seconds", "rows"}
 

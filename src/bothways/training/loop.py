@@ -26,7 +26,7 @@ from bothways.training.optimizer import Group, default_groups, parameter_table
 from bothways.training.record import Record
 from bothways.training.schedule import Hours, Steps, Tokens, check, factor, spent
 from bothways.training.settings import TrainingConfig, Watch
-from bothways.training.trainable import I, OpenStream, Trainable
+from bothways.training.trainable import I, OpenStream, Stream, Trainable
 from bothways.training.update import Step, Updates, calibrated
 
 
@@ -97,32 +97,29 @@ def train(
             check(settings.schedule, budget.count)
             known = Record(run=tree, fingerprint=record.fingerprint(tree, free), budget=budget, parameters=table)
             record.write(folder, known)
-        updates.reset()
+            updates.reset()
         at = _resumed(folder, updates, tree, free)
-        return _Loop(updates, open_stream, settings, folder, known.budget, watch, display, at, after_step).go(stop)
+        return _Loop(updates, open_stream(at.stream), settings, folder, known.budget, watch, display, at, after_step).go(stop)
 
 
+@dataclass
 class _Loop(Generic[I]):
     """One run, from where its folder stands to the end of its budget."""
 
-    def __init__(
-        self,
-        updates: Updates[I],
-        open_stream: OpenStream[I],
-        settings: TrainingConfig,
-        folder: Path,
-        budget: Steps | Tokens,
-        watch: Watch,
-        display: Display,
-        at: Position,
-        after_step: Callable[[int], None] | None,
-    ) -> None:
-        self.updates, self.module, self.settings = updates, updates.module, settings
-        self.folder, self.budget, self.watch, self.display = folder, budget, watch, display
-        self.at, self.after_step = at, after_step
-        self.stream = open_stream(at.stream)
+    updates: Updates[I]
+    stream: Stream[I]
+    settings: TrainingConfig
+    folder: Path
+    budget: Steps | Tokens
+    watch: Watch
+    display: Display
+    at: Position
+    after_step: Callable[[int], None] | None
+
+    def __post_init__(self) -> None:
+        self.module = self.updates.module
         self.window = log.Window(self.module.weights)
-        self.log = log.Log(folder, at.step)
+        self.log = log.Log(self.folder, self.at.step)
 
     @property
     def done(self) -> int:
@@ -162,7 +159,7 @@ class _Loop(Generic[I]):
             seconds=self.at.seconds + seconds,
             stream=self.stream.state(),
         )
-        self.lr = lr
+        self.lr = lr  # of the next train line
         latest = self.window.fields(lr, self.watch.rate)
         self.display.update(self.done, self.at.step, self.at.tokens, loss, latest["tokens_per_second"], latest["gemm_share"])
 

@@ -28,7 +28,7 @@ class Inputs(Protocol):
     def to(self, device: torch.device | str) -> Self: ...
 
 
-I = TypeVar("I", bound=Inputs)
+I = TypeVar("I", bound=Inputs)  # noqa: E741
 I_co = TypeVar("I_co", bound=Inputs, covariant=True)
 I_contra = TypeVar("I_contra", bound=Inputs, contravariant=True)
 

@@ -13,16 +13,19 @@ from torch import nn
 from bothways.errors import InputError
 from bothways.training.optimizer import Row, build, set_lr
 from bothways.training.schedule import Hours, Tokens
-from bothways.training.settings import TrainingConfig
+from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.trainable import I, OpenStream, Scalars, Stream, Trainable
 
 Step: TypeAlias = Callable[[Trainable[I], Sequence[I], Callable[[int], None]], tuple[Scalars, Scalars]]
 
 
 class Updates(Generic[I]):
-    """The module and its optimizer: one call, one update."""
+    """The module and its optimizer: one call, one update.
 
-    def __init__(self, module: Any, settings: TrainingConfig, table: Any, step: Step[I], device: torch.device) -> None:
+    `module` is a `Trainable[I]` and an `nn.Module`, which Python has no type for.
+    """
+
+    def __init__(self, module: Any, settings: TrainingConfig, table: Sequence[Row], step: Step[I], device: torch.device) -> None:
         self.module, self.device = module, device
         self._settings, self._table, self._step = settings, table, step
         self._parameters = [p for p in module.parameters() if p.requires_grad]

@@ -1,0 +1,107 @@
+"""Contrastive learning of sentence vectors: a text lies nearer to its partner than to any other.
+
+InfoNCE (arXiv 1807.03748) with the other partners of the batch, and any hard negatives given, as
+negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Num
+from pydantic import Field
+from torch import Tensor
+
+from bothways.config import config
+from bothways.data.sample import Sample
+from bothways.encoder.encoder import Encoder
+from bothways.layers.heads import Pooling, pool
+from bothways.objectives.objective import Objective
+from bothways.ops.similarity import cosine
+from bothways.ragged import Batch
+
+
+@config
+class InfoNce:
+    """How vectors are compared.
+
+    Attributes:
+        temperature: cosines are divided by it.
+        symmetric: partners look for their text as well, and the two losses are averaged.
+    """
+
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    symmetric: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastiveInputs:
+    """Texts, partners and hard negatives in one batch, by length.
+
+    Attributes:
+        place: int64 [texts + partners + negatives], the sequence of the batch that holds each.
+        pairs: number of texts, which is that of partners.
+    """
+
+    batch: Batch
+    place: Int[Tensor, " sequences"]
+    pairs: int
+
+    @property
+    def tokens(self) -> int:
+        return self.batch.ragged.tokens
+
+    def to(self, device: torch.device | str) -> ContrastiveInputs:
+        return replace(self, batch=self.batch.to(device), place=self.place.to(device))
+
+
+@dataclass(frozen=True)
+class PrepareContrastive:
+    """Packs the sequences of all samples: first texts, then partners, then negatives."""
+
+    def __call__(self, samples: Sequence[Sample], seed: int, epoch: int) -> ContrastiveInputs:
+        most = max(len(sample.sequences) for sample in samples)
+        sequences = [sample.sequences[i] for i in range(most) for sample in samples if i < len(sample.sequences)]
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        place = torch.empty(len(order), dtype=torch.int64)
+        place[torch.tensor(order)] = torch.arange(len(order))
+        return ContrastiveInputs(Batch.of([sequences[i] for i in order]), place, len(samples))
+
+
+class Contrastive(Objective[ContrastiveInputs]):
+    """InfoNCE over pooled vectors. Sums: `loss` in nats, and `accuracy` (the partner is the nearest)."""
+
+    weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
+    whole_batch = True
+
+    def __init__(self, encoder: Encoder, pooling: Pooling, loss: InfoNce) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling: Pooling = pooling
+        self.loss = loss
+        self.prepare = PrepareContrastive()
+
+    def counts(self, inputs: ContrastiveInputs) -> dict[str, Num[Tensor, ""]]:
+        return {"loss": torch.tensor(inputs.pairs), "accuracy": torch.tensor(inputs.pairs)}
+
+    def forward(self, inputs: ContrastiveInputs) -> dict[str, Num[Tensor, ""]]:
+        encoded = self.encoder(inputs.batch)
+        vectors = pool(self.pooling, encoded.hidden, encoded.ragged)[inputs.place].float()
+        scores = cosine(vectors[: inputs.pairs], vectors[inputs.pairs :]) / self.loss.temperature
+        target = torch.arange(inputs.pairs, device=scores.device)
+        return {"loss": self._loss(scores, target), "accuracy": (scores.argmax(dim=1) == target).sum()}
+
+    def _loss(self, scores: Float[Tensor, "texts candidates"], target: Int[Tensor, " texts"]) -> Float[Tensor, ""]:
+        forward = F.cross_entropy(scores, target, reduction="sum")
+        if not self.loss.symmetric:
+            return forward
+        backward = F.cross_entropy(scores[:, : len(target)].T, target, reduction="sum")
+        return (forward + backward) / 2
+
+    def flops(self, inputs: ContrastiveInputs) -> float:
+        return self.encoder.flops(inputs.batch.ragged)

@@ -1,0 +1,105 @@
+"""Masked language modelling (arXiv 1810.04805): predict the tokens that were hidden.
+
+The vocabulary projection is computed for the predicted rows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from jaxtyping import Int, Num
+from torch import Tensor
+
+from bothways.data.masking import Masking, Vocabulary, mask_tokens
+from bothways.data.sample import Sample
+from bothways.encoder.encoder import Encoder
+from bothways.layers.heads import MaskedLm
+from bothways.objectives.objective import Objective
+from bothways.ragged import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedInputs:
+    """A corrupted batch, the rows to predict (ascending) and the tokens that stood there.
+
+    Attributes:
+        hidden: how many predicted rows show the mask token; the rest show a token, maybe the right one.
+    """
+
+    batch: Batch
+    rows: Int[Tensor, " predicted"]
+    labels: Int[Tensor, " predicted"]
+    hidden: int
+
+    @property
+    def tokens(self) -> int:
+        return self.batch.ragged.tokens
+
+    def to(self, device: torch.device | str) -> MaskedInputs:
+        return replace(self, batch=self.batch.to(device), rows=self.rows.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class PrepareMasked:
+    """Packs samples and masks them, each by (seed, epoch, its number)."""
+
+    masking: Masking
+    vocabulary: Vocabulary
+
+    def __call__(self, samples: Sequence[Sample], seed: int, epoch: int) -> MaskedInputs:
+        batch = Batch.of([sample.sequences[0] for sample in samples], samples=[sample.id for sample in samples])
+        masked = mask_tokens(
+            self.masking,
+            self.vocabulary,
+            batch.ids.numpy(),
+            np.array(batch.ragged.lengths, dtype=np.int64),
+            np.array(batch.samples, dtype=np.int64),
+            seed,
+            epoch,
+        )
+        return MaskedInputs(
+            batch=batch.with_ids(torch.from_numpy(masked.ids)),
+            rows=torch.from_numpy(masked.positions),
+            labels=torch.from_numpy(masked.labels),
+            hidden=int((masked.ids[masked.positions] == self.vocabulary.mask_id).sum()),
+        )
+
+
+class MaskedLanguageModeling(Objective[MaskedInputs]):
+    """Cross-entropy in nats over the masked tokens; accuracy beside it.
+
+    Sums: `loss` and `accuracy` over predicted tokens, `masked` (predicted tokens of all tokens),
+    `mask_token` (of the predicted, those that show the mask token).
+    """
+
+    weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
+
+    def __init__(self, encoder: Encoder, head: MaskedLm, masking: Masking, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.prepare = PrepareMasked(masking, vocabulary)
+
+    def counts(self, inputs: MaskedInputs) -> dict[str, Num[Tensor, ""]]:
+        predicted, tokens = torch.tensor(len(inputs.labels)), torch.tensor(inputs.tokens)
+        return {"loss": predicted, "accuracy": predicted, "masked": tokens, "mask_token": predicted}
+
+    def forward(self, inputs: MaskedInputs) -> dict[str, Num[Tensor, ""]]:
+        encoded = self.encoder(inputs.batch)
+        loss, right = self.head.loss(encoded.hidden[inputs.rows], self.encoder.embedding.tokens.weight, inputs.labels)
+        return {
+            "loss": loss,
+            "accuracy": right,
+            "masked": torch.tensor(len(inputs.labels)),
+            "mask_token": torch.tensor(inputs.hidden),
+        }
+
+    def flops(self, inputs: MaskedInputs) -> float:
+        table = self.encoder.embedding.tokens.weight
+        transform = self.head.config.transform is not None
+        per_row = 2.0 * table.numel() + (2.0 * table.shape[1] ** 2 if transform else 0.0)
+        return self.encoder.flops(inputs.batch.ragged) + per_row * len(inputs.labels)

@@ -1,0 +1,189 @@
+"""A page of results in one self-contained HTML file: sections in, file out.
+
+The plots are inline SVG whose colours are the page's, so that they follow a dark or light screen.
+Nothing is loaded from elsewhere. Needs the extra `report`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from bothways.errors import MissingExtraError
+from bothways.training.files import write_text
+from bothways.training.template import PAGE
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs, separated by an empty line."""
+
+    title: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Short labelled figures side by side."""
+
+    title: str
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns that hold numbers are set flush right."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Code:
+    """Preformatted text, folded away unless `folded` is False."""
+
+    title: str
+    body: str
+    folded: bool = True
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve. `faint` is for raw values behind a smoothed line of the same colour; a name of "" keeps it out of the legend."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: Literal["line", "faint", "points"] = "line"
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A plot; `height` against a width of 7.6."""
+
+    title: str
+    series: Sequence[Series]
+    xlabel: str
+    ylabel: str
+    note: str = ""
+    height: float = 2.4
+
+
+Section: TypeAlias = Text | Facts | Table | Code | Lines
+
+INK, GRID, BACK = "#010203", "#040506", "#070809"
+COLOURS = ("#0a0b0c", "#0d0e0f", "#101112", "#131415")  # stand-ins; the page gives the real colours as CSS variables
+_VARIABLES = {INK: "var(--muted)", GRID: "var(--rule)", BACK: "var(--back)"} | {
+    colour: f"var(--series-{number})" for number, colour in enumerate(COLOURS)
+}
+
+
+def render(title: str, sections: Sequence[Section], path: Path, subtitle: str = "") -> Path:
+    """Write the page.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+        InputError: the file cannot be written.
+    """
+    try:
+        import jinja2
+        import matplotlib as _  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("the HTML report", "report") from None
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    parts = [_part(section, number) for number, section in enumerate(sections)]
+    write_text(path, environment.from_string(PAGE).render(title=title, subtitle=subtitle, parts=parts))
+    return path
+
+
+def _part(section: Section, number: int) -> dict[str, Any]:
+    """What the template needs of a section."""
+    common = {"kind": type(section).__name__.lower(), "title": section.title, "section": section}
+    match section:
+        case Text():
+            return common | {"paragraphs": [part.strip() for part in section.body.split("\n\n") if part.strip()]}
+        case Table():
+            rows = [["-" if cell is None else str(cell) for cell in row] for row in section.rows]
+            columns = list(zip(*rows, strict=True)) or [()] * len(section.columns)
+            numeric = [any(column) and all(_number(cell) for cell in column) for column in columns]
+            return common | {"rows": rows, "numeric": numeric}
+        case Lines():
+            return common | {"svg": _svg(section, prefix=f"plot{number}-")}
+        case Facts() | Code():
+            return common
+
+
+def _number(cell: str) -> bool:
+    return bool(re.fullmatch(r"|-|[+-]?[\d.,]+(e[+-]?\d+)?\s?(%|[a-zA-Z]{0,3}|s)", cell.strip()))
+
+
+def _svg(plot: Lines, prefix: str) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "bothways", "font.size": 10, "axes.unicode_minus": True}):
+        figure = Figure(figsize=(7.6, plot.height), layout="constrained")
+        axes = figure.subplots()
+        for series in plot.series:
+            _draw(axes, series)
+        _dress(axes, plot)
+        figure.patch.set_alpha(0)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _inline(buffer.getvalue(), prefix, plot.title)
+
+
+def _draw(axes: Any, series: Series) -> None:
+    colour = COLOURS[series.colour % len(COLOURS)]
+    label = series.name or "_"
+    if series.style == "points":
+        axes.plot(
+            series.x, series.y, "o", markersize=5, color=colour, label=label, markeredgecolor=BACK, markeredgewidth=1, zorder=4
+        )
+    elif series.style == "faint":
+        axes.plot(series.x, series.y, color=colour, linewidth=1, alpha=0.28, label=label, zorder=2)
+    else:
+        axes.plot(series.x, series.y, color=colour, linewidth=1.8, label=label, zorder=3, solid_joinstyle="round")
+
+
+def _dress(axes: Any, plot: Lines) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.set_facecolor("none")
+    axes.set_xlabel(plot.xlabel, color=INK)
+    axes.set_ylabel(plot.ylabel, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.tick_params(colors=INK, length=0, pad=6)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.01)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+    if sum(bool(series.name) for series in plot.series) > 1:
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+        axes.legend(**place, frameon=False, labelcolor=INK, ncols=4, handlelength=1.4)
+
+
+def _inline(svg: str, prefix: str, title: str) -> str:
+    """An SVG fit to stand inside a page: no prolog, no addresses, its own ids, the page's colours, a name for screen readers."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{prefix}", svg)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(stand_in, variable)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", svg)
+    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', svg, count=1)
