@@ -19,7 +19,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
 BIN := $(VENV)/bin
-PIP := $(if $(CONSTRAINT),PIP_CONSTRAINT='$(abspath $(CONSTRAINT))') $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(if $(CONSTRAINT),PIP_CONSTRAINT='$(abspath $(CONSTRAINT))') $(BIN)/python -m pip --disable-pip-version-check install -qq
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -52,7 +52,7 @@ format: $(VENV)/.dev ## mend style where a tool can
 bench: $(VENV)/.dev ## every benchmark; each writes benchmarks/results/*.json
 	set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-extras: $(VENV)/.dev ## install the newest and the lowest dependencies, and import everything
+extras: $(VENV)/.dev ## try the newest and the lowest dependencies
 	$(BIN)/python scripts/check_extras.py
 
 clean: ## remove the environment and what tools left behind
@@ -62,17 +62,17 @@ clean: ## remove the environment and what tools left behind
 $(VENV)/.torch: $(CONSTRAINT)
 	@test -n "$(PYTHON)" || { echo "no Python found; say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bothways needs Python 3.11 or newer: make PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing torch into $(VENV) (once; a minute or two)"
-	$(PIP) '$(TORCH)'$(if $(TORCH_INDEX), 2>/dev/null || $(PIP) --index-url $(TORCH_INDEX) '$(TORCH)')
+	@$(PIP) '$(TORCH)'$(if $(TORCH_INDEX), 2>/dev/null || $(PIP) --index-url $(TORCH_INDEX) '$(TORCH)')
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.torch pyproject.toml
 	@echo "installing bothways and what it needs into $(VENV)"
-	$(PIP) --editable '.[all]'
+	@$(PIP) --editable '.[all]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@echo "installing bothways and the developers' tools into $(VENV)"
-	$(PIP) --editable '.[all,dev]'
+	@$(PIP) --editable '.[all,dev]'
 	@touch $(VENV)/.all $@

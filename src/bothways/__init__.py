@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bothways.encoder import Encoder, EncoderConfig
+    from bothways.encoder.config import EncoderConfig
+    from bothways.encoder.encoder import Encoder
     from bothways.model import Model, load
 
 __all__ = ["Encoder", "EncoderConfig", "Model", "__version__", "load"]
@@ -17,8 +18,8 @@ __all__ = ["Encoder", "EncoderConfig", "Model", "__version__", "load"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Encoder": "bothways.encoder",
-    "EncoderConfig": "bothways.encoder",
+    "Encoder": "bothways.encoder.encoder",
+    "EncoderConfig": "bothways.encoder.config",
     "Model": "bothways.model",
     "load": "bothways.model",
 }

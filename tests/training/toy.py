@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from bothways.training.loop import Result, train
+from bothways.training.optimizer import AdamW
+from bothways.training.schedule import Fraction, Linear, Steps
+from bothways.training.settings import TrainingConfig
 
 VOCABULARY, WIDTH = 11, 8
 
@@ -50,12 +57,16 @@ class Stream:
     def state(self) -> dict[str, int]:
         return {"batch": self.batch}
 
+    def close(self) -> None:
+        self.closed = True
+
 
 class Toy(nn.Module):
     """An embedding tied to its decoder, a norm, dropout: all a checkpoint has to mind."""
 
     weights: Mapping[str, float] = {"cross_entropy": 1.0, "size": 0.5}
     whole_batch = False
+    calls: Tensor
 
     def __init__(self, dropout: float = 0.0, seed: int = 7) -> None:
         super().__init__()
@@ -83,3 +94,27 @@ class Toy(nn.Module):
 
     def flops(self, inputs: Rows) -> float:
         return 2.0 * inputs.tokens * (WIDTH * WIDTH + WIDTH * VOCABULARY)
+
+
+RUN = '{"objective": {"type": "toy", "rate": 0.5}, "seed": 0}'
+STEPS = 20
+
+
+def settings(**changes: Any) -> TrainingConfig:
+    """Twenty steps of two micro-batches, with a checkpoint every three steps and a log line every two."""
+    usual: dict[str, Any] = {
+        "optimizer": AdamW(lr=0.02),
+        "schedule": Linear(warmup=Fraction(of=0.2)),
+        "budget": Steps(count=STEPS),
+        "accumulate": 2,
+        "log_every": 2,
+        "checkpoint_every": 3,
+        "evaluate_every": 5,
+    }
+    return TrainingConfig(**usual | changes)
+
+
+def run(folder: Path, module: Toy | None = None, changes: Mapping[str, Any] | None = None, **options: Any) -> Result:
+    """Train a toy with dropout, unless another is given."""
+    usual: dict[str, Any] = {"device": "cpu", "run": RUN, "open_stream": Stream}
+    return train(module or Toy(dropout=0.2), settings=settings(**changes or {}), folder=folder, **usual | options)

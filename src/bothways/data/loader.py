@@ -42,7 +42,11 @@ class Stream(Generic[I]):
         return self
 
     def __next__(self) -> I:
-        self._state, inputs = next(self._inputs)
+        try:
+            self._state, inputs = next(self._inputs)
+        except InputError:
+            self.close()  # now: collected later, together with the traceback, workers take seconds to end
+            raise
         return inputs
 
     def state(self) -> dict[str, int]:
@@ -86,7 +90,7 @@ class Loader(Generic[I]):
         if start.keys() != {"epoch", "window", "batch", "plan"} or min(start.values()) < 0:
             raise InputError(f"{start}: not the position of a stream")
         if start["plan"] != plan:
-            raise InputError("the data, the batching or the seed has changed since this position was saved: it cannot be continued")
+            raise InputError("the data, the batching or the seed is not that of the saved position: it cannot be continued")
         return Stream(self._run(_endless(self.plan, start)), start)
 
     def evaluation(self) -> Iterator[I]:
@@ -96,7 +100,7 @@ class Loader(Generic[I]):
 
     def _run(self, tasks: Iterator[Task]) -> Iterator[tuple[dict[str, int], I]]:
         if self._workers == 0:
-            return map(self._prepared.__getitem__, tasks)
+            return map(_unless_fault, map(self._prepared.__getitem__, tasks))
         loader: Iterable[Any] = DataLoader(
             self._prepared,  # type: ignore[arg-type]
             sampler=tasks,  # type: ignore[arg-type]
@@ -107,7 +111,7 @@ class Loader(Generic[I]):
             worker_init_fn=_begin,
             generator=torch.Generator(),  # else it would draw from the global one, which dropout uses
         )
-        return iter(loader)
+        return map(_unless_fault, loader)
 
 
 class _Prepared(Generic[I]):
@@ -116,9 +120,12 @@ class _Prepared(Generic[I]):
     def __init__(self, data: Samples, prepare: Prepare[I], seed: int) -> None:
         self._data, self._prepare, self._seed = data, prepare, seed
 
-    def __getitem__(self, task: Task) -> tuple[dict[str, int], I]:
+    def __getitem__(self, task: Task) -> tuple[dict[str, int], I] | InputError:
         state, numbers = task
-        return state, self._prepare([self._data[int(number)] for number in numbers], self._seed, state["epoch"])
+        try:
+            return state, self._prepare([self._data[int(number)] for number in numbers], self._seed, state["epoch"])
+        except InputError as error:  # raised in a worker, it would come out wrapped in a page of traceback
+            return error
 
 
 def _endless(plan: Plan, start: dict[str, int]) -> Iterator[Task]:
@@ -132,6 +139,12 @@ def _endless(plan: Plan, start: dict[str, int]) -> Iterator[Task]:
                 yield {**start, "epoch": number, "window": window, "batch": place + 1}, batches[place]
             window, batch = window + 1, 0
         number, window = number + 1, 0
+
+
+def _unless_fault(item: T | InputError) -> T:
+    if isinstance(item, InputError):
+        raise item
+    return item
 
 
 def _as_it_is(item: T) -> T:

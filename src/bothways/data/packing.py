@@ -92,7 +92,7 @@ class Plan:
     def fingerprint(self) -> int:
         """A checksum of all that decides the batches: equal plans have equal ones."""
         start = f"{to_json(self.batching)}{self.seed}".encode()
-        return zlib.crc32(np.ascontiguousarray(self.lengths, dtype=np.int64), zlib.crc32(start))
+        return zlib.crc32(self.lengths.astype(np.int64).tobytes(), zlib.crc32(start))
 
     def epoch(self, number: int) -> Epoch:
         """The batches of an epoch: each sample once."""

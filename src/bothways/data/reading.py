@@ -79,7 +79,7 @@ def find(paths: Sequence[str], suffixes: Sequence[str]) -> Listing:
             raise InputError(f"{path}: no such file or folder")
     listing = Listing(tuple(files), dict(skipped), empty)
     if not files:
-        raise InputError(f"{', '.join(paths)}: nothing to read here ({listing}); files that can be read end in {' '.join(suffixes)}")
+        raise InputError(f"{', '.join(paths)}: nothing to read ({listing}); files that can be read end in {' '.join(suffixes)}")
     return listing
 
 
@@ -151,8 +151,8 @@ def _opened(path: Path, encoding: str, newline: str | None) -> Iterator[TextIO]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _bytes_of(path: Path) -> io.BufferedIOBase:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+def _bytes_of(path: Path) -> io.BufferedReader | gzip.GzipFile:
+    return gzip.GzipFile(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
 def _with_mark(encoding: str) -> str:
@@ -164,7 +164,7 @@ def _checked(text: str, where: str, advice: str) -> str:
     if len(text) > LONGEST:
         raise InputError(f"{where}: over {LONGEST:,} characters in one text; {advice}")
     if "\0" in text:
-        raise InputError(f"{where}: a zero byte at character {text.index(chr(0))}: a binary file, or text in another encoding such as utf-16")
+        raise InputError(f"{where}: a zero byte at character {text.index(chr(0))}: a binary file, or utf-16; set its encoding")
     return text
 
 

@@ -134,7 +134,8 @@ def _csv_rows(path: Path, table: Csv, wanted: Sequence[str]) -> Iterator[Row]:
     places = [names.index(name) for name in _present(wanted, names, str(path))]
     for number, row in numbered:
         if len(row) != len(names):
-            raise InputError(f"{path}:{number}: {len(row)} values where there are {len(names)} columns; check the quotes and the delimiter")
+            found = f"{len(row)} values where there are {len(names)} columns"
+            raise InputError(f"{path}:{number}: {found}; check the quotes and the delimiter")
         yield f"{path}:{number}", tuple(row[place] for place in places)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Sample:
     label: float | int | None = None
 
 
+@runtime_checkable
 class Samples(Protocol):
     """A data set: numbered samples whose lengths are known before they are read."""
 

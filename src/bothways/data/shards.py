@@ -71,18 +71,19 @@ def write_shards(documents: Iterable[Document], tokenizer: Tokenizer, folder: Pa
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; remove it or choose another folder")
     partial = folder.with_name(f".{folder.name}.partial")
-    with writing(folder):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            manifest = _Writer(partial, tokenizer, shard_tokens).write(documents)
-            if manifest.tokens == 0:
-                raise InputError(f"{folder}: no text in {manifest.documents} documents: nothing to learn from")
-            _write(partial / "manifest.json", to_json(manifest).encode())
-            os.replace(partial, folder)
-        except BaseException:
+    try:
+        with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
-            raise
+            partial.mkdir(parents=True)
+        manifest = _Writer(partial, tokenizer, shard_tokens).write(documents)
+        if manifest.tokens == 0:
+            raise InputError(f"{folder}: no text in {manifest.documents} documents: nothing to learn from")
+        _write(partial / "manifest.json", to_json(manifest).encode())
+        with writing(folder):
+            os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return manifest
 
 
@@ -217,7 +218,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[str]]:
 
 def _write(path: Path, content: bytes) -> str:
     """Write a file through to the disk; its sha256."""
-    with open(path, "wb") as file:
+    with writing(path), open(path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -14,10 +14,9 @@ from bothways.data.reading import Listing, find, kind_of, read_lines, read_whole
 from bothways.data.rows import TABLE_KINDS, Paths, Table, list_table, read_rows, table_of
 from bothways.errors import InputError
 
-TEXT_SUFFIXES = tuple(
-    ".txt .text .md .markdown .rst .org .adoc .tex .log .srt "
-    ".py .pyi .c .h .cc .cpp .hpp .cs .go .java .js .jsx .jl .kt .lua .m .php .pl .r .rb .rs .scala .sh .sql .swift .ts .tsx".split()
-)
+_PROSE = "txt text md markdown rst org adoc tex log srt"
+_CODE = "py pyi c h cc cpp hpp cs go java js jsx jl kt lua m php pl r rb rs scala sh sql swift ts tsx"
+TEXT_SUFFIXES = tuple(f".{name}" for name in f"{_PROSE} {_CODE}".split())
 Split = Literal["whole", "paragraph", "line"]
 
 

@@ -131,7 +131,7 @@ class TableData:
         pair = isinstance(rows.columns, TextPair)
         room = max_length - (tokenizer.specials_per_pair if pair else tokenizer.specials_per_sequence)
         if room < 1:
-            raise InputError(f"max_length={max_length}: the special tokens alone take {max_length - room}; raise it")
+            raise InputError(f"max_length={max_length}: no room beside {max_length - room} special tokens; raise it")
         self.cut = 0
         self._samples: list[Sample] = []
         texts = iter(tokenizer.encode([text for row in rows.texts for text in row], specials=False))
@@ -142,7 +142,9 @@ class TableData:
             over = sum(new is not old for old, new in zip(groups, fitted, strict=True))
             if over and overflow == "error":
                 tokens = max(sum(map(len, group)) for group in groups) + max_length - room
-                raise InputError(f"{where}: {tokens} tokens, at most {max_length} fit; shorten it, raise max_length, or set overflow=cut")
+                raise InputError(
+                    f"{where}: {tokens} tokens, over max_length={max_length}; shorten it, raise that, or set overflow=cut"
+                )
             self.cut += over
             self._samples.append(_sample(number, fitted, tokenizer, None if labels is None else labels[number]))
         self.lengths = np.array([sum(map(len, sample.sequences)) for sample in self._samples], dtype=np.int64)

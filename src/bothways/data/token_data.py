@@ -32,7 +32,9 @@ class TokenData:
         """
         self._room = max_length - tokenizer.specials_per_sequence
         if self._room < 1:
-            raise InputError(f"max_length={max_length}: the special tokens alone take {tokenizer.specials_per_sequence}; raise it")
+            raise InputError(
+                f"max_length={max_length}: no room beside {tokenizer.specials_per_sequence} special tokens; raise it"
+            )
         self._shards, self._tokenizer = shards, tokenizer
         self._documents = np.arange(len(shards.lengths)) if documents is None else documents
         tokens = shards.lengths[self._documents]
@@ -56,9 +58,7 @@ class TokenData:
         return Sample(number, (self._tokenizer.wrap(ids),))
 
 
-def hold_out(
-    documents: int, share: float, seed: int
-) -> tuple[Int[np.ndarray, " training"], Int[np.ndarray, " heldout"]]:
+def hold_out(documents: int, share: float, seed: int) -> tuple[Int[np.ndarray, " training"], Int[np.ndarray, " heldout"]]:
     """Divide document numbers into those to learn from and about `share` of them to measure on.
 
     Which side a document falls on is a function of the seed and its number, so it does not move when more
@@ -71,7 +71,7 @@ def hold_out(
         raise InputError(f"a held-out share of {share} is not between 0 and 1")
     if documents < 2:
         raise InputError(
-            f"{documents} document cannot be divided into training and held-out text: give more, or split it into paragraphs or lines"
+            f"{documents} document cannot be divided into training and held-out text: give more, or split it into paragraphs"
         )
     draws = keys(seed, items=np.arange(documents))
     held = draws < np.uint64(share * 2.0**64)

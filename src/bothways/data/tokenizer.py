@@ -223,13 +223,14 @@ def _backend(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     if (folder / "vocab.txt").exists():
         return _wordpiece(folder / "vocab.txt", settings)
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return _byte_level(folder)
+        return _byte_level(folder, settings)
     raise InputError(f"{folder}: no tokenizer (tokenizer.json, vocab.txt, or vocab.json with merges.txt)")
 
 
 def _wordpiece(vocabulary: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     """BERT's tokenizer from its word list: basic cleaning and splitting, then WordPiece."""
-    words = vocabulary.read_text(encoding="utf-8").splitlines()
+    # not splitlines(): multilingual lists hold other line separators as words
+    words = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     vocab = {word: i for i, word in enumerate(words)}
     backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
     lowercase = settings.get("do_lower_case", True)
@@ -248,10 +249,11 @@ def _wordpiece(vocabulary: Path, settings: dict[str, Any]) -> tokenizers.Tokeniz
     return backend
 
 
-def _byte_level(folder: Path) -> tokenizers.Tokenizer:
+def _byte_level(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     """RoBERTa's tokenizer: GPT-2's byte-level BPE with <s> and </s> around, </s></s> between."""
     backend = tokenizers.Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    spaced = settings.get("add_prefix_space", False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
     backend.decoder = token_decoders.ByteLevel()
     first, last = backend.token_to_id("<s>"), backend.token_to_id("</s>")
     if first is None or last is None:
@@ -260,7 +262,7 @@ def _byte_level(folder: Path) -> tokenizers.Tokenizer:
     backend.add_special_tokens(special)
     if backend.token_to_id("<mask>") is not None:
         backend.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True, special=True)])
-    backend.post_processor = processors.RobertaProcessing(("</s>", last), ("<s>", first), add_prefix_space=False)
+    backend.post_processor = processors.RobertaProcessing(("</s>", last), ("<s>", first), add_prefix_space=spaced)
     return backend
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from bothways.config import config
 from bothways.errors import InputError
@@ -67,10 +67,10 @@ class EncoderConfig:
             embedding is normalised already).
     """
 
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    max_length: int
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt
+    num_layers: PositiveInt
+    max_length: PositiveInt
     embedding: Embedding
     layers: tuple[Layer, ...]
     final_norm: Norm | None = None

@@ -67,6 +67,8 @@ def read_encoder(reader: Reader, position_offset: int = 0) -> EncoderConfig:
     """The encoder of a BERT-shaped `config.json`."""
     reader.only("position_embedding_type", "absolute")
     reader.only("tie_word_embeddings", True)
+    reader.only("is_decoder", False)
+    reader.only("add_cross_attention", False)
     return bert(
         vocab_size=reader.need("vocab_size"),
         hidden_size=reader.get("hidden_size", 768),
@@ -93,11 +95,12 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
     encoder = read_encoder(reader)
     labels = read_labels(reader)
     dropout = float(reader.get("classifier_dropout", encoder.embedding.dropout))
+    classifier = ClassifierHead(labels=len(labels) or reader.get("num_labels", 2), transform=_POOLER, dropout=dropout)
     return Spec(
         encoder=encoder,
         heads=Heads(
             masked_lm=masked_lm_head(encoder) if "masked_lm" in heads else None,
-            classifier=ClassifierHead(labels=len(labels) or 2, transform=_POOLER, dropout=dropout) if "classifier" in heads else None,
+            classifier=classifier if "classifier" in heads else None,
             next_sentence=ClassifierHead(labels=2, transform=_POOLER) if "next_sentence" in heads else None,
             pooler=_POOLER if "pooler" in heads and not {"classifier", "next_sentence"} & set(heads) else None,
         ),

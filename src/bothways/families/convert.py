@@ -84,6 +84,8 @@ def to_ours(rules: Sequence[Rule], theirs: Mapping[str, Tensor], shapes: Mapping
     _refuse("not known to this family", sorted(set(theirs) - {n for r in rules for n in _theirs(r)}), where)
     ours: dict[str, Tensor] = {}
     for rule in rules:
+        if isinstance(rule, Rename | Fuse):
+            _check_shapes(rule, theirs, shapes[rule.ours], where)
         match rule:
             case Rename():
                 tensor = theirs[rule.theirs]
@@ -95,9 +97,6 @@ def to_ours(rules: Sequence[Rule], theirs: Mapping[str, Tensor], shapes: Mapping
                     raise InputError(f"{where}: {rule.theirs} differs from {rule.source}, but the config ties them")
             case Drop():
                 pass
-        if isinstance(rule, Rename | Fuse) and ours[rule.ours].shape != shapes[rule.ours]:
-            found, wanted = tuple(ours[rule.ours].shape), tuple(shapes[rule.ours])
-            raise InputError(f"{where}: {' + '.join(_theirs(rule))} has shape {found}, the config implies {wanted}")
     return ours
 
 
@@ -148,10 +147,27 @@ def _numbered(rule: Rule, i: int) -> Rule:
             return Drop(put(rule.theirs))
 
 
+def _check_shapes(rule: Rename | Fuse, theirs: Mapping[str, Tensor], shape: torch.Size, where: str) -> None:
+    names = _theirs(rule)
+    wanted = (shape[0] // len(names), *shape[1:])
+    for name in names:
+        if (found := tuple(theirs[name].shape)) != wanted:
+            raise InputError(f"{where}: {name} has shape {found}, the config implies {wanted}")
+
+
 def _refuse(what: str, names: list[str], where: str) -> None:
     if names:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise InputError(f"{where}: {len(names)} weight{'s' if len(names) > 1 else ''} {what}: {shown}")
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "an object"}
+
+
+def _alike(value: object, default: object) -> bool:
+    """Whether a JSON value is of the default's kind; a whole number may stand for any number, but no truth value for one."""
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
 
 
 class Reader:
@@ -166,21 +182,28 @@ class Reader:
         self._seen: set[str] = set()
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value, or `default` where the key is absent or null."""
-        self._seen.add(key)
-        value = self.data.get(key)
-        return default if value is None else value
-
-    def need(self, key: str) -> Any:
-        """The value of a key that must be there.
+        """The value, or `default` where the key is absent or null.
 
         Raises:
-            InputError: it is not.
+            InputError: a value of another kind than the default.
         """
-        value = self.get(key)
+        self._seen.add(key)
+        value = self.data.get(key)
         if value is None:
-            raise InputError(f"{self.where}: no '{key}', which this family needs")
+            return default
+        if default is not None and not _alike(value, default):
+            raise InputError(f"{self.where}: {key}={value!r} should be {_KINDS[type(default)]}")
         return value
+
+    def need(self, key: str) -> int:
+        """The number under a key that must be there.
+
+        Raises:
+            InputError: it is not there, or no whole number.
+        """
+        if self.data.get(key) is None:
+            raise InputError(f"{self.where}: no '{key}', which this family needs")
+        return self.get(key, 0)
 
     def only(self, key: str, *allowed: Any) -> None:
         """Refuse a value we cannot honour; the first of `allowed` is what an absent key means.

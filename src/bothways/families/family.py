@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig
+from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 
@@ -98,6 +99,8 @@ PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu
 def read_labels(reader: Reader) -> tuple[str, ...]:
     """Class names in order, from `id2label` (whose keys are strings in JSON)."""
     names = reader.get("id2label", {})
+    if not all(key.isdecimal() for key in names):
+        raise InputError(f"{reader.where}: id2label should name each class under its number")
     return tuple(str(names[key]) for key in sorted(names, key=int))
 
 

@@ -84,6 +84,8 @@ def _pattern(reader: Reader, num_layers: int) -> tuple[bool, ...]:
     """Which layers are global, as the shortest pattern that gives the list when cycled."""
     kinds = reader.get("layer_types")
     every = reader.get("global_attn_every_n_layers", 3)
+    if every < 1:
+        raise InputError(f"{reader.where}: global_attn_every_n_layers={every} should be at least 1")
     if kinds is None:
         full = [i % every == 0 for i in range(num_layers)]
     else:
@@ -96,11 +98,14 @@ def _pattern(reader: Reader, num_layers: int) -> tuple[bool, ...]:
 
 
 def _theta(reader: Reader, kind: str, old: str, default: float) -> float:
-    nested = (reader.get("rope_parameters") or {}).get(kind) or {}
-    if nested.get("rope_type", "default") != "default":
-        raise InputError(f"{reader.where}: rope_parameters.{kind}.rope_type={nested['rope_type']!r} is not supported; supported: 'default'")
-    plain = reader.get(old, default)
-    return float(nested.get("rope_theta", plain))
+    both = Reader(reader.get("rope_parameters", {}), f"{reader.where}: rope_parameters")
+    nested = Reader(both.get(kind, {}), f"{both.where}.{kind}")
+    nested.only("rope_type", "default")
+    theta = float(nested.get("rope_theta", float(reader.get(old, default))))
+    for part, known in ((both, (_GLOBAL, _LOCAL)), (nested, ())):
+        if strange := part.unknown(known):
+            raise InputError(f"{part.where}: {', '.join(strange)} is not supported")
+    return theta
 
 
 def _read(reader: Reader, heads: Collection[str]) -> Spec:

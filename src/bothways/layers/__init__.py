@@ -1,0 +1,1 @@
+"""The bricks of an encoder: embedding, attention, MLP, norm, position, heads."""

@@ -8,9 +8,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import torch
 
+from bothways.config import explain
 from bothways.data.tokenizer import Tokenizer
+from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.convert import Reader, expand, to_ours, to_theirs
@@ -47,7 +50,10 @@ def load(
     chosen = _family(published, family, folder)
     weights = read_weights(folder)
     reader = Reader(published, str(folder / "config.json"))
-    spec = chosen.read(reader, _heads(chosen, weights))
+    try:
+        spec = chosen.read(reader, _heads(chosen, weights))
+    except pydantic.ValidationError as error:
+        raise InputError(f"{reader.where}: {explain(error, EncoderConfig)}") from None
     _report_unknown(reader.unknown(chosen.inert), reader.where, strict)
     prefix = chosen.prefix if any(name.startswith(chosen.prefix) for name in weights) else ""
     with torch.device("meta"):

@@ -98,8 +98,9 @@ class Model(nn.Module):
 
     @property
     def max_seq_length(self) -> int:
-        """The longest text `encode` reads, in tokens with the special ones."""
-        return min(self.settings.max_seq_length or self.spec.encoder.max_length, self.spec.encoder.max_length)
+        """The longest text `encode` reads, in tokens with the special ones: as the folder or else its tokenizer says."""
+        limits = (self.settings.max_seq_length, self.tokenizer and self.tokenizer.max_length, self.spec.encoder.max_length)
+        return min(next(limit for limit in limits if limit), self.spec.encoder.max_length)
 
     @property
     def parameters_count(self) -> int:
@@ -144,8 +145,10 @@ class Model(nn.Module):
         if prompt is None:
             prompt = self.settings.prompts.get(self.settings.default_prompt or "", "")
         contents = tokenizer.encode([prompt + text for text in texts], specials=False)
-        pieces = fit(contents, self.max_seq_length - tokenizer.specials_per_sequence, overflow)
-        skip = self._prompt_tokens(prompt)
+        prompt_ids = tokenizer.encode([prompt], specials=False)[0]
+        pieces = fit(contents, self.max_seq_length - tokenizer.specials_per_sequence, overflow, prompt_ids)
+        # the first special token and the prompt are read, but not pooled, where the folder says so
+        skip = len(tokenizer.template.before) + len(prompt_ids) if prompt and not self.settings.include_prompt else 0
 
         def reduce(encoded: Encoded, chosen: list[int]) -> Tensor:
             hidden, ragged = encoded.hidden, encoded.ragged
@@ -191,11 +194,13 @@ class Model(nn.Module):
             raise InputError(f"{self.name or 'this model'} has no masked-language-model head; it cannot fill blanks")
         mask = tokenizer.mask_id
         ids = tokenizer.encode([text])[0]
-        rows = np.flatnonzero(ids == mask) if mask is not None else np.zeros(0, int)
-        if len(rows) == 0:
+        rows = np.flatnonzero(ids == mask).tolist() if mask is not None else []
+        if not rows:
             raise InputError(f"the text has no {tokenizer.tokens.get('mask_token', 'mask token (this tokenizer has none)')} to fill")
-        logits = run(self.encoder, [ids], lambda encoded, _: [self.masked_lm(encoded.hidden[torch.from_numpy(rows).to(self.device)])])[0]
-        best = logits.float().softmax(dim=-1).topk(min(top, logits.shape[-1]))
+        logits = run(self.encoder, [ids], lambda encoded, _: [self.masked_lm(encoded.hidden[rows])])[0]
+        # an embedding may have more rows than the tokenizer has tokens
+        known = logits.float().softmax(dim=-1)[:, : tokenizer.vocab_size]
+        best = known.topk(min(top, known.shape[-1]))
         return [
             [self._filled(ids, row, int(token), float(p)) for p, token in zip(ps, tokens, strict=True)]
             for row, ps, tokens in zip(rows, best.values, best.indices, strict=True)
@@ -264,20 +269,14 @@ class Model(nn.Module):
     def _prompt(self, *names: str) -> str:
         return next((self.settings.prompts[name] for name in names if name in self.settings.prompts), "")
 
-    def _prompt_tokens(self, prompt: str) -> int:
-        """How many leading tokens are not pooled: the first special token and the prompt."""
-        if not prompt or self.settings.include_prompt:
-            return 0
-        tokenizer = self._tokenizer()
-        return len(tokenizer.template.before) + len(tokenizer.encode([prompt], specials=False)[0])
-
     def _filled(self, ids: np.ndarray, row: int, token: int, probability: float) -> Prediction:
         tokenizer = self._tokenizer()
         filled = ids.copy()
         filled[row] = token
         around = len(tokenizer.template.before), len(filled) - len(tokenizer.template.after)
         text = tokenizer.decode(filled[slice(*around)].tolist(), skip_special_tokens=False)
-        return Prediction(tokenizer.decode([token]).strip() or tokenizer.backend.id_to_token(token), probability, text)
+        word = tokenizer.decode([token]).strip() or tokenizer.backend.id_to_token(token) or ""
+        return Prediction(word, probability, text)
 
 
 def build_heads(heads: Heads, size: int, vocab_size: int) -> nn.ModuleDict:

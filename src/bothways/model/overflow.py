@@ -18,10 +18,11 @@ Overflow = Literal["cut", "error", "chunk"]
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Content ids that fit, and the text each piece belongs to."""
+    """Content ids that fit, the text each piece belongs to, and how much of that text it holds."""
 
     ids: list[np.ndarray]
     owners: np.ndarray
+    weights: np.ndarray
     texts: int
 
     def join(self, vectors: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ class Pieces:
         if len(self.ids) == self.texts:
             return vectors
         owners = torch.from_numpy(self.owners)
-        weights = torch.tensor([max(len(ids), 1) for ids in self.ids], dtype=vectors.dtype)
+        weights = torch.from_numpy(self.weights).to(vectors.dtype)
         total = torch.zeros(self.texts).index_add_(0, owners, weights)
         return torch.zeros(self.texts, vectors.shape[1]).index_add_(0, owners, vectors * weights[:, None]) / total[:, None]
 
@@ -38,11 +39,15 @@ class CutWarning(UserWarning):
     """Texts were longer than the model reads, and their ends were left out."""
 
 
-def fit(contents: Sequence[np.ndarray], room: int, overflow: Overflow) -> Pieces:
+def fit(contents: Sequence[np.ndarray], room: int, overflow: Overflow, prompt: np.ndarray | None = None) -> Pieces:
     """Bring content ids to at most `room` tokens each.
 
+    Args:
+        prompt: the ids that the contents begin with; every piece of a text begins with them, too.
+
     Raises:
-        InputError: under "error", a text that is longer; the message gives the first and the count.
+        InputError: under "error", a text that is longer; the message gives the first and the count. Under
+            "chunk", a prompt that leaves no room.
     """
     long = [i for i, ids in enumerate(contents) if len(ids) > room]
     if not long or overflow == "cut":
@@ -54,11 +59,29 @@ def fit(contents: Sequence[np.ndarray], room: int, overflow: Overflow) -> Pieces
                 CutWarning,
                 stacklevel=3,
             )
-        return Pieces([ids[:room] for ids in contents], np.arange(len(contents)), len(contents))
+        return Pieces([ids[:room] for ids in contents], np.arange(len(contents)), np.ones(len(contents)), len(contents))
     if overflow == "error":
         raise InputError(
             f"{len(long)} of {len(contents)} texts have more than {room} tokens; the first is number {long[0]} with {len(contents[long[0]])}"
         )
-    pieces = [ids[first : first + room] for ids in contents for first in range(0, max(len(ids), 1), room)]
-    owners = np.repeat(np.arange(len(contents)), [max(-(-len(ids) // room), 1) for ids in contents])
-    return Pieces(pieces, owners, len(contents))
+    pieces, owners, weights = [], [], []
+    for owner, ids in enumerate(contents):
+        lead = ids[: _shared(ids, prompt)]
+        step = room - len(lead)
+        if step < 1:
+            raise InputError(f"the prompt has {len(lead)} tokens and leaves no room for text: {room} are read at a time")
+        for first in range(len(lead), max(len(ids), len(lead) + 1), step):
+            part = ids[first : first + step]
+            pieces.append(np.concatenate([lead, part]))
+            owners.append(owner)
+            weights.append(max(len(part), 1))
+    return Pieces(pieces, np.array(owners), np.array(weights), len(contents))
+
+
+def _shared(ids: np.ndarray, prompt: np.ndarray | None) -> int:
+    """How many ids the two begin with alike: a prompt's last token may have grown together with the text."""
+    if prompt is None:
+        return 0
+    least = min(len(ids), len(prompt))
+    differ = np.flatnonzero(ids[:least] != prompt[:least])
+    return int(differ[0]) if len(differ) else least

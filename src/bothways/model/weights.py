@@ -53,12 +53,19 @@ def _files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.exists():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = _shards(index)
             missing = [shard for shard in shards if not (folder / shard).exists()]
             if missing:
                 raise InputError(f"{index}: names {missing[0]}, which is not there; the download is incomplete")
             return [folder / shard for shard in shards]
     raise InputError(f"{folder}: no {SAFETENSORS} (nor shards, nor {PICKLE})")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(f"{index}: not an index of weights; fetch it again") from None
 
 
 def _read(file: Path) -> dict[str, Tensor]:

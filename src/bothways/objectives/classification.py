@@ -66,16 +66,17 @@ class SequenceClassification(Objective[LabelledInputs]):
             raise ValueError(f"regression has one output, the head has {head.config.labels}")
         self.encoder = encoder
         self.head = head
+        self.regression = regression
         self.prepare = PrepareLabelled(regression, encoder.config.embedding.token_types > 1)
 
     def counts(self, inputs: LabelledInputs) -> dict[str, Num[Tensor, ""]]:
         sequences = torch.tensor(len(inputs.labels))
-        return {"loss": sequences} if self.prepare.regression else {"loss": sequences, "accuracy": sequences}
+        return {"loss": sequences} if self.regression else {"loss": sequences, "accuracy": sequences}
 
     def forward(self, inputs: LabelledInputs) -> dict[str, Num[Tensor, ""]]:
         encoded = self.encoder(inputs.batch)
         logits = self.head(encoded.hidden, encoded.ragged).float()
-        if self.prepare.regression:
+        if self.regression:
             return {"loss": F.mse_loss(logits[:, 0], inputs.labels, reduction="sum")}
         loss = F.cross_entropy(logits, inputs.labels, reduction="sum")
         return {"loss": loss, "accuracy": (logits.argmax(dim=1) == inputs.labels).sum()}

@@ -20,6 +20,7 @@ from torch import Tensor
 from bothways.config import config
 from bothways.data.sample import Sample
 from bothways.encoder.encoder import Encoder
+from bothways.errors import InputError
 from bothways.layers.heads import Pooling, pool
 from bothways.objectives.objective import Objective
 from bothways.ops.similarity import cosine
@@ -62,9 +63,16 @@ class ContrastiveInputs:
 
 @dataclass(frozen=True)
 class PrepareContrastive:
-    """Packs the sequences of all samples: first texts, then partners, then negatives."""
+    """Packs the sequences of all samples: first texts, then partners, then negatives.
+
+    Raises:
+        InputError: a text without a partner.
+    """
 
     def __call__(self, samples: Sequence[Sample], seed: int, epoch: int) -> ContrastiveInputs:
+        for sample in samples:
+            if len(sample.sequences) < 2:
+                raise InputError(f"sample {sample.id} is a text without a partner: contrastive learning needs pairs")
         most = max(len(sample.sequences) for sample in samples)
         sequences = [sample.sequences[i] for i in range(most) for sample in samples if i < len(sample.sequences)]
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))

@@ -26,6 +26,8 @@ def linear_cross_entropy(
 
     Equal to `cross_entropy(linear(...), reduction="sum")`; no rows give 0.
     """
+    if not torch.is_grad_enabled():  # a Function is told what requires gradients, not whether anyone wants them
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     loss, right = _LinearCrossEntropy.apply(hidden, weight, bias, labels)  # type: ignore[misc]
     return loss, right
 

@@ -26,6 +26,8 @@ def segment_max(x: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor
 
 def segment_first(x: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences size"]:
     """The first row of each sequence; zeros for an empty sequence."""
+    if ragged.tokens == 0:
+        return x.new_zeros(ragged.sequences, x.shape[1])
     present = ragged.starts.diff().unsqueeze(1) > 0
-    rows = ragged.starts[:-1].long().clamp(max=max(ragged.tokens - 1, 0))
+    rows = ragged.starts[:-1].long().clamp(max=ragged.tokens - 1)
     return torch.where(present, x[rows], 0.0)

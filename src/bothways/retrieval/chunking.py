@@ -19,7 +19,7 @@ from bothways.errors import InputError
 # Best first. A match ends where the next chunk may begin.
 _BREAKS = (
     re.compile(r"\n[^\S\n]*\n\s*"),
-    re.compile(r"[.!?…][\"'”’»)\]]*\s+|[。！？]\s*|\n\s*"),
+    re.compile("[.!?\u2026][\"')\\]\u00bb\u2019\u201d]*\\s+|[\u3002\uff01\uff1f]\\s*|\n\\s*"),
     re.compile(r"\s+"),
 )
 _SPACE = re.compile(r"\s*")
@@ -61,7 +61,7 @@ class Chunker:
         self._bare = self._length("")
         self._room = limit - self._bare
         if self._room < 1:
-            raise InputError(f"max_tokens={limit} leaves no room for text beside {self._bare} special and prompt tokens; raise it")
+            raise InputError(f"max_tokens={limit} leaves no room beside {self._bare} special and prompt tokens; raise it")
         if not 0 <= overlap <= self._room // 2:
             raise InputError(f"overlap={overlap} must lie between 0 and half of a chunk's {self._room} tokens")
 
@@ -81,17 +81,19 @@ class Chunker:
         while start < stop:
             starts = tokens.after(start, self._room)
             cut = self._cut(document, text, start, stop, starts)
-            if cut <= covered:  # all of it overlap: go on where the last chunk ended
+            end = start + len(text[start:cut].rstrip())
+            if end <= covered:  # all of it is overlap: go on where the last chunk ended
                 start = _skip_space(text, covered)
                 continue
-            end = start + len(text[start:cut].rstrip())
             if self._length(text[start:end]) > self._bare:  # else only characters that the tokenizer drops
                 yield start, end
-            covered = cut
+            covered = end
             start = stop if cut >= stop else self._next(text, start, cut, starts)
 
     def _cut(self, document: str, text: str, start: int, stop: int, starts: np.ndarray) -> int:
         """Where the chunk that begins at `start` ends; `starts` are the places of its tokens and of the one behind."""
+        if len(starts) == 0:
+            return stop
         count = min(len(starts), self._room)
         while count > 0:
             high = int(starts[count]) if count < len(starts) else stop
@@ -109,12 +111,14 @@ class Chunker:
         """Where the chunk behind `cut` begins: at a word, at most `overlap` tokens back."""
         if not self.overlap:
             return _skip_space(text, cut)
-        place = int(np.searchsorted(starts, cut)) - self.overlap
-        back = max(int(starts[max(place, 0)]), start + 1)
+        place = max(int(np.searchsorted(starts, cut)) - self.overlap, 1)
+        if place < len(starts) and starts[place] == starts[place - 1]:  # within a character of several tokens
+            place = int(np.searchsorted(starts, starts[place], side="right"))
+        back = min(int(starts[place]), cut) if place < len(starts) else cut
         if text[back - 1].isspace() or text[back].isspace():
             return _skip_space(text, back)
         word = _BREAKS[-1].search(text, back, cut)
-        return word.end() if word else min(back, cut)
+        return _skip_space(text, word.end()) if word else back
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer.encode([self.prompt + text])[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -20,7 +19,7 @@ class Display:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
         self._live = Progress(*columns, console=console) if console.is_terminal else None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Display:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:

@@ -32,7 +32,7 @@ from bothways.training.update import Step, Updates, calibrated
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. `loss` is the last train line's, `evaluation` the last evaluation line's."""
+    """A finished run, as its log has it: the last train line's loss, the last evaluation line's figures (None if not finite)."""
 
     folder: Path
     checkpoint: Path
@@ -40,7 +40,7 @@ class Result:
     tokens: int
     seconds: float
     loss: float
-    evaluation: dict[str, float]
+    evaluation: dict[str, float | None]
 
 
 class DivergedError(InputError):
@@ -139,6 +139,7 @@ class _Loop(Generic[I]):
                     raise Interrupted(self.folder, self.at.step, self._save())
         finally:
             self.log.close()
+            self.stream.close()
         return self._result()
 
     def _step(self) -> None:

@@ -123,14 +123,11 @@ def figure(value: float | None) -> str:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """A centred average over 5 % of the curve, narrower towards its ends, so that it neither lags nor leans."""
-    reach = len(values) // 40
+    """A centred average over 5 % of the curve, so that it does not lag; one-sided at its ends."""
+    reach, count = len(values) // 40, len(values)
     sums = [0.0, *accumulate(values)]
-    means = []
-    for middle in range(len(values)):
-        side = min(reach, middle, len(values) - 1 - middle)
-        means.append((sums[middle + side + 1] - sums[middle - side]) / (2 * side + 1))
-    return means
+    spans = [(max(middle - reach, 0), min(middle + reach + 1, count)) for middle in range(count)]
+    return [(sums[end] - sums[begin]) / (end - begin) for begin, end in spans]
 
 
 def _series(name: str, lines: Sequence[log.Line], path: Sequence[str]) -> Series:

@@ -115,7 +115,7 @@ def check(schedule: Linear | Cosine | Trapezoidal, total: int) -> None:
         raise InputError(f"schedule: warm-up {warmup:,.0f} and decay {decay:,.0f} exceed the budget of {total:,}; shorten them")
 
 
-def factor(schedule: Linear | Cosine | Trapezoidal, done: float, total: float) -> float:
+def factor(schedule: Linear | Cosine | Trapezoidal, done: int, total: int) -> float:
     """The learning rate's factor, 0 to 1, after `done` of `total` units."""
     warmup = units(schedule.warmup, total)
     if done < warmup:
@@ -123,12 +123,12 @@ def factor(schedule: Linear | Cosine | Trapezoidal, done: float, total: float) -
     return schedule.final + (1 - schedule.final) * _fall(schedule, min(done, total), warmup, total)
 
 
-def units(span: Fraction | Count, total: float) -> float:
+def units(span: Fraction | Count, total: int) -> float:
     """A part of the budget in its units."""
-    return span.of * total if isinstance(span, Fraction) else span.count
+    return span.of * total if isinstance(span, Fraction) else float(span.count)
 
 
-def _fall(schedule: Linear | Cosine | Trapezoidal, done: float, warmup: float, total: float) -> float:
+def _fall(schedule: Linear | Cosine | Trapezoidal, done: int, warmup: float, total: int) -> float:
     """From 1 at the end of warm-up to 0 at the end of the budget."""
     if isinstance(schedule, Trapezoidal):
         decay = units(schedule.decay, total)

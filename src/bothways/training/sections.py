@@ -59,8 +59,8 @@ class Series:
     """One curve. `faint` is for raw values behind a smoothed line of the same colour; a name of "" keeps it out of the legend."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[int | float]
+    y: Sequence[int | float]
     style: Literal["line", "faint", "points"] = "line"
     colour: int = 0
 

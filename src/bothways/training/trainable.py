@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Num
@@ -15,6 +15,8 @@ State: TypeAlias = dict[str, int]
 
 Scalars: TypeAlias = dict[str, Num[Tensor, ""]]
 
+T = TypeVar("T")
+
 
 @runtime_checkable
 class Inputs(Protocol):
@@ -25,7 +27,7 @@ class Inputs(Protocol):
         """The tokens really processed; what budgets, schedules and logs count."""
         ...
 
-    def to(self, device: torch.device | str) -> Self: ...
+    def to(self: T, device: torch.device | str) -> T: ...
 
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
@@ -41,6 +43,10 @@ class Stream(Protocol[I_co]):
 
     def state(self) -> State:
         """The position after the last input handed out."""
+        ...
+
+    def close(self) -> None:
+        """End what the stream keeps open, such as worker processes."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeAlias
@@ -45,15 +46,14 @@ class Updates(Generic[I]):
     def __call__(self, inputs: Sequence[I], number: int, lr: float) -> tuple[dict[str, float], dict[str, float], float]:
         """The update of step `number`, counted from 0: its sums, its counts, its gradient norm.
 
-        All figures come to the host in one transfer, after the update has been queued.
+        All that is on a device comes to the host in one transfer, after the update has been queued.
         """
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        sums, counts = self._step(self.module, inputs, partial(_seed, self._settings.seed, number))
+        sums, counts = self._step(self.module, inputs, partial(_seed, self.device, self._settings.seed, number))
         norm = self._clipped()
         self.optimizer.step()
-        scalars = [*sums.values(), *(counts[name] for name in sums), norm]
-        *figures, length = torch.stack([scalar.to(self.device, torch.float64) for scalar in scalars]).tolist()
+        *figures, length = _on_host([*sums.values(), *(counts[name] for name in sums), norm])
         half = len(sums)
         return dict(zip(sums, figures[:half], strict=True)), dict(zip(sums, figures[half:], strict=True)), length
 
@@ -71,20 +71,33 @@ def calibrated(
     The first step warms up and is not timed; then at least 4 steps, and 1 % of the time but no more
     than 30 seconds. None if asked to stop.
     """
-    stream, allowed = open_stream(None), budget.hours * 3600
-    updates(updates.draw(stream), 0, lr=0.0)
-    begin, tokens, number = watch.clock(), 0, 0
-    while not stop():
-        inputs = updates.draw(stream)
-        updates(inputs, 0, lr=0.0)
-        tokens, number = tokens + sum(one.tokens for one in inputs), number + 1
-        seconds = watch.clock() - begin
-        if number >= 4 and seconds >= min(0.01 * allowed, 30):
-            return Tokens(count=max(round(tokens / seconds * allowed), 1))
+    allowed = budget.hours * 3600
+    with contextlib.closing(open_stream(None)) as stream:
+        updates(updates.draw(stream), 0, lr=0.0)
+        begin, tokens, number = watch.clock(), 0, 0
+        while not stop():
+            inputs = updates.draw(stream)
+            updates(inputs, 0, lr=0.0)
+            tokens, number = tokens + sum(one.tokens for one in inputs), number + 1
+            seconds = watch.clock() - begin
+            if number >= 4 and seconds >= min(0.01 * allowed, 30):
+                return Tokens(count=max(round(tokens / seconds * allowed), 1))
     return None
 
 
-def _seed(seed: int, step: int, micro: int) -> None:
-    """Seed torch by what is being done, so that no random state has to be saved."""
-    state = np.random.SeedSequence((seed, step, micro)).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0]))
+def _on_host(scalars: Sequence[torch.Tensor]) -> list[float]:
+    away = [scalar.double() for scalar in scalars if scalar.device.type != "cpu"]
+    moved = iter(torch.stack(away).tolist() if away else ())
+    return [float(scalar) if scalar.device.type == "cpu" else next(moved) for scalar in scalars]
+
+
+def _seed(device: torch.device, seed: int, step: int, micro: int) -> None:
+    """Seed torch by what is being done, so that no random state has to be saved.
+
+    Only the generators in use: `torch.manual_seed` queues a call for every absent accelerator each
+    time, which is slow and never freed.
+    """
+    state = int(np.random.SeedSequence((seed, step, micro)).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(state)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(state)

@@ -1,0 +1,65 @@
+"""Side-by-side timing: contenders in turn, several rounds, medians of ratios; and the JSON record."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each round of one contender."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, Timing]:
+    """Run every contender once a round, in turn, so that a slow spell of the machine hits them all."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(warmup + rounds):
+        for name, contender in contenders.items():
+            begin = time.perf_counter()
+            contender()
+            if number >= warmup:
+                seconds[name].append(time.perf_counter() - begin)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def ratio(slow: Timing, fast: Timing) -> float:
+    """Median over the rounds of how many times faster `fast` was than `slow` in that round."""
+    return statistics.median(a / b for a, b in zip(slow.seconds, fast.seconds, strict=True))
+
+
+def record(name: str, result: Mapping[str, Any]) -> Path:
+    """Write a benchmark's result with what it takes to repeat it."""
+    import torch
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    versions = {module: __import__(module).__version__ for module in ("torch", "transformers") if module in sys.modules}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    about = {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**about, **result}, indent=2) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""Text to batches: readers, tokenizers, tokenised shards, packing, masking, the loader."""

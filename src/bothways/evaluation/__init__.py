@@ -1,0 +1,1 @@
+"""Measuring models: retrieval, similarity, classification, and whether a difference is one."""

@@ -1,0 +1,1 @@
+"""Recipes: a function for each published run, which returns it whole."""

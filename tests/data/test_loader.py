@@ -1,0 +1,251 @@
+"""The loader: the same inputs for any number of workers and after any resume, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bothways.data.loader import Loader, Stream
+from bothways.data.masking import MODERNBERT, ROBERTA, Masking, Vocabulary, mask_tokens
+from bothways.data.packing import SampleCount, TokenBudget
+from bothways.data.sample import Sample
+from bothways.errors import InputError
+
+Batching = TokenBudget | SampleCount
+
+# three workers are more than a small machine has cores: torch advises against it, the sequence must not care
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    samples: list[int]
+    ids: torch.Tensor
+    positions: torch.Tensor
+    threads: int
+    process: int
+
+    def key(self) -> tuple[object, ...]:
+        return self.samples, self.ids.tolist(), self.positions.tolist()
+
+
+@dataclass(frozen=True)
+class Prepare:
+    masking: Masking
+
+    def __call__(self, samples: list[Sample], seed: int, epoch: int) -> Inputs:
+        numbers = [sample.id for sample in samples]
+        masked = mask_tokens(
+            self.masking,
+            Vocabulary(1000, 4, frozenset(range(5))),
+            np.concatenate([sample.sequences[0] for sample in samples]),
+            np.array([len(sample.sequences[0]) for sample in samples]),
+            np.array(numbers),
+            seed,
+            epoch,
+        )
+        ids, positions = torch.from_numpy(masked.ids), torch.from_numpy(masked.positions)
+        return Inputs(numbers, ids, positions, torch.get_num_threads(), os.getpid())
+
+
+class Numbers:
+    """Samples of 3 to 40 tokens, each a function of its number."""
+
+    def __init__(self, samples: int) -> None:
+        self.lengths = np.random.default_rng(0).integers(3, 41, samples)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> Sample:
+        ids = np.random.default_rng(number).integers(5, 1000, self.lengths[number])
+        return Sample(number, (ids.astype(np.int32),))
+
+
+def loader(batching: Batching, workers: int = 0, samples: int = 60, masking: Masking = ROBERTA, seed: int = 3) -> Loader[Inputs]:
+    return Loader(Numbers(samples), batching, Prepare(masking), seed=seed, workers=workers)
+
+
+def take(stream: Stream[Inputs], count: int) -> list[tuple[object, ...]]:
+    return [inputs.key() for inputs in islice(stream, count)]
+
+
+SHORT = TokenBudget(tokens=100, window=3)
+BATCHINGS = [SHORT, TokenBudget(tokens=200, slots=4), SampleCount(samples=7)]
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize("masking", [ROBERTA, MODERNBERT])
+def test_workers_change_nothing(batching: Batching, masking: Masking) -> None:
+    count = 3 * len(list(loader(batching).plan.epoch(0)))  # through three epochs
+    expected = take(loader(batching, masking=masking).open(), count)
+    for workers in (1, 3):
+        stream = loader(batching, workers, masking=masking).open()
+        first = next(stream)
+        assert (first.threads, first.process != os.getpid()) == (1, True)
+        assert [first.key(), *take(stream, count - 1)] == expected
+        stream.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_stream_goes_on_from_any_state(workers: int) -> None:
+    """Stopped after each of the inputs of two epochs, whatever the workers had prepared beyond it."""
+    stream = loader(SHORT).open()
+    states = [stream.state()]
+    expected = []
+    for inputs in islice(stream, 40):
+        expected.append(inputs.key())
+        states.append(stream.state())
+    assert {state["epoch"] for state in states} >= {0, 1, 2}
+    for stop in range(0, 36, 1 if workers == 0 else 7):
+        ahead = loader(SHORT, workers).open(states[stop])
+        assert ahead.state() == states[stop]
+        assert take(ahead, 4) == expected[stop : stop + 4]
+        assert ahead.state() == states[stop + 4]
+        ahead.close()
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 50), st.sampled_from(BATCHINGS), st.integers(0, 2**40), st.lists(st.integers(1, 6), max_size=5))
+def test_any_chain_of_resumes_is_one_stream(samples: int, batching: Batching, seed: int, legs: list[int]) -> None:
+    expected = take(loader(batching, samples=samples, seed=seed).open(), sum(legs))
+    state = None
+    found = []
+    for leg in legs:
+        stream = loader(batching, samples=samples, seed=seed).open(state)
+        found += take(stream, leg)
+        state = stream.state()
+    assert found == expected
+
+
+def test_each_epoch_holds_each_sample_once_and_masks_anew() -> None:
+    stream = loader(SHORT).open()
+    per_epoch: dict[int, dict[int, bytes]] = {}
+    for inputs in islice(stream, 40):
+        epoch = stream.state()["epoch"]
+        at = 0
+        for sample in inputs.samples:
+            length = int(Numbers(60).lengths[sample])
+            assert sample not in per_epoch.setdefault(epoch, {})
+            per_epoch[epoch][sample] = inputs.ids[at : at + length].numpy().tobytes()
+            at += length
+    assert set(per_epoch[0]) == set(per_epoch[1]) == set(range(60))
+    assert sum(per_epoch[0][i] != per_epoch[1][i] for i in range(60)) > 50
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_is_one_pass_the_same_each_time(workers: int) -> None:
+    once, twice = ([inputs.key() for inputs in loader(SHORT, workers).evaluation()] for _ in range(2))
+    assert once == twice == [inputs.key() for inputs in loader(SHORT).evaluation()]
+    in_order = [inputs.samples for inputs in loader(SampleCount(samples=60)).evaluation()]
+    assert [sorted(samples) for samples in in_order] == [list(range(60))]
+    assert sorted(i for samples, *_ in once for i in samples) == list(range(60))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_global_generators_are_left_alone(workers: int) -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    expected = torch.rand(1).item(), np.random.rand()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    take(loader(SHORT, workers).open(), 5)
+    assert (torch.rand(1).item(), np.random.rand()) == expected
+
+
+def test_states_of_other_plans_are_refused() -> None:
+    state = loader(SHORT).open().state()
+    for other in (loader(SHORT, samples=61), loader(SHORT, seed=4), loader(BATCHINGS[1])):
+        with pytest.raises(InputError, match="not that of the saved position"):
+            other.open(state)
+    for wrong in ({}, {"epoch": 1}, {**state, "batch": -1}):
+        with pytest.raises(InputError, match="not the position of a stream"):
+            loader(SHORT).open(wrong)
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(InputError, match="workers=-1"):
+        loader(SHORT, workers=-1)
+    with pytest.raises(InputError, match="a batch at most 10"):
+        loader(TokenBudget(tokens=10))
+
+
+class Broken(Numbers):
+    def __getitem__(self, number: int) -> Sample:
+        raise InputError(f"sample {number} is broken")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_in_a_worker_is_an_input_error_too(workers: int) -> None:
+    stream = Loader(Broken(9), SHORT, Prepare(ROBERTA), seed=0, workers=workers).open()
+    with pytest.raises(InputError, match=r"^sample \d is broken$"):
+        next(stream)
+
+
+SCRIPT = """
+import sys, time
+from test_loader import SHORT, loader
+stream = loader(SHORT, workers=3).open()
+pids = {next(stream).process for _ in range(12)}
+print(*pids, flush=True)
+time.sleep(600)
+"""
+
+
+def running(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return status.rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+@pytest.fixture
+def process_with_workers() -> tuple[subprocess.Popen[str], list[int]]:
+    if not Path("/proc").is_dir():
+        pytest.skip("no /proc to look for processes in")
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 3
+    return process, workers
+
+
+def test_workers_die_with_a_killed_parent(process_with_workers: tuple[subprocess.Popen[str], list[int]]) -> None:
+    process, workers = process_with_workers
+    assert all(map(running, workers))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 60
+    while any(map(running, workers)) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not any(map(running, workers))
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_workers_leave_ctrl_c_to_the_parent(process_with_workers: tuple[subprocess.Popen[str], list[int]]) -> None:
+    process, workers = process_with_workers
+    for worker in workers:
+        os.kill(worker, signal.SIGINT)
+    time.sleep(0.5)
+    assert all(map(running, workers))
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()

@@ -1,0 +1,159 @@
+"""Parity would notice a wrong model: each classic mistake, made on purpose, is far outside the tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tests.builders import HEADS, LAYERS, SIZE, WINDOW
+from tests.parity.test_parity import TOLERANCE, outputs, run, worst
+from tests.references import CASES
+from torch import Tensor
+
+from bothways.encoder.config import EncoderConfig, Layer
+from bothways.layers.attention import Attention
+from bothways.layers.position import Learned, Rotary
+from bothways.model.model import Model
+
+State = dict[str, Tensor]
+Mutation = Callable[[EncoderConfig, State], EncoderConfig]
+
+
+def _case(name: str) -> Any:
+    return next(case for case in CASES if str(case) == name)
+
+
+def _mixers(config: EncoderConfig, change: Callable[[Attention], Attention]) -> EncoderConfig:
+    layers: tuple[Layer, ...] = tuple(replace(layer, mixer=change(layer.mixer)) for layer in config.layers)
+    return replace(config, layers=layers)
+
+
+def theta(old: float, config: EncoderConfig, state: State) -> EncoderConfig:
+    """The layers of one rotary base take another."""
+
+    def change(mixer: Attention) -> Attention:
+        assert mixer.position is not None
+        return replace(mixer, position=Rotary(theta=2 * old)) if mixer.position.theta == old else mixer
+
+    return _mixers(config, change)
+
+
+def window(by: int, config: EncoderConfig, state: State) -> EncoderConfig:
+    return _mixers(config, lambda mixer: replace(mixer, window=WINDOW + by) if mixer.window else mixer)
+
+
+def swapped_halves(config: EncoderConfig, state: State) -> EncoderConfig:
+    for i in range(LAYERS):
+        name = f"layers.{i}.mlp.up.weight"
+        state[name] = torch.cat(state[name].chunk(2)[::-1])
+    return config
+
+
+def side_by_side(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Rows of queries and keys left in the interleaved order of rotary pairs."""
+    for i in range(LAYERS):
+        name = f"layers.{i}.mixer.qkv.weight"
+        q, k, v = state[name].view(3, HEADS, SIZE // HEADS, SIZE)
+        q, k = (part.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2) for part in (q, k))
+        state[name] = torch.stack((q, k, v)).flatten(0, 2)
+    return config
+
+
+def by_head(config: EncoderConfig, state: State) -> EncoderConfig:
+    """`qkv` rows read as queries, keys, values of all heads where they lie head by head."""
+    for i in range(LAYERS):
+        name = f"layers.{i}.mixer.qkv.weight"
+        state[name] = state[name].view(3, HEADS, SIZE // HEADS, SIZE).transpose(0, 1).flatten(0, 2)
+    return config
+
+
+def first_norm(config: EncoderConfig, state: State) -> EncoderConfig:
+    state["layers.0.mixer_norm.weight"] = torch.ones(SIZE)
+    return replace(config, skip_first_norm=False)
+
+
+def late_globals(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Every third layer global, but counted from the other end."""
+    return replace(config, layers=config.layers[1:] + config.layers[:1], skip_first_norm=True)
+
+
+def other_gelu(config: EncoderConfig, state: State) -> EncoderConfig:
+    swap = {"gelu": "gelu_tanh", "gelu_tanh": "gelu"}
+    return replace(config, layers=tuple(replace(x, mlp=replace(x.mlp, activation=swap[x.mlp.activation])) for x in config.layers))
+
+
+def no_offset(config: EncoderConfig, state: State) -> EncoderConfig:
+    embedding = replace(config.embedding, position=Learned(offset=0))
+    return replace(config, embedding=embedding, max_length=config.max_length + 2)
+
+
+def no_types(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Every token of the first type."""
+    state["embedding.types.weight"][1] = state["embedding.types.weight"][0]
+    return config
+
+
+MUTATIONS: tuple[tuple[str, Mutation], ...] = (
+    ("modernbert-masked_lm", partial(theta, 160_000.0)),
+    ("modernbert-masked_lm", partial(theta, 10_000.0)),
+    ("neobert-masked_lm", partial(theta, 10_000.0)),
+    ("modernbert-masked_lm", partial(window, 1)),
+    ("modernbert-masked_lm", partial(window, -1)),
+    ("modernbert-masked_lm", swapped_halves),
+    ("neobert-masked_lm", swapped_halves),
+    ("neobert-masked_lm", side_by_side),
+    ("neobert-masked_lm", by_head),
+    ("modernbert-masked_lm", first_norm),
+    ("modernbert-masked_lm", late_globals),
+    ("bert-masked_lm", other_gelu),
+    ("bert-masked_lm-tanh-gelu", other_gelu),
+    ("modernbert-masked_lm", other_gelu),
+    ("roberta-masked_lm", no_offset),
+    ("xlm-roberta-masked_lm", no_offset),
+    ("bert-masked_lm", no_types),
+)
+
+
+def _name(value: object) -> str:
+    inner = value.func if isinstance(value, partial) else value
+    given = f"{value.args[0]:g}" if isinstance(value, partial) else ""
+    return value if isinstance(value, str) else inner.__name__ + given  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("case", "mutation"), MUTATIONS, ids=_name)
+def test_parity_notices(case: str, mutation: Mutation) -> None:
+    model, batch, expected = outputs(_case(case))
+    state = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+    spec = replace(model.spec, encoder=mutation(model.spec.encoder, state))
+    mutant = Model(model.family, spec)
+    mutant.encoder.load_state_dict(state)
+    mutant.heads.load_state_dict(model.heads.state_dict())
+    with torch.no_grad():
+        assert worst(run(mutant, batch), expected) > 10 * TOLERANCE
+
+
+def test_the_unchanged_copy_is_within_tolerance() -> None:
+    """What the mutants go through does no harm by itself."""
+    model, batch, expected = outputs(_case("modernbert-masked_lm"))
+    copy = Model(model.family, model.spec)
+    copy.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert worst(run(copy, batch), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", ["bert-masked_lm", "modernbert-masked_lm", "neobert-masked_lm"])
+def test_attention_is_far_from_uniform(case: str) -> None:
+    """Else a wrong score could hide: without queries and keys the outputs are others."""
+    model, batch, expected = outputs(_case(case))
+    blind = Model(model.family, model.spec)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name in state:
+        if ".mixer.qkv." in name:
+            state[name][: 2 * SIZE] = 0
+    blind.load_state_dict(state)
+    with torch.no_grad():
+        assert worst(run(blind, batch), expected) > 0.1
