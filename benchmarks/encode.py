@@ -55,7 +55,9 @@ class Padded:
     def encode(self, texts: list[str]) -> np.ndarray:
         out = []
         for first in range(0, len(texts), 32):
-            batch = self.tokenizer(texts[first : first + 32], padding=True, truncation=True, max_length=LIMIT, return_tensors="pt")
+            batch = self.tokenizer(
+                texts[first : first + 32], padding=True, truncation=True, max_length=LIMIT, return_tensors="pt"
+            )
             batch = batch.to(self.model.device)
             hidden = self.model(**batch).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
@@ -67,7 +69,10 @@ class Padded:
 def gemms(model: bothways.Model, tokens: int, budget: int) -> float:
     """All matrix products of the layers for this many tokens, nothing else: the limit. Returns their FLOPs."""
     weights = [part.weight.T for part in model.encoder.layers.modules() if isinstance(part, torch.nn.Linear)]
-    inputs = {size: torch.randn(budget, size, dtype=weights[0].dtype, device=weights[0].device) for size in {w.shape[0] for w in weights}}
+    inputs = {
+        size: torch.randn(budget, size, dtype=weights[0].dtype, device=weights[0].device)
+        for size in {w.shape[0] for w in weights}
+    }
     batches = max(tokens // budget, 1)
 
     def run() -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors
 from tokenizers import decoders as token_decoders
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from bothways.errors import InputError
 
@@ -54,7 +54,9 @@ class Tokenizer:
         max_length: the longest sequence the folder allows, special tokens included; None if unstated.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, tokens: dict[str, str] | None = None, max_length: int | None = None) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, tokens: dict[str, str] | None = None, max_length: int | None = None
+    ) -> None:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend

@@ -85,7 +85,9 @@ class EncoderConfig:
             if heads < 1 or self.hidden_size % heads:
                 raise InputError(f"EncoderConfig.layers.{i}.mixer.heads: {heads} does not divide hidden_size {self.hidden_size}")
             if layer.mixer.position is not None and self.hidden_size // heads % 2:
-                raise InputError(f"EncoderConfig.layers.{i}.mixer: rotary positions need an even head size, not {self.hidden_size // heads}")
+                raise InputError(
+                    f"EncoderConfig.layers.{i}.mixer: rotary positions need an even head size, not {self.hidden_size // heads}"
+                )
         if self.skip_first_norm and self.layers[0].order == "post":
             raise InputError("EncoderConfig.skip_first_norm: only a pre-norm layer has a norm before it")
 

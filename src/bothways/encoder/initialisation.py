@@ -17,7 +17,9 @@ def initialise(module: nn.Module, scheme: TruncatedNormal | Uniform, num_layers:
     The draw depends on the seed and the order of the modules alone.
     """
     generator = torch.Generator().manual_seed(seed)
-    residual = {id(one) for layer in module.modules() if isinstance(layer, EncoderLayer) for one in (layer.mixer.out, layer.mlp.down)}
+    residual = {
+        id(one) for layer in module.modules() if isinstance(layer, EncoderLayer) for one in (layer.mixer.out, layer.mlp.down)
+    }
     shrink = 1 / math.sqrt(2 * num_layers) if isinstance(scheme, TruncatedNormal) and scheme.residual else 1.0
     with torch.no_grad():
         for part in module.modules():

@@ -69,7 +69,9 @@ def expand(rules: Sequence[Rule], num_layers: int) -> list[Rule]:
     return out
 
 
-def to_ours(rules: Sequence[Rule], theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
+def to_ours(
+    rules: Sequence[Rule], theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], where: str
+) -> dict[str, Tensor]:
     """Our state dict from a checkpoint's tensors.
 
     Args:

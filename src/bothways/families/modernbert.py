@@ -133,7 +133,9 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         embedding_dropout=float(reader.get("embedding_dropout", 0.0)),
     )
     transform = Transform(
-        activation=reader.choice("classifier_activation", ACTIVATIONS, "gelu"), bias=reader.get("classifier_bias", False), norm=norm
+        activation=reader.choice("classifier_activation", ACTIVATIONS, "gelu"),
+        bias=reader.get("classifier_bias", False),
+        norm=norm,
     )
     labels = read_labels(reader)
     classifier = ClassifierHead(

@@ -91,7 +91,10 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
     labels = read_labels(reader)
     tail = float(reader.get("classifier_dropout", 0.1))
     classifier = ClassifierHead(
-        labels=len(labels) or reader.get("num_labels", 2), transform=Transform(activation="tanh"), dropout=tail, input_dropout=tail
+        labels=len(labels) or reader.get("num_labels", 2),
+        transform=Transform(activation="tanh"),
+        dropout=tail,
+        input_dropout=tail,
     )
     return Spec(
         encoder=encoder,

@@ -19,10 +19,17 @@ from bothways.layers.position import Learned
 
 
 def roberta(
-    vocab_size: int = 50265, hidden_size: int = 768, num_layers: int = 12, heads: int = 12, intermediate_size: int = 3072, max_length: int = 512
+    vocab_size: int = 50265,
+    hidden_size: int = 768,
+    num_layers: int = 12,
+    heads: int = 12,
+    intermediate_size: int = 3072,
+    max_length: int = 512,
 ) -> EncoderConfig:
     """RoBERTa's encoder; the defaults are roberta-base."""
-    return bert(vocab_size, hidden_size, num_layers, heads, intermediate_size, max_length, token_types=1, eps=1e-5, position_offset=2)
+    return bert(
+        vocab_size, hidden_size, num_layers, heads, intermediate_size, max_length, token_types=1, eps=1e-5, position_offset=2
+    )
 
 
 SIZES = {
@@ -39,7 +46,9 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
     labels = read_labels(reader)
     dropout = float(reader.get("classifier_dropout", encoder.embedding.dropout))
     tanh = Transform(activation="tanh")
-    classifier = ClassifierHead(labels=len(labels) or reader.get("num_labels", 2), transform=tanh, dropout=dropout, input_dropout=dropout)
+    classifier = ClassifierHead(
+        labels=len(labels) or reader.get("num_labels", 2), transform=tanh, dropout=dropout, input_dropout=dropout
+    )
     head = masked_lm_head(encoder)
     assert head.transform is not None
     return Spec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxtyping import Float
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from bothways.config import config
@@ -26,7 +27,7 @@ class Attention:
     """
 
     heads: int
-    window: int | None = None
+    window: NonNegativeInt | None = None
     position: Rotary | None = None
     bias: bool = True
     dropout: float = 0.0
@@ -45,7 +46,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
         heads = self.config.heads
-        qkv = self.qkv(x).view(x.shape[0], 3, heads, -1)
+        qkv = self.qkv(x).view(x.shape[0], 3, heads, x.shape[1] // heads)
         if self.config.position is None:
             q, k, v = qkv.unbind(1)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from bothways.ragged import Batch, Encoded
 CPU_TOKENS, GPU_TOKENS = 2048, 65536
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Told of each finished batch: sequences and tokens."""
 

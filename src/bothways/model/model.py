@@ -85,7 +85,9 @@ class Model(nn.Module):
             model = Model(self.family, spec, self.tokenizer, self.settings, self.name, self.published)
         model.encoder = self.encoder
         for name in model.heads:
-            given = (modules or {}).get(name) or (self.heads[name] if name in self.heads and heads_equal(self.spec, spec, name) else None)
+            given = (modules or {}).get(name) or (
+                self.heads[name] if name in self.heads and heads_equal(self.spec, spec, name) else None
+            )
             fresh = build_heads(heads, spec.encoder.hidden_size, spec.encoder.vocab_size)[name] if given is None else given
             if given is None:
                 initialise(fresh, spec.encoder.initialisation, spec.encoder.num_layers, seed=0)
@@ -105,6 +107,11 @@ class Model(nn.Module):
     @property
     def parameters_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def document_prompt(self) -> str:
+        """The text `encode_document` puts before each input; empty where there is none."""
+        return self._prompt("document", "passage", "corpus")
 
     @property
     def fingerprint(self) -> str:
@@ -168,7 +175,7 @@ class Model(nn.Module):
 
     def encode_document(self, texts: Sequence[str], **options: Any) -> np.ndarray:
         """`encode` with the folder's `document` (or `passage`, or `corpus`) prompt."""
-        return self.encode(texts, prompt=self._prompt("document", "passage", "corpus"), **options)
+        return self.encode(texts, prompt=self.document_prompt, **options)
 
     # -- tokens -------------------------------------------------------------------------------
 
@@ -196,7 +203,9 @@ class Model(nn.Module):
         ids = tokenizer.encode([text])[0]
         rows = np.flatnonzero(ids == mask).tolist() if mask is not None else []
         if not rows:
-            raise InputError(f"the text has no {tokenizer.tokens.get('mask_token', 'mask token (this tokenizer has none)')} to fill")
+            raise InputError(
+                f"the text has no {tokenizer.tokens.get('mask_token', 'mask token (this tokenizer has none)')} to fill"
+            )
         logits = run(self.encoder, [ids], lambda encoded, _: [self.masked_lm(encoded.hidden[rows])])[0]
         # an embedding may have more rows than the tokenizer has tokens
         known = logits.float().softmax(dim=-1)[:, : tokenizer.vocab_size]
@@ -210,7 +219,9 @@ class Model(nn.Module):
         """Vocabulary logits [rows, vocab_size] of hidden states [rows, hidden_size]."""
         return cast("MaskedLm", self.heads["masked_lm"])(hidden, self.encoder.embedding.tokens.weight)
 
-    def predict(self, inputs: Sequence[str] | Sequence[tuple[str, str]], overflow: Literal["error", "cut"] = "error") -> np.ndarray:
+    def predict(
+        self, inputs: Sequence[str] | Sequence[tuple[str, str]], overflow: Literal["error", "cut"] = "error"
+    ) -> np.ndarray:
         """Class probabilities float32 [inputs, labels] of texts or pairs; plain values for regression.
 
         Raises:
@@ -262,7 +273,9 @@ class Model(nn.Module):
         pairs = tokenizer.encode_pairs(cast("Sequence[tuple[str, str]]", inputs))
         long = [i for i, (ids, _) in enumerate(pairs) if len(ids) > limit]
         if long:
-            raise InputError(f"{len(long)} of {len(pairs)} pairs have more than {limit} tokens, the first is number {long[0]}; shorten them")
+            raise InputError(
+                f"{len(long)} of {len(pairs)} pairs have more than {limit} tokens, the first is number {long[0]}; shorten them"
+            )
         typed = bool(self.spec.encoder.embedding.token_types > 1)
         return [ids for ids, _ in pairs], [types for _, types in pairs] if typed else None
 

@@ -61,7 +61,9 @@ def read_settings(folder: Path) -> EmbeddingSettings:
     kinds = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
     for kind in kinds:
         if kind not in _KNOWN_MODULES:
-            raise InputError(f"{folder / 'modules.json'}: the module {kind} is not supported; supported: {', '.join(_KNOWN_MODULES)}")
+            raise InputError(
+                f"{folder / 'modules.json'}: the module {kind} is not supported; supported: {', '.join(_KNOWN_MODULES)}"
+            )
     pooling: Pooling = "mean"
     include_prompt = True
     if "Pooling" in kinds:

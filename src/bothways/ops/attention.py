@@ -129,7 +129,9 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, runs: list[tuple[int, int, int]], 
         keys = two.reshape(n, b, heads, size).transpose(1, 2)
         values = three.reshape(n, b, heads, size).transpose(1, 2)
         out.append(_windowed(rows, keys, values, score).transpose(1, 2).reshape(n * a, heads, size))
-    return torch.cat(out) if len(out) != 1 else out[0]
+    if not out:
+        return q * 0  # empty slots alone
+    return torch.cat(out) if len(out) > 1 else out[0]
 
 
 def _windowed(q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:

@@ -36,7 +36,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
         wanted = ctx.needs_input_grad[:3]
-        grads = [torch.zeros_like(x) if x is not None and want else None for x, want in zip((hidden, weight, bias), wanted, strict=True)]
+        grads = [
+            torch.zeros_like(x) if x is not None and want else None
+            for x, want in zip((hidden, weight, bias), wanted, strict=True)
+        ]
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         right = torch.zeros((), dtype=torch.int64, device=hidden.device)
         for first in range(0, len(labels), _CHUNK):

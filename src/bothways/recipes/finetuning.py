@@ -1,0 +1,128 @@
+"""From a pretrained encoder to a classifier, or to a sentence embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bothways.config import to_json
+from bothways.data.loader import Loader
+from bothways.data.table import LabelledRows, TableData, read_labelled
+from bothways.encoder.initialisation import initialise
+from bothways.errors import InputError
+from bothways.families.family import Heads
+from bothways.layers.heads import ClassifierHead, Transform
+from bothways.model.folder import load
+from bothways.model.model import Model, build_heads
+from bothways.model.settings import EmbeddingSettings
+from bothways.objectives.classification import LabelledInputs, SequenceClassification
+from bothways.objectives.contrastive import Contrastive
+from bothways.recipes.pretraining import Trained
+from bothways.recipes.runs import FREE, Embedding, Finetuning
+from bothways.training.loop import train
+from bothways.training.report import report
+from bothways.training.settings import Watch
+from bothways.training.speed import gemm_rate
+
+
+def finetune(run: Finetuning, folder: Path, say: Callable[[str], None] = lambda line: None, command: str = "") -> Trained:
+    """Train a classifier (or regression) head and the encoder under it; the model is saved in `folder/model`.
+
+    Raises:
+        InputError: rows that cannot be read, a label unseen in training, texts too long.
+    """
+    model = _start(run.model, run.from_scratch, run.training.seed)
+    rows = read_labelled(run.table, run.columns)
+    classes = () if run.regression else rows.classes()
+    if not run.regression and len(classes) < 2:
+        raise InputError(f"{', '.join(run.table.paths)}: all rows have the label '{classes[0]}'; a classifier needs two")
+    data = _data(run, model, rows, classes, say)
+    held = None
+    if run.held_out is not None:
+        held = _data(run, model, read_labelled(run.held_out, run.columns), classes, say)
+    model = _with_classifier(model, classes, run)
+    objective = SequenceClassification(model.encoder, model.heads["classifier"], run.regression)  # type: ignore[arg-type]
+    loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
+    evaluation = [] if held is None else list(Loader(held, run.batching, objective.prepare, run.training.seed).evaluation())
+    device = str(model.device)
+    watch = Watch(
+        evaluate=(lambda: _evaluate(objective, evaluation, device)) if evaluation else None, rate=gemm_rate(device, torch.float32)
+    )
+    result = train(objective, loader.open, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
+    model.eval().save(folder / "model")
+    report(folder, title="Fine-tuning", command=command, metrics=() if run.regression else ("accuracy",))
+    return Trained(result, model, folder)
+
+
+def train_embedder(run: Embedding, folder: Path, say: Callable[[str], None] = lambda line: None, command: str = "") -> Trained:
+    """Train sentence vectors on pairs; the model is saved in `folder/model` in the sentence-transformers layout.
+
+    Raises:
+        InputError: rows that cannot be read, texts too long.
+    """
+    model = _start(run.model, run.from_scratch, run.training.seed)
+    data = _data(run, model, read_labelled(run.table, run.columns), (), say)
+    model.settings = EmbeddingSettings(pooling=run.pooling, normalize=True, max_seq_length=model.max_seq_length, declared=True)
+    model = model.with_heads(Heads())
+    objective = Contrastive(model.encoder, run.pooling, run.loss)
+    loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
+    device = str(model.device)
+    watch = Watch(rate=gemm_rate(device, torch.float32))
+    result = train(objective, loader.open, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
+    model.eval().save(folder / "model")
+    report(folder, title="Training sentence vectors", command=command, metrics=("accuracy",))
+    return Trained(result, model, folder)
+
+
+def _start(source: str, from_scratch: bool, seed: int) -> Model:
+    model = load(source)
+    if model.tokenizer is None:
+        raise InputError(f"{source}: no tokenizer; training on text needs one in the folder")
+    if from_scratch:
+        initialise(model, model.spec.encoder.initialisation, model.spec.encoder.num_layers, seed)
+    return model
+
+
+def _data(
+    run: Finetuning | Embedding, model: Model, rows: LabelledRows, classes: tuple[str, ...], say: Callable[[str], None]
+) -> TableData:
+    assert model.tokenizer is not None
+    labels: list[int] | list[float] | None = None
+    if isinstance(run, Finetuning):
+        labels = rows.scores() if run.regression else rows.class_numbers(classes)
+    data = TableData(rows, model.tokenizer, model.max_seq_length, labels, run.overflow)
+    if data.cut:
+        say(f"{data.cut:,} of {len(rows):,} rows were cut to {model.max_seq_length} tokens")
+    return data
+
+
+def _with_classifier(model: Model, classes: tuple[str, ...], run: Finetuning) -> Model:
+    """The model with a fresh classifier of its family's kind, drawn from the run's seed."""
+    head = _classifier(model, 1 if run.regression else len(classes))
+    fresh = build_heads(Heads(classifier=head), model.spec.encoder.hidden_size, model.spec.encoder.vocab_size)
+    initialise(fresh, model.spec.encoder.initialisation, model.spec.encoder.num_layers, run.training.seed)
+    problem = "regression" if run.regression else "single_label_classification"
+    return model.with_heads(Heads(classifier=head), dict(fresh.items()), labels=classes, problem=problem)
+
+
+def _classifier(model: Model, labels: int) -> ClassifierHead:
+    """The classifier head of the family, as its `read` gives it for a config that says nothing of it."""
+    from bothways.families.convert import Reader
+
+    spec = replace(model.spec, heads=Heads())
+    head = model.family.read(Reader(model.family.write(spec), model.name), {"classifier"}).heads.classifier
+    assert head is not None
+    transform = head.transform or Transform()
+    return replace(head, labels=labels, transform=transform)
+
+
+def _evaluate(objective: SequenceClassification, batches: list[LabelledInputs], device: str) -> Mapping[str, float]:
+    sums: dict[str, float] = {}
+    rows = sum(len(batch.labels) for batch in batches)
+    for batch in batches:
+        for name, value in objective(batch.to(device)).items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return {name: total / rows for name, total in sums.items()}
