@@ -25,7 +25,7 @@ def test_the_public_surface() -> None:
         "Encoder": "bothways.encoder.encoder",
         "EncoderConfig": "bothways.encoder.config",
         "Model": "bothways.model.model",
-        "load": "bothways.model.model",
+        "load": "bothways.model.folder",
     }
     assert set(bothways.__all__) <= set(dir(bothways))
 

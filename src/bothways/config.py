@@ -74,7 +74,7 @@ def explain(error: pydantic.ValidationError, cls: type[Any]) -> str:
     fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "value_error":
-        return str(fault["ctx"]["error"])
+        return str(fault.get("ctx", {}).get("error", fault["msg"]))
     if fault["type"] != "unexpected_keyword_argument":
         return f"{path}: {fault['msg'][0].lower()}{fault['msg'][1:]}" if path else fault["msg"]
     name, owner = str(fault["loc"][-1]), ".".join(str(part) for part in fault["loc"][:-1])
@@ -98,7 +98,7 @@ def _assign(tree: Any, path: list[str], value: object, assignment: str) -> None:
             near = difflib.get_close_matches(key, choices, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else f"; there is {', '.join(choices) or 'nothing below'}"
             raise InputError(f"--set {assignment}: no field '{key}' in {'.'.join(path[:depth]) or 'the run'}{hint}")
-        slot = key if isinstance(node, dict) else int(key)
+        slot: Any = key if isinstance(node, dict) else int(key)
         if depth == len(path) - 1:
             node[slot] = value
         else:

@@ -1,1 +1,34 @@
-"""The command line: the verbs."""
+"""The command line: the verbs.
+
+A verb's module is light (typer alone); what it works with is imported when it is called, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `bothways` with these arguments (those of the process where None) and return its exit code.
+
+    0: done. 1: something given cannot be used; one line on stderr says what. 2: the command itself is wrong.
+    """
+    import typer
+
+    from bothways.cli.app import build
+    from bothways.cli.output import explained, plain_warnings
+
+    command = typer.main.get_command(build())
+    try:
+        with plain_warnings():
+            command.main(args=list(sys.argv[1:] if argv is None else argv), prog_name="bothways")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except Exception as error:
+        line = explained(error)
+        if line is None:
+            raise  # a fault of ours: the whole traceback is wanted
+        print(f"error: {line}", file=sys.stderr)
+        return 1
+    return 0

@@ -91,7 +91,7 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers` reads them."""
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.tokens}
+        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **self.tokens}
         if self.max_length is not None:
             settings["model_max_length"] = self.max_length
         if self.template.types != (0,) * 5:
@@ -122,7 +122,7 @@ class Tokenizer:
         ids = np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
         return ids, np.repeat(np.array(template.types, dtype=np.int32), [len(part) for part in parts])
 
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     @property

@@ -67,7 +67,8 @@ def load(
         model.tokenizer = Tokenizer.load(folder)
         if model.tokenizer.vocab_size > spec.encoder.vocab_size:
             raise InputError(
-                f"{folder}: the tokenizer has ids up to {model.tokenizer.vocab_size - 1}, the embedding has {spec.encoder.vocab_size} rows"
+                f"{folder}: the tokenizer has ids up to {model.tokenizer.vocab_size - 1}, "
+                f"the embedding has {spec.encoder.vocab_size} rows"
             )
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 

@@ -179,7 +179,7 @@ class Model(nn.Module):
 
     # -- tokens -------------------------------------------------------------------------------
 
-    def hidden_states(self, inputs: Sequence[str] | Sequence[Sequence[int]]) -> list[np.ndarray]:
+    def hidden_states(self, inputs: Sequence[str] | Sequence[Sequence[int] | np.ndarray]) -> list[np.ndarray]:
         """The last layer's hidden states, float32 [tokens, hidden_size] each.
 
         Texts get their special tokens; token ids are taken verbatim.
@@ -254,7 +254,7 @@ class Model(nn.Module):
             raise InputError(f"{self.name or 'this model'} has no tokenizer; give token ids, or add tokenizer.json to its folder")
         return self.tokenizer
 
-    def _ids(self, inputs: Sequence[str] | Sequence[Sequence[int]]) -> list[np.ndarray]:
+    def _ids(self, inputs: Sequence[str] | Sequence[Sequence[int] | np.ndarray]) -> list[np.ndarray]:
         if all(isinstance(one, str) for one in inputs):
             return self._tokenizer().encode(cast("Sequence[str]", inputs)) if inputs else []
         ids = [np.asarray(one, dtype=np.int64) for one in inputs]

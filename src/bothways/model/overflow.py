@@ -62,7 +62,8 @@ def fit(contents: Sequence[np.ndarray], room: int, overflow: Overflow, prompt: n
         return Pieces([ids[:room] for ids in contents], np.arange(len(contents)), np.ones(len(contents)), len(contents))
     if overflow == "error":
         raise InputError(
-            f"{len(long)} of {len(contents)} texts have more than {room} tokens; the first is number {long[0]} with {len(contents[long[0]])}"
+            f"{len(long)} of {len(contents)} texts have more than {room} tokens; "
+            f"the first is number {long[0]} with {len(contents[long[0]])}"
         )
     pieces, owners, weights = [], [], []
     for owner, ids in enumerate(contents):

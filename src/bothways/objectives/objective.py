@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bothways.data.sample import Sample
 
-I = TypeVar("I")
+I = TypeVar("I")  # noqa: E741
 I_co = TypeVar("I_co", covariant=True)
 
 

@@ -38,7 +38,7 @@ def finetune(run: Finetuning, folder: Path, say: Callable[[str], None] = lambda 
     rows = read_labelled(run.table, run.columns)
     classes = () if run.regression else rows.classes()
     if not run.regression and len(classes) < 2:
-        raise InputError(f"{', '.join(run.table.paths)}: all rows have the label '{classes[0]}'; a classifier needs two")
+        raise InputError(f"{', '.join(run.table.paths)}: all rows have one label; a classifier needs two")
     data = _data(run, model, rows, classes, say)
     held = None
     if run.held_out is not None:

@@ -65,7 +65,9 @@ def pretrain(
     objective = build(run, tokenizer)
     kept, held = hold_out(len(shards.lengths), run.held_out, run.training.seed)
     if not len(kept) or not len(held):
-        raise InputError(f"{len(shards.lengths)} documents cannot be divided into training and held-out text; give more, or split='paragraph'")
+        raise InputError(
+            f"{len(shards.lengths)} documents cannot be divided into training and held-out text; give more, or split='paragraph'"
+        )
     data, heldout = (TokenData(shards, tokenizer, run.max_length, part) for part in (kept, held))
     loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
     fill = loader.plan.epoch(0).fill
@@ -95,7 +97,9 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Callable[[str], None]
         tokenizer = train_tokenizer(run.tokenizer, texts, run.encoder.max_length)
         tokenizer.save(folder / "tokenizer")
     if tokenizer.vocab_size > run.encoder.vocab_size:
-        raise InputError(f"the tokenizer has {tokenizer.vocab_size} ids, encoder.vocab_size is {run.encoder.vocab_size}; raise it")
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, encoder.vocab_size is {run.encoder.vocab_size}; raise it"
+        )
     return tokenizer
 
 
@@ -142,7 +146,8 @@ def evaluate(objective: MaskedLanguageModeling, batches: list[MaskedInputs], dev
 def predictions(model: Model, heldout: TokenData, count: int = 4, around: int = 12) -> list[dict[str, str]]:
     """What the model puts in the place of one token of a few held-out texts."""
     tokenizer = model.tokenizer
-    assert tokenizer is not None and tokenizer.mask_id is not None
+    assert tokenizer is not None
+    assert tokenizer.mask_id is not None
     rows = []
     longest = np.argsort(-heldout.lengths, kind="stable")[:count]
     for number in longest.tolist():

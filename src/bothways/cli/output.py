@@ -1,0 +1,106 @@
+"""What a verb shows: results on stdout; warnings, errors and progress on stderr, a line each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, TextIO
+
+from bothways.errors import InputError, MissingExtraError
+
+
+def show(data: Mapping[str, Any], text: str, as_json: bool) -> None:
+    """The result of a verb, as JSON or for people."""
+    print(json.dumps(data, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def note(text: str) -> None:
+    """A line for people beside the result."""
+    print(text, file=sys.stderr)
+
+
+def aligned(rows: Mapping[str, str]) -> str:
+    """Names and values in two columns."""
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows.items())
+
+
+def explained(error: Exception) -> str | None:
+    """The line for an error that the user can mend; None for any other."""
+    if isinstance(error, InputError | MissingExtraError):
+        return _one_line(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        return _one_line(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    import pydantic
+
+    if isinstance(error, pydantic.ValidationError):
+        from bothways.config import explain
+
+        return _one_line(f"{error.title}: {explain(error, object)}")
+    return None
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Within the block, warnings meant for users are one line on stderr each; those for programmers are not shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        yield
+
+
+class Advance(Protocol):
+    """Told of each batch."""
+
+    def __call__(self, sequences: int, tokens: int) -> None: ...
+
+
+@contextmanager
+def progress(total: int, unit: str, terminal: bool | None = None) -> Iterator[Advance]:
+    """A bar on stderr, with rate and time left, where stderr is a terminal.
+
+    Yields a function that is told of each batch: `sequences` done of `total`, and `tokens` (or what `unit` names),
+    of which the rate is shown.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, force_terminal=terminal)
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed:,}/{task.total:,}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    start, done = time.monotonic(), 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, rate="")
+
+        def advance(sequences: int, tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            rate = done / max(time.monotonic() - start, 1e-6)
+            bar.update(task, advance=sequences, rate=f"{rate:,.0f} {unit}/s")
+
+        yield advance
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    note(f"warning: {_one_line(str(message))}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))

@@ -1,0 +1,240 @@
+"""`bothways pretrain`, `finetune` and `recipes`: training from the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from bothways.cli.options import ColumnOption, JsonOption, examples
+from bothways.cli.output import note, show
+from bothways.errors import InputError
+
+if TYPE_CHECKING:
+    from bothways.recipes.pretraining import Trained
+    from bothways.training.schedule import Hours, Steps, Tokens
+
+_PRETRAIN = examples(
+    "bothways pretrain my_texts/ --out runs/mine --hours 1",
+    "bothways pretrain corpus.jsonl --column body --recipe bert --size mini --tokens 50000000 --out runs/bert",
+    "bothways pretrain my_texts/ --out runs/lr --hours 1 --set training.optimizer.lr=1e-3 --set masking.rate=0.2",
+)
+_FINETUNE = examples(
+    "bothways finetune runs/mine/model reviews.csv --label stars --out runs/reviews --epochs 3",
+    "bothways finetune runs/mine/model pairs.tsv --pair question,answer --label match --held-out dev.tsv --out runs/match",
+    "bothways finetune runs/mine/model sts.csv --pair a,b --label score --regression --out runs/sts",
+    "bothways finetune runs/mine/model pairs.jsonl --contrast anchor,positive --out runs/embedder",
+)
+
+OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The run's folder; the same command goes on with it.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the run: training.optimizer.lr=1e-3.")
+]
+HoursOption = Annotated[float | None, typer.Option("--hours", min=0.0, help="Train so many hours on this machine.")]
+TokensOption = Annotated[int | None, typer.Option("--tokens", min=1, help="Train on so many tokens.")]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Train so many steps.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Print the whole run as JSON and stop.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=_PRETRAIN)(pretrain)
+    app.command(epilog=_FINETUNE)(finetune)
+    app.command()(recipes)
+
+
+def pretrain(
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="Text files, a folder of them, or a table (JSONL, CSV, Parquet).")
+    ],
+    out: OutOption,
+    recipe: Annotated[str, typer.Option("--recipe", help="A published run; `bothways recipes` lists them.")] = "modernbert",
+    size: Annotated[Literal["tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
+    column: ColumnOption = "text",
+    hours: HoursOption = None,
+    tokens: TokensOption = None,
+    steps: StepsOption = None,
+    changes: SetOption = None,
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Pretrain an encoder on your own text: tokenizer, training, a model others load, a report.
+
+    Ctrl-C saves; the same command goes on from there.
+    """
+    from bothways.config import override
+    from bothways.data.source import list_source, open_source
+    from bothways.recipes.pretraining import pretrain as carry_out
+    from bothways.recipes.published import RECIPES
+
+    if recipe not in RECIPES:
+        raise InputError(f"--recipe {recipe}: no such recipe; there is {', '.join(RECIPES)}")
+    source = open_source(corpus, column)
+    run = override(RECIPES[recipe](source, _budget(hours, tokens, steps), size), changes or [])
+    if dry_run:
+        return _print(run)
+    note(str(list_source(run.source)))
+    with stoppable():
+        _report(carry_out(run, out, note, _command()), as_json)
+
+
+def finetune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A pretrained model: a folder, or the id of a repository.")],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Labelled rows: JSONL, CSV, TSV or Parquet.")],
+    out: OutOption,
+    text: Annotated[str, typer.Option("--text", metavar="COLUMN", help="The column of the text.")] = "text",
+    pair: Annotated[str | None, typer.Option("--pair", metavar="A,B", help="Two columns of text, read together.")] = None,
+    contrast: Annotated[
+        str | None, typer.Option("--contrast", metavar="A,B[,N...]", help="Train sentence vectors: text, partner, negatives.")
+    ] = None,
+    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="The column of the label.")] = "label",
+    held_out: Annotated[Path | None, typer.Option("--held-out", metavar="TABLE", help="Rows to evaluate on.")] = None,
+    regression: Annotated[bool, typer.Option("--regression", help="The label is a number.")] = False,
+    epochs: Annotated[float, typer.Option("--epochs", min=0.0, help="Passes over the table, where no budget is given.")] = 3.0,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows a step.")] = 32,
+    lr: Annotated[float, typer.Option("--lr", min=0.0, help="The highest learning rate.")] = 5e-5,
+    overflow: Annotated[
+        Literal["error", "cut"], typer.Option("--overflow", help="Rows too long: refused, or cut and counted.")
+    ] = "error",
+    hours: HoursOption = None,
+    tokens: TokensOption = None,
+    steps: StepsOption = None,
+    changes: SetOption = None,
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune a classifier, a regression or a sentence embedder on labelled rows."""
+    from bothways.config import override
+    from bothways.data.packing import SampleCount
+    from bothways.data.rows import open_table
+    from bothways.data.table import Contrast, SingleText, TextPair, read_labelled
+    from bothways.recipes.finetuning import finetune as carry_out
+    from bothways.recipes.finetuning import train_embedder
+    from bothways.recipes.runs import Embedding, Finetuning
+    from bothways.training.optimizer import AdamW
+    from bothways.training.schedule import Linear, Steps
+    from bothways.training.settings import TrainingConfig
+
+    rows = open_table(table)
+    one = SingleText(text=text, label=label)
+    columns = (
+        one if pair is None else TextPair(**dict(zip(("first", "second"), _names(pair, "--pair", 2), strict=True)), label=label)
+    )
+    if hours is None and tokens is None and steps is None:
+        wanted = columns if contrast is None else _contrast(contrast)
+        budget = Steps(count=max(round(epochs * len(read_labelled(rows, wanted)) / batch), 1))
+    else:
+        budget = _budget(hours, tokens, steps)
+    training = TrainingConfig(optimizer=AdamW(lr=lr), schedule=Linear(), budget=budget)
+    batching = SampleCount(samples=batch)
+    if contrast is not None:
+        columns = _contrast(contrast)
+        assert isinstance(columns, Contrast)
+        embedding = override(
+            Embedding(model=model, table=rows, columns=columns, batching=batching, training=training, overflow=overflow),
+            changes or [],
+        )
+        if dry_run:
+            return _print(embedding)
+        with stoppable():
+            return _report(train_embedder(embedding, out, note, _command()), as_json)
+    run = override(
+        Finetuning(
+            model=model,
+            table=rows,
+            columns=columns,
+            held_out=None if held_out is None else open_table(held_out),
+            regression=regression,
+            batching=batching,
+            training=training,
+            overflow=overflow,
+        ),
+        changes or [],
+    )
+    if dry_run:
+        return _print(run)
+    with stoppable():
+        _report(carry_out(run, out, note, _command()), as_json)
+
+
+def recipes(as_json: JsonOption = False) -> None:
+    """List the published pretraining runs."""
+    from bothways.recipes.published import RECIPES
+
+    lines = {name: " ".join((recipe.__doc__ or "").split()) for name, recipe in RECIPES.items()}
+    show(lines, "\n".join(f"{name:<12} {line}" for name, line in lines.items()), as_json)
+
+
+def _budget(hours: float | None, tokens: int | None, steps: int | None) -> Hours | Tokens | Steps:
+    from bothways.training.schedule import Hours, Steps, Tokens
+
+    given = [name for name, value in (("--hours", hours), ("--tokens", tokens), ("--steps", steps)) if value is not None]
+    if len(given) != 1:
+        raise typer.BadParameter("give one of --hours, --tokens and --steps" + (f", not {' and '.join(given)}" if given else ""))
+    if tokens is not None:
+        return Tokens(count=tokens)
+    return Steps(count=steps) if steps is not None else Hours(hours=float(hours or 0.0))
+
+
+def _contrast(text: str) -> Any:
+    from bothways.data.table import Contrast
+
+    anchor, positive, *negatives = _names(text, "--contrast", None)
+    return Contrast(anchor=anchor, positive=positive, negatives=tuple(negatives))
+
+
+def _names(text: str, option: str, count: int | None) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(names) < 2 or (count is not None and len(names) != count):
+        raise typer.BadParameter(
+            f"{option} {text}: expected {'two' if count else 'at least two'} column names with a comma between"
+        )
+    return names
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """An interrupted run says how to go on, without a traceback."""
+    from bothways.training.interrupt import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        note(f"{stop}:\n  {_command()}")
+        raise typer.Exit(1) from None
+
+
+def _report(trained: Trained, as_json: bool) -> None:
+    result = trained.result
+    data = {
+        "model": str(trained.folder / "model"),
+        "report": str(trained.folder / "report.html"),
+        "steps": result.step,
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 1),
+        "loss": result.loss,
+        "evaluation": result.evaluation,
+    }
+    held = ", ".join(f"{name} {value:.4f}" for name, value in result.evaluation.items())
+    lines = [
+        f"{result.step:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s; last loss {result.loss:.4f}",
+        *([f"held out: {held}"] if held else []),
+        f"model:  {data['model']}",
+        f"report: {data['report']}",
+    ]
+    show(data, "\n".join(lines), as_json)
+
+
+def _print(run: object) -> None:
+    from bothways.config import to_json
+
+    print(to_json(run), end="")
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["bothways", *sys.argv[1:]])
