@@ -118,6 +118,8 @@ def finetune(
     from bothways.training.schedule import Linear, Steps
     from bothways.training.settings import TrainingConfig
 
+    if contrast is not None and (pair is not None or held_out is not None or regression):
+        raise typer.BadParameter("--contrast goes with none of --pair, --held-out and --regression")
     rows = open_table(table)
     one = SingleText(text=text, label=label)
     columns = (

@@ -88,9 +88,11 @@ class Tokenizer:
         return cls(backend, tokens, int(limit) if isinstance(limit, int | float) and limit < _NO_LIMIT else None)
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers` reads them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / "tokenizer.json"))
+        """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers` reads them.
+
+        Raises:
+            InputError: the folder cannot be written (a full disk).
+        """
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **self.tokens}
         if self.max_length is not None:
             settings["model_max_length"] = self.max_length
@@ -98,7 +100,12 @@ class Tokenizer:
             settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         else:
             settings["model_input_names"] = ["input_ids", "attention_mask"]
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        try:  # not the library's own save, which raises a bare Exception
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+            (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{folder}: the tokenizer cannot be written: {error.strerror or error}") from None
 
     def encode(self, texts: Sequence[str], specials: bool = True) -> list[np.ndarray]:
         """int32 ids of each text, with the special tokens of a single sequence unless told not to."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import torch
 
-from bothways.config import explain
+from bothways.config import explain, to_json
 from bothways.data.tokenizer import Tokenizer
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
@@ -91,6 +92,7 @@ def write_model(model: Model, folder: Path) -> Path:
         "dtype": dtype,
         "torch_dtype": dtype,
     }
+    _check_expressed(model, config, heads)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_weights(to_theirs(rules, state), folder / SAFETENSORS)
@@ -104,6 +106,30 @@ def write_model(model: Model, folder: Path) -> Path:
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error}") from None
     return folder
+
+
+def _check_expressed(model: Model, config: dict[str, Any], heads: Collection[str]) -> None:
+    """Raise InputError where the written config would be read as another network: not every mixture has a published form."""
+    read = model.family.read(Reader(config, model.family.name), heads).encoder
+    ours, theirs = _network(model.spec.encoder), _network(read)
+    differing = [name for name in ours if ours[name] != theirs[name]]
+    if differing:
+        raise InputError(
+            f"the family '{model.family.name}' cannot express this encoder's {', '.join(differing)}; nothing was written"
+        )
+
+
+def _network(encoder: EncoderConfig) -> dict[str, Any]:
+    """What decides an encoder's numbers once it is trained: everything but dropout and initialisation."""
+
+    def bare(tree: Any) -> Any:
+        if isinstance(tree, dict):
+            return {name: bare(value) for name, value in tree.items() if name not in ("dropout", "out_dropout", "initialisation")}
+        return tree
+
+    tree = bare(json.loads(to_json(replace(encoder, layers=encoder.layers[:1]))))
+    depth = [bare(json.loads(to_json(encoder.layer(i)))) for i in range(encoder.num_layers)]
+    return {**tree, "layers": depth}
 
 
 def _resolve(source: str | Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -13,8 +15,8 @@ import torch
 from bothways.config import to_json
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
-from bothways.data.shards import Shards, write_shards
-from bothways.data.source import read_documents
+from bothways.data.shards import Shards, write_shards, writing
+from bothways.data.source import list_source, read_documents
 from bothways.data.token_data import TokenData, hold_out
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
@@ -27,6 +29,7 @@ from bothways.layers.heads import MaskedLm
 from bothways.model.model import Model
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
 from bothways.recipes.runs import FREE, GivenTokenizer, Pretraining
+from bothways.training import record
 from bothways.training.loop import Result, train
 from bothways.training.report import report
 from bothways.training.settings import Watch
@@ -34,6 +37,8 @@ from bothways.training.speed import gemm_rate
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 _EVALUATED = 20
+# Beside the tokenizer and the shards: the text they were made from
+_MADE_FROM = "corpus.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,7 @@ def pretrain(
     """
     _check(run)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    remember_corpus(run, folder)
     tokenizer = prepare_tokenizer(run, folder, say)
     shards = prepare_shards(run, folder, tokenizer, say)
     objective = build(run, tokenizer)
@@ -85,6 +91,29 @@ def pretrain(
     return Trained(result, model, folder)
 
 
+def remember_corpus(run: Pretraining, folder: Path) -> None:
+    """Note what the folder's tokenizer and shards are made from; where no run has begun, forget those of other text.
+
+    Raises:
+        InputError: there are a tokenizer or shards, and nothing says what they were made from.
+    """
+    if (folder / record.NAME).exists():
+        return  # the run's own record decides from here on
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in list_source(run.source).files]
+    made_from = json.dumps([to_json(run.source), to_json(run.tokenizer), run.encoder.max_length, files], indent=2) + "\n"
+    note = folder / _MADE_FROM
+    if note.exists() and note.read_text(encoding="utf-8") == made_from:
+        return
+    for made in (folder / "tokenizer", folder / "data"):
+        if made.exists() and not note.exists():
+            raise InputError(f"{made}: nothing says which text this was made from; remove it or choose another folder")
+        shutil.rmtree(made, ignore_errors=True)
+    with writing(note):
+        folder.mkdir(parents=True, exist_ok=True)
+        note.with_suffix(".partial").write_text(made_from, encoding="utf-8")
+        note.with_suffix(".partial").replace(note)
+
+
 def prepare_tokenizer(run: Pretraining, folder: Path, say: Callable[[str], None]) -> Tokenizer:
     """The run's tokenizer: given, or trained once and kept in the folder."""
     if isinstance(run.tokenizer, GivenTokenizer):
@@ -95,7 +124,9 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Callable[[str], None]
         say(f"training a tokenizer of {run.tokenizer.vocab_size:,} pieces")
         texts = (document.text for document in read_documents(run.source))
         tokenizer = train_tokenizer(run.tokenizer, texts, run.encoder.max_length)
-        tokenizer.save(folder / "tokenizer")
+        partial = folder / ".tokenizer.partial"  # a killed process leaves no half of a tokenizer under its name
+        tokenizer.save(partial)
+        partial.replace(folder / "tokenizer")
     if tokenizer.vocab_size > run.encoder.vocab_size:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} ids, encoder.vocab_size is {run.encoder.vocab_size}; raise it"
