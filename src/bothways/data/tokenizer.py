@@ -93,7 +93,7 @@ class Tokenizer:
         Raises:
             InputError: the folder cannot be written (a full disk).
         """
-        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **self.tokens}
+        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **dict(sorted(self.tokens.items()))}
         if self.max_length is not None:
             settings["model_max_length"] = self.max_length
         if self.template.types != (0,) * 5:
