@@ -237,6 +237,15 @@ def test_tokenizer_larger_than_the_network(run: Run, texts: Path, tmp_path: Path
     assert "encoder.vocab_size is 260" in ran.err.splitlines()[-1]
 
 
+def test_tokenizer_that_cannot_be_written(run: Run, texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".tokenizer.partial").write_text("in the way")
+    ran = run("pretrain", texts, "--out", out, "--steps", 1, *settings())
+    assert ran.code == 1
+    assert f"{out / '.tokenizer.partial'}: the tokenizer cannot be written" in ran.err.splitlines()[-1]
+
+
 def test_folder_of_another_run(run: Run, texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert run("pretrain", texts, "--out", out, "--steps", 2, *settings()).code == 0
