@@ -67,7 +67,7 @@ def ours(corpus: Path, folder: Path) -> Callable[[], int]:
     data = TokenData(Shards(folder / "shards", tokenizer), tokenizer, LENGTH)
     stream = Loader(data, TokenBudget(tokens=ROWS * LENGTH), objective.prepare, seed=0).open()
     settings = AdamW(lr=1e-4)
-    optimizer = build(settings, objective, parameter_table(objective, default_groups(settings)), torch.device("cpu"))
+    optimizer = build(settings, objective, parameter_table(objective, default_groups(settings)))
     number = 0
 
     def one() -> int:
