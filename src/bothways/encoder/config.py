@@ -43,6 +43,11 @@ class TruncatedNormal:
     std: float = 0.02
     residual: bool = False
 
+    @property
+    def spread(self) -> float:
+        """The one number of the scheme that a published config holds."""
+        return self.std
+
 
 @config
 class Uniform:
@@ -50,6 +55,11 @@ class Uniform:
 
     type: Literal["uniform"] = "uniform"
     bound: float = 0.02
+
+    @property
+    def spread(self) -> float:
+        """The one number of the scheme that a published config holds."""
+        return self.bound
 
 
 Initialisation = Annotated[TruncatedNormal | Uniform, Field(discriminator="type")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from bothways.encoder.config import EncoderConfig, Layer
+from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.convert import Drop, Fuse, Reader, Rename, Rule, Tied, affine
 from bothways.families.family import ACTIVATIONS, INERT, PUBLISHED_ACTIVATIONS, Family, Heads, Spec, read_labels, write_labels
 from bothways.layers.attention import Attention
@@ -35,6 +35,7 @@ def bert(
     attention_dropout: float = 0.1,
     eps: float = 1e-12,
     position_offset: int = 0,
+    initializer_range: float = 0.02,
 ) -> EncoderConfig:
     """BERT's encoder; the defaults are bert-base-uncased."""
     norm = LayerNorm(eps=eps)
@@ -52,6 +53,7 @@ def bert(
         max_length=max_length,
         embedding=Embedding(token_types=token_types, position=Learned(offset=position_offset), norm=norm, dropout=dropout),
         layers=(layer,),
+        initialisation=TruncatedNormal(std=initializer_range),
     )
 
 
@@ -82,6 +84,7 @@ def read_encoder(reader: Reader, position_offset: int = 0) -> EncoderConfig:
         attention_dropout=float(reader.get("attention_probs_dropout_prob", 0.1)),
         eps=reader.get("layer_norm_eps", 1e-12),
         position_offset=position_offset,
+        initializer_range=reader.get("initializer_range", 0.02),
     )
 
 
@@ -127,6 +130,7 @@ def write_encoder(spec: Spec, position_offset: int = 0) -> dict[str, Any]:
         "attention_probs_dropout_prob": layer.mixer.dropout,
         "classifier_dropout": spec.heads.classifier.dropout if spec.heads.classifier else None,
         "layer_norm_eps": encoder.embedding.norm.eps,
+        "initializer_range": encoder.initialisation.spread,
         "pad_token_id": spec.pad_id,
         "position_embedding_type": "absolute",
         "tie_word_embeddings": True,

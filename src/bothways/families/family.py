@@ -75,7 +75,7 @@ class Family:
 # Keys of `transformers` configs that do not change an encoder's numbers.
 INERT = (
     "architectures", "model_type", "transformers_version", "dtype", "torch_dtype", "use_cache", "gradient_checkpointing",
-    "initializer_range", "pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id",
+    "pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id",
     "id2label", "label2id", "problem_type", "is_decoder", "add_cross_attention", "output_past", "pruned_heads",
     "finetuning_task", "directionality", "name_or_path", "auto_map", "output_attentions", "output_hidden_states",
     "classifier_dropout", "num_labels", "return_dict", "torchscript", "chunk_size_feed_forward", "cross_attention_hidden_size",

@@ -43,6 +43,7 @@ def modernbert(
     attention_dropout: float = 0.0,
     mlp_dropout: float = 0.0,
     embedding_dropout: float = 0.0,
+    initializer_range: float = 0.02,
 ) -> EncoderConfig:
     """ModernBERT's encoder; the defaults are ModernBERT-base. `pattern` says which layers are global."""
 
@@ -70,7 +71,7 @@ def modernbert(
         layers=tuple(layer(everywhere) for everywhere in pattern),
         final_norm=norm,
         skip_first_norm=True,
-        initialisation=TruncatedNormal(residual=True),
+        initialisation=TruncatedNormal(std=initializer_range, residual=True),
     )
 
 
@@ -131,6 +132,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         attention_dropout=float(reader.get("attention_dropout", 0.0)),
         mlp_dropout=float(reader.get("mlp_dropout", 0.0)),
         embedding_dropout=float(reader.get("embedding_dropout", 0.0)),
+        initializer_range=reader.get("initializer_range", 0.02),
     )
     transform = Transform(
         activation=reader.choice("classifier_activation", ACTIVATIONS, "gelu"),
@@ -183,6 +185,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         "local_rope_theta": thetas.get(_LOCAL, 10_000.0),
         "hidden_activation": PUBLISHED_ACTIVATIONS[first.mlp.activation],
         "norm_eps": first.norm.eps,
+        "initializer_range": encoder.initialisation.spread,
         "norm_bias": first.norm.bias,
         "attention_bias": first.mixer.bias,
         "mlp_bias": first.mlp.bias,

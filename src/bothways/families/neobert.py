@@ -38,6 +38,7 @@ def neobert(
     max_length: int = 4096,
     eps: float = 1e-5,
     dropout: float = 0.0,
+    initializer_range: float = 0.02,
 ) -> EncoderConfig:
     """NeoBERT's encoder; the defaults are the released model's."""
     norm = RmsNorm(eps=eps)
@@ -56,7 +57,7 @@ def neobert(
         embedding=Embedding(),
         layers=(layer,),
         final_norm=norm,
-        initialisation=Uniform(bound=0.02),
+        initialisation=Uniform(bound=initializer_range),
     )
 
 
@@ -87,6 +88,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         max_length=reader.get("max_length", 1024),
         eps=reader.get("norm_eps", 1e-6),
         dropout=dropout,
+        initializer_range=reader.get("decoder_init_range", 0.02),
     )
     labels = read_labels(reader)
     tail = float(reader.get("classifier_dropout", 0.1))
@@ -121,6 +123,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         "max_length": encoder.max_length,
         "norm_eps": layer.norm.eps,
         "dropout": layer.dropout,
+        "decoder_init_range": encoder.initialisation.spread,
         "classifier_dropout": spec.heads.classifier.dropout if spec.heads.classifier else None,
         "hidden_act": "SwiGLU",
         "rms_norm": True,
@@ -160,7 +163,7 @@ def _architecture(heads: frozenset[str]) -> str:
 
 FAMILY = Family(
     name="neobert",
-    inert=(*INERT, "embedding_init_range", "decoder_init_range", "flash_attention", "base_scale", "kwargs", "trust_remote_code"),
+    inert=(*INERT, "initializer_range", "embedding_init_range", "flash_attention", "base_scale", "kwargs", "trust_remote_code"),
     marks={"masked_lm": "decoder.weight", "classifier": "classifier.weight"},
     prefix="model.",
     read=_read,

@@ -25,11 +25,13 @@ def roberta(
     heads: int = 12,
     intermediate_size: int = 3072,
     max_length: int = 512,
+    initializer_range: float = 0.02,
 ) -> EncoderConfig:
     """RoBERTa's encoder; the defaults are roberta-base."""
     return bert(
-        vocab_size, hidden_size, num_layers, heads, intermediate_size, max_length, token_types=1, eps=1e-5, position_offset=2
-    )
+        vocab_size, hidden_size, num_layers, heads, intermediate_size, max_length, token_types=1, eps=1e-5, position_offset=2,
+        initializer_range=initializer_range,
+    )  # fmt: skip
 
 
 SIZES = {
