@@ -208,6 +208,13 @@ def test_dry_run_of_finetune(run: Run, model: Path, classes: Path, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+def test_epochs_and_a_budget_contradict(run: Run, model: Path, classes: Path, tmp_path: Path) -> None:
+    ran = run("finetune", model, classes, "--out", tmp_path / "run", "--epochs", 2, "--steps", 5)
+    assert ran.code == 2
+    assert "--epochs goes with none of" in ran.err
+    assert not (tmp_path / "run").exists()
+
+
 # -- what cannot be used ------------------------------------------------------------------------
 
 

@@ -93,7 +93,9 @@ def finetune(
     label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="The column of the label.")] = "label",
     held_out: Annotated[Path | None, typer.Option("--held-out", metavar="TABLE", help="Rows to evaluate on.")] = None,
     regression: Annotated[bool, typer.Option("--regression", help="The label is a number.")] = False,
-    epochs: Annotated[float, typer.Option("--epochs", min=0.0, help="Passes over the table, where no budget is given.")] = 3.0,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", min=0.0, help="Passes over the table; 3 where no budget is given.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows a step.")] = 32,
     lr: Annotated[float, typer.Option("--lr", min=0.0, help="The highest learning rate.")] = 5e-5,
     overflow: Annotated[
@@ -126,8 +128,11 @@ def finetune(
         one if pair is None else TextPair(**dict(zip(("first", "second"), _names(pair, "--pair", 2), strict=True)), label=label)
     )
     if hours is None and tokens is None and steps is None:
+        epochs = 3.0 if epochs is None else epochs
         wanted = columns if contrast is None else _contrast(contrast)
         budget = Steps(count=max(round(epochs * len(read_labelled(rows, wanted)) / batch), 1))
+    elif epochs is not None:
+        raise typer.BadParameter("--epochs goes with none of --hours, --tokens and --steps")
     else:
         budget = _budget(hours, tokens, steps)
     training = TrainingConfig(optimizer=AdamW(lr=lr), schedule=Linear(), budget=budget)

@@ -31,7 +31,7 @@ def report(
     Args:
         command: what reproduces the run.
         metrics: names of train metrics to plot (masking statistics and the like), besides the loss.
-        extra: sections of the caller's own, after the run's figures and before its settings.
+        extra: sections of the caller's own, after the run's figures and before its curves.
 
     Raises:
         InputError: the folder holds no run, or a run without a single line.
@@ -45,9 +45,9 @@ def report(
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     sections = [
         summary(known, train, evaluations),
+        *extra,
         *curves(train, evaluations, metrics),
         *samples([line for line in lines if line["kind"] == "samples"]),
-        *extra,
         parameters(known),
         Code("Configuration", json.dumps(known.run, indent=2)),
     ]
