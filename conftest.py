@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +14,8 @@ import hypothesis
 import pytest
 import torch
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+from sybil.example import Example
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 ROOT = Path(__file__).parent
 
@@ -43,10 +46,11 @@ def minilm() -> Path:
 
 
 def _open_page(namespace: dict[str, object]) -> None:
-    """Go to an empty folder for the code of one page, with the checkpoint `all-MiniLM-L6-v2` in it."""
+    """Go to an empty folder for the code of one page, with a real checkpoint where its repository's id is a path."""
     folder = Path(tempfile.mkdtemp(prefix="bothways-docs-"))
     if (checkpoint := _checkpoint()) is not None:
-        (folder / "all-MiniLM-L6-v2").symlink_to(checkpoint)
+        (folder / "sentence-transformers").mkdir()
+        (folder / "sentence-transformers" / "all-MiniLM-L6-v2").symlink_to(checkpoint)
     namespace["_folder"] = folder
     os.chdir(folder)
 
@@ -56,9 +60,16 @@ def _close_page(namespace: dict[str, object]) -> None:
     shutil.rmtree(str(namespace["_folder"]))
 
 
-# The blocks of a page run in order and share their names. Shell blocks are not run.
+def _run_shell(example: Example) -> None:
+    """A block of shell, in the page's folder, with the installed `bothways` on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-euo", "pipefail", "-c", str(example.parsed)], env=os.environ | {"PATH": path}, check=True)
+
+
+# The blocks of a page run in order and share their names and their folder. What a reader is to type elsewhere (in a
+# clone, on a machine with the network) is marked `console` and not run.
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()],
+    parsers=[PythonCodeBlockParser(), CodeBlockParser("bash", _run_shell)],
     patterns=["README.md", "docs/*.md", "docs/**/*.md"],
     setup=_open_page,
     teardown=_close_page,

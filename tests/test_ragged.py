@@ -23,7 +23,6 @@ def test_golden() -> None:
     assert ragged.segments.tolist() == [0, 0, 2, 2, 2]
     assert (ragged.tokens, ragged.sequences, ragged.longest) == (5, 3, 3)
     assert ragged.offsets == (0, 2, 2, 5)
-    assert Ragged.of([4, 4, 2, 4]).runs == ((4, 2), (2, 1), (4, 1))
     assert Ragged.of([2], longest=9).longest == 9
 
 
@@ -34,7 +33,6 @@ def test_it_is_what_a_loop_would_count(lengths: list[int]) -> None:
     assert ragged.segments.tolist() == [number for number, length in enumerate(lengths) for _ in range(length)]
     assert list(ragged.lengths) == ragged.starts.diff().tolist() == lengths
     assert list(ragged.offsets) == ragged.starts.tolist()
-    assert [length for length, count in ragged.runs for _ in range(count)] == lengths
 
 
 @given(lengths_lists, st.randoms())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -64,11 +64,6 @@ class Ragged:
     def offsets(self) -> tuple[int, ...]:
         """`starts` on the host."""
         return (0, *accumulate(self.lengths))
-
-    @cached_property
-    def runs(self) -> tuple[tuple[int, int], ...]:
-        """Neighbouring sequences of equal length, as (length, count)."""
-        return tuple((length, len(list(group))) for length, group in groupby(self.lengths))
 
     @cached_property
     def segments(self) -> Int[Tensor, " tokens"]:

@@ -31,6 +31,7 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+Refused = Callable[..., str]
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def refused(run: Run) -> Callable[..., str]:
+def refused(run: Run) -> Refused:
     """Runs a command that must be refused: exit code 1, nothing on stdout, one line on stderr, which is returned."""
 
     def command(*arguments: str | Path) -> str:

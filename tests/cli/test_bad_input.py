@@ -15,12 +15,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.cli.conftest import WORDS, Run, save
+from tests.cli.conftest import WORDS, Refused, Run, save
 
 import bothways
 from bothways.data.tokenizer_training import WordPiece, train_tokenizer
-
-Refused = Callable[..., str]
 
 # Every verb that reads texts: the model (or tokenizer), then the texts, then where to.
 READERS = {
@@ -121,6 +119,34 @@ def test_one_bad_file_of_a_folder_leaves_an_index_as_it_was(run: Run, refused: R
     before = snapshot(out)
     assert "b.txt: not utf-8" in refused("index", model, notes, "--out", out)
     assert snapshot(out) == before
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [('{"id": "0", "text": "the dog"}', "0: two documents have this name"), ('{"id": "x", "text": "\\ud800"}', "lone surrogate")],
+)
+def test_a_bad_last_row_leaves_an_index_as_it_was(
+    run: Run, refused: Refused, model: Path, tmp_path: Path, last: str, message: str
+) -> None:
+    """Far behind what one batch of the index holds."""
+    table, out = tmp_path / "table.jsonl", tmp_path / "index"
+    table.write_text('{"id": "0", "text": "the cat"}\n')
+    command = ("index", model, table, "--out", out, "--id-column", "id")
+    assert run(*command).code == 0
+    before = snapshot(out)
+    table.write_text("".join(f'{{"id": "{number}", "text": "the cat {number}"}}\n' for number in range(5000)) + last + "\n")
+    assert message in refused(*command)
+    assert snapshot(out) == before
+    assert run("search", out, "cat").code == 0
+
+
+def test_a_model_that_moved(run: Run, refused: Refused, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    assert run("index", model, text(tmp_path, b"the cat\n"), "--out", out).code == 0
+    moved = model.rename(tmp_path / "moved")
+    message = refused("search", out, "cat")
+    assert f"{out}: its model cannot be loaded ({model}: no such folder); if it has moved, say where with --model" in message
+    assert run("search", out, "cat", "--model", moved).code == 0
 
 
 def test_names_that_are_none(refused: Refused, model: Path, tmp_path: Path) -> None:
@@ -279,10 +305,68 @@ def test_outputs_in_the_way(refused: Refused, model: Path, tmp_path: Path) -> No
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("verb", ["convert", "tokenizer"])
+def test_the_current_folder_is_no_output(
+    refused: Refused, model: Path, tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before any work: nothing here could be loaded or read."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    commands = {"convert": ("convert", "nowhere", "."), "tokenizer": ("tokenizer", "train", "nowhere", "--out", ".")}
+    assert "name a new folder" in refused(*commands[verb])
+
+
+# -- Ctrl-C -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "said"),
+    [
+        (("embed", "model", "texts.txt", "--out", "v.npy"), "model.model.Model.encode", "nothing was written"),
+        (("tokenizer", "train", "texts.txt", "--out", "t"), "data.tokenizer.Tokenizer.save", "nothing was written"),
+        (("convert", "model", "half"), "model.model.Model.save", "nothing was written"),
+        (("index", "model", "texts.txt", "--out", "i"), "retrieval.store.Store.add", "the same command goes on:"),
+        (("pretrain", "texts.txt", "--out", "r", "--steps", "1"), "data.tokenizer.Tokenizer.save", "the same command goes on:"),
+    ],
+)
+def test_an_interruption(
+    run: Run, model: Path, tmp_path: Path, command: tuple[str, ...], place: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told in a line, with exit code 1, and what is said of the folder is true."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    text(tmp_path, b"the cat\n")
+    before = snapshot(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"bothways.{place}", interrupted)
+    monkeypatch.setattr(sys, "argv", ["bothways", *command])
+    ran = run(*command)
+    assert (ran.code, ran.out) == (1, "")
+    assert f"interrupted; {said}\n" in ran.err
+    assert "Traceback" not in ran.err
+    if said == "nothing was written":
+        assert snapshot(tmp_path) == before
+    else:
+        assert ran.err.splitlines()[-1].strip() == " ".join(["bothways", *command])
+
+
+# -- a full disk --------------------------------------------------------------------------------
+
+
 FULL = (
     "import resource, sys; from bothways.cli import main; import torch, numpy;"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY)); sys.exit(main(sys.argv[2:]))"
 )
+
+
+def on_a_full_disk(limit: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process none of whose files may grow beyond so many bytes."""
+    whole = [sys.executable, "-c", FULL, str(limit), *map(str, command)]
+    source = str(Path(bothways.__file__).parents[1])
+    return subprocess.run(whole, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": source})
 
 
 @pytest.mark.parametrize("verb", ["embed", "embed parquet", "convert", "tokenizer", "index"])
@@ -300,9 +384,7 @@ def test_a_full_disk(model: Path, tmp_path: Path, verb: str) -> None:
     if verb == "embed":
         np.save(out, np.zeros(3))
     before = snapshot(tmp_path)
-    whole = [sys.executable, "-c", FULL, str(limit), *map(str, command), str(out)]
-    source = str(Path(bothways.__file__).parents[1])
-    done = subprocess.run(whole, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": source})
+    done = on_a_full_disk(limit, *command, out)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
     assert str(out) in done.stderr
     assert os.strerror(errno.EFBIG) in done.stderr or "requested and" in done.stderr  # the latter is numpy's

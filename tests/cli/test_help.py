@@ -20,7 +20,10 @@ from bothways.errors import InputError, MissingExtraError
 from bothways.model import overflow
 from bothways.retrieval import index
 
-VERBS = ["embed", "fill", "index", "search", "convert", "info", "tokenizer train", "tokenizer report"]
+VERBS = [
+    *("demo", "pretrain", "finetune", "recipes", "embed", "fill", "index", "search"),
+    *("tokenizer train", "tokenizer report", "convert", "info"),
+]
 # pydantic is not among them: typer itself imports it, in a tenth of a second
 HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub lancedb matplotlib rich"
 
@@ -127,3 +130,11 @@ def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
         out, err = capsys.readouterr()
         assert out == ""
         assert ("4/4" in err) == ("tokens/s" in err) == ("left" in err) == terminal
+    with progress(None, "tokens", terminal=True) as advance:
+        advance(3, 30)
+        advance(4, 12)
+    err = capsys.readouterr().err
+    assert " 7 " in err
+    assert "tokens/s" in err
+    assert "/7" not in err
+    assert "left" not in err

@@ -6,20 +6,18 @@ import csv
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.cli.conftest import WORDS, Run
+from tests.cli.conftest import WORDS, Refused, Run
 
 import bothways
 from bothways.config import from_json
 from bothways.recipes.runs import Embedding, Finetuning, Pretraining
 from bothways.training.record import NAME as RECORD
-
-Refused = Callable[..., str]
 
 TINY = (
     "encoder.num_layers=1",
@@ -208,8 +206,31 @@ def test_dry_run_of_finetune(run: Run, model: Path, classes: Path, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_epochs_and_a_budget_contradict(run: Run, model: Path, classes: Path, tmp_path: Path) -> None:
-    ran = run("finetune", model, classes, "--out", tmp_path / "run", "--epochs", 2, "--steps", 5)
+@pytest.mark.parametrize("extra", [(), ("--contrast", "text,label")])
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        (("batching.samples=4",), 18),
+        (("training.accumulate=3",), 3),
+        (("batching.samples=4", "training.accumulate=2"), 9),
+        (("batching.samples=23",), 6),  # 24 rows are two batches
+        (("training.budget.count=7",), 7),
+        (("training.budget.count=1",), 1),
+        (('training.budget={"type": "steps", "count": 1}',), 1),
+    ],
+)
+def test_epochs_count_what_set_changes(
+    run: Run, model: Path, classes: Path, tmp_path: Path, extra: tuple[str, ...], changes: tuple[str, ...], steps: int
+) -> None:
+    options = [part for change in changes for part in ("--set", change)]
+    ran = run("finetune", model, classes, "--out", tmp_path / "run", "--batch", 8, *extra, *options, "--dry-run")
+    assert ran.code == 0, ran
+    assert json.loads(ran.out)["training"]["budget"]["count"] == steps
+
+
+@pytest.mark.parametrize("budget", [("--steps", "5"), ("--set", "training.budget.count=5")])
+def test_epochs_and_a_budget_contradict(run: Run, model: Path, classes: Path, tmp_path: Path, budget: tuple[str, str]) -> None:
+    ran = run("finetune", model, classes, "--out", tmp_path / "run", "--epochs", 2, *budget)
     assert ran.code == 2
     assert "--epochs goes with none of" in ran.err
     assert not (tmp_path / "run").exists()
@@ -242,15 +263,6 @@ def test_tokenizer_larger_than_the_network(run: Run, texts: Path, tmp_path: Path
     ran = run("pretrain", texts, "--out", tmp_path / "run", "--steps", 1, *settings("encoder.vocab_size=260"))
     assert ran.code == 1
     assert "encoder.vocab_size is 260" in ran.err.splitlines()[-1]
-
-
-def test_tokenizer_that_cannot_be_written(run: Run, texts: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    out.mkdir()
-    (out / ".tokenizer.partial").write_text("in the way")
-    ran = run("pretrain", texts, "--out", out, "--steps", 1, *settings())
-    assert ran.code == 1
-    assert f"{out / '.tokenizer.partial'}: the tokenizer cannot be written" in ran.err.splitlines()[-1]
 
 
 def test_folder_of_another_run(run: Run, texts: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from tests.cli.conftest import LONGEST, WORDS, Run
 
 import bothways
+from bothways.cli.output import Advance
 
 TEXTS = ["the cat sat", "fish swim in the sea", "the dog ran under a tree"]
 
@@ -42,7 +45,8 @@ def notes(tmp_path: Path) -> Path:
 def test_embed_to_npy(run: Run, model: Path, lines: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "vectors.npy"
     ran = run("embed", model, lines, "--out", out)
-    assert (ran.code, ran.out, ran.err) == (0, f"3 vectors of 24 numbers in {out}\n", "")
+    assert (ran.code, ran.out) == (0, f"3 vectors of 24 numbers in {out}\n")
+    assert ran.err == f"{lines}: 1 blank line left out; rows of the result are not numbers of lines\n"
     np.testing.assert_allclose(np.load(out), bothways.load(model).encode(TEXTS), atol=1e-6)
     assert [path.name for path in out.parent.iterdir()] == ["vectors.npy"]
 
@@ -58,6 +62,16 @@ def test_embed_to_parquet_and_json(run: Run, model: Path, tmp_path: Path) -> Non
     assert rows["where"] == [f"{table}:2", f"{table}:3"]
     assert rows["text"] == ["the cat sat", "fish swim\nin the sea"]
     np.testing.assert_allclose(rows["vector"], bothways.load(model).encode(rows["text"]), atol=1e-6)
+
+
+def test_embed_counts_blank_lines_before_a_text(run: Run, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    for content, counted in (("\nthe cat\n \nthe dog\n\n", "2 blank lines left out"), ("the cat\nthe dog\n\n\n", "")):
+        file.write_text(content)
+        ran = run("embed", model, file, "--out", tmp_path / "v.npy")
+        assert ran.code == 0
+        assert counted in ran.err
+        assert bool(counted) == bool(ran.err)
 
 
 def test_embed_splits_as_told(run: Run, model: Path, lines: Path, tmp_path: Path) -> None:
@@ -95,6 +109,25 @@ def test_embed_long_texts(run: Run, model: Path, tmp_path: Path) -> None:
     assert ran.code == 1
     assert ran.err.startswith(f"error: 2 of 3 texts have more than {LONGEST - 2} tokens")
     assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("overflow", "total"), [("cut", 2), ("chunk", None)])
+def test_embed_does_not_count_pieces_as_texts(
+    run: Run, model: Path, tmp_path: Path, overflow: str, total: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    totals: list[int | None] = []
+
+    @contextmanager
+    def counted(total: int | None, unit: str) -> Iterator[Advance]:
+        totals.append(total)
+        yield lambda sequences, tokens: told.append(sequences)
+
+    monkeypatch.setattr("bothways.cli.embed.progress", counted)
+    (tmp_path / "long.txt").write_text(f"{WORDS}\nthe cat\n")
+    assert run("embed", model, tmp_path / "long.txt", "--out", tmp_path / "v.npy", "--overflow", overflow).code == 0
+    assert totals == [total]
+    assert sum(told) == (2 if total else 3)
 
 
 # -- fill ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -195,12 +196,12 @@ def test_a_fault_in_a_worker_is_an_input_error_too(workers: int) -> None:
 
 
 SCRIPT = """
-import sys, time
+import sys
 from test_loader import SHORT, loader
 stream = loader(SHORT, workers=3).open()
 pids = {next(stream).process for _ in range(12)}
 print(*pids, flush=True)
-time.sleep(600)
+sys.stdin.read()
 """
 
 
@@ -213,39 +214,46 @@ def running(process: int) -> bool:
 
 
 @pytest.fixture
-def process_with_workers() -> tuple[subprocess.Popen[str], list[int]]:
+def process_with_workers() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A process with three workers, which ends when its input does."""
     if not Path("/proc").is_dir():
         pytest.skip("no /proc to look for processes in")
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    workers = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(workers) == 3
-    return process, workers
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(workers) == 3
+        assert all(map(running, workers))
+        yield process, workers
+        process.kill()
 
 
 def test_workers_die_with_a_killed_parent(process_with_workers: tuple[subprocess.Popen[str], list[int]]) -> None:
     process, workers = process_with_workers
-    assert all(map(running, workers))
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     until = time.monotonic() + 60
     while any(map(running, workers)) and time.monotonic() < until:
         time.sleep(0.2)
     assert not any(map(running, workers))
-    assert process.stdout is not None
-    process.stdout.close()
 
 
-def test_workers_leave_ctrl_c_to_the_parent(process_with_workers: tuple[subprocess.Popen[str], list[int]]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_the_parent(
+    process_with_workers: tuple[subprocess.Popen[str], list[int]], number: signal.Signals
+) -> None:
     process, workers = process_with_workers
     for worker in workers:
-        os.kill(worker, signal.SIGINT)
+        os.kill(worker, number)
     time.sleep(0.5)
     assert all(map(running, workers))
-    process.kill()
-    process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
+    assert process.stdin is not None
+    process.stdin.close()  # its end is theirs, though their stream was never closed
+    assert process.wait(timeout=60) == 0
+    assert not any(map(running, workers))

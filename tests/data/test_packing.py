@@ -124,7 +124,7 @@ def test_batches_of_a_window_are_alike(shared: Path) -> None:
 
 def test_fill_counts_what_is_there() -> None:
     fill = Plan(np.array([2, 3, 4, 5, 6]), TokenBudget(tokens=11), 0).epoch(0).fill
-    assert (fill.batches, fill.samples, fill.tokens, fill.most_samples) == (2, 5, 20, 3)
+    assert (fill.batches, fill.samples, fill.tokens) == (2, 5, 20)
     assert fill.share == pytest.approx(20 / 22)
 
 

@@ -56,11 +56,12 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_counted(tmp_path: P
     write(tmp_path / "Makefile", "all:")
     write(tmp_path / "empty.txt", "")
     write(tmp_path / ".git" / "hidden.txt", "no")
+    write(tmp_path / "a" / ".hidden.txt", "no")
     source = TextFiles(paths=(str(tmp_path),))
     assert [text for text, _ in documents(source)] == ["b", "c", "y", "z"]
     listing = list_source(source)
-    assert (listing.skipped, listing.empty) == ({".png": 2, "": 1}, 1)
-    assert str(listing) == "4 files; 3 skipped (2 .png, 1 without suffix); 1 empty"
+    assert (listing.skipped, listing.empty, listing.hidden) == ({".png": 2, "": 1}, 1, 2)
+    assert str(listing) == "4 files; 3 skipped (2 .png, 1 without suffix); 1 empty; 2 hidden"
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
@@ -126,6 +127,34 @@ def test_a_fifty_megabyte_line_is_refused_at_once(tmp_path: Path, monkeypatch: p
     assert len(documents(TextFiles(paths=(path,)))[0][0]) == 50_000_000
 
 
+@pytest.mark.parametrize("kind", ["text", "column"])
+def test_paragraphs_have_a_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    text = "one\n\ntwo\nthree\n"
+    if kind == "text":
+        source, where = write(tmp_path / "a.txt", text), "3"
+    else:
+        source, where = str(tmp_path / "a.parquet"), "1:3"
+        pyarrow.parquet.write_table(pyarrow.table({"text": [text]}), source)
+    monkeypatch.setattr(reading, "LONGEST", 9)
+    if kind == "column":
+        message = refused(open_source(Path(source)))
+        assert message == f"{source}:1: column 'text': over 9 characters in one text; break it up"
+        monkeypatch.setattr("bothways.data.rows.check_length", lambda *_: None)
+    message = refused(open_source(Path(source), split="paragraph"))
+    assert message.startswith(f"{source}:{where}: over 9 characters in one text")
+    assert "--set source.split=line (in Python: split='line')" in message
+    monkeypatch.setattr(reading, "LONGEST", 10)
+    assert len(documents(open_source(Path(source), split="paragraph"))) == 2
+
+
+def test_a_file_too_long_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.txt", "one\n\ntwo\n")
+    monkeypatch.setattr(reading, "LONGEST", 5)
+    advice = "split it: --set source.split=paragraph (in Python: split='paragraph')"
+    assert refused(TextFiles(paths=(path,))) == f"{path}: over 5 characters in one text; {advice}"
+    assert len(documents(TextFiles(paths=(path,), split="paragraph"))) == 2
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     assert refused(TextFiles(paths=(str(tmp_path / "no.txt"),))) == f"{tmp_path / 'no.txt'}: no such file or folder"
     assert refused(TextFiles(paths=(write(tmp_path / "e.txt", ""),))).endswith("e.txt: the file is empty")
@@ -172,6 +201,24 @@ def test_json_lines(tmp_path: Path) -> None:
 def test_bad_json_lines(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "fine"}\n' + line + "\n")
     assert message in refused(open_source(Path(path)))
+
+
+def test_a_column_is_split_at_the_line_ends_of_files(tmp_path: Path) -> None:
+    text = "one\x0cpage\u2028two\r\nthree\rfour\n"
+    path = write(tmp_path / "a.txt", text)
+    table = write(tmp_path / "a.jsonl", json.dumps({"text": text}))
+    for split in ("line", "paragraph"):
+        lines = documents(TextFiles(paths=(path,), split=split))  # type: ignore[arg-type]
+        cells = documents(open_source(Path(table), split=split))  # type: ignore[arg-type]
+        assert [(text, where.replace(path, f"{table}:1")) for text, where in lines] == cells
+    assert [text for text, _ in documents(TextFiles(paths=(path,), split="line"))] == ["one\x0cpage\u2028two", "three", "four"]
+
+
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "a \\ud83d\\ude00", "other": "\\ud83d"}\n{"text": "a \\uD83D b"}\n')
+    message = f"{path}:2: column 'text': character 2 is \\ud83d, a lone surrogate (half a character); write it whole or remove it"
+    assert refused(open_source(Path(path))) == message
+    assert next(read_documents(open_source(Path(path)))).text == "a \U0001f600"
 
 
 def test_csv_with_quotes(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def test_bad_labels_and_texts(tmp_path: Path) -> None:
         read(tmp_path, '{"text": 1, "label": "x"}\n', SingleText(), "a.jsonl")
     with pytest.raises(InputError, match=r"a.csv: no rows"):
         read(tmp_path, "text,label\n", SingleText())
+    for value, kind in (("NaN", "nan"), ("-Infinity", "-inf"), ("[1]", "list"), ('{"a": 1}', "dict")):
+        with pytest.raises(InputError, match=rf"a.jsonl:2: column 'label' holds {kind}, which is no label; a label is text or"):
+            read(tmp_path, '{"text": "", "label": 1}\n{"text": "", "label": ' + value + "}\n", SingleText(), "a.jsonl")
     for value in ("high", "nan", "inf"):
         with pytest.raises(InputError, match=f"a.csv:2: label '{value}' is not a number"):
             read(tmp_path, f"text,label\na,{value}\n", SingleText()).scores()
@@ -89,6 +92,16 @@ def test_long_texts_are_refused_or_cut_and_counted(tmp_path: Path, letters: Toke
     assert (data.cut, data[1].sequences[0].tolist()) == (1, [2, 5, 6, 7, 8, 3])
     with pytest.raises(InputError, match="max_length=2: no room beside 2 special tokens"):
         TableData(rows, letters, max_length=2)
+
+
+def test_what_a_label_may_be(tmp_path: Path) -> None:
+    lines = "".join('{"text": "", "label": ' + label + "}\n" for label in ('"a"', "1", "0.5", "true"))
+    assert read(tmp_path, lines, SingleText(), "a.jsonl").labels == ("a", 1, 0.5, True)
+
+
+def test_a_row_cut_twice_is_one_row(tmp_path: Path, letters: Tokenizer) -> None:
+    rows = read(tmp_path, "anchor,positive\na b c,d e f\na,b\n", Contrast())
+    assert TableData(rows, letters, max_length=4, overflow="cut").cut == 1
 
 
 @pytest.mark.parametrize(

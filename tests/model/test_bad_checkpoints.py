@@ -205,6 +205,45 @@ def test_no_such_folder(source: str) -> None:
     assert "no such folder" in refusal(source)
 
 
+@pytest.mark.parametrize("case", ["modernbert", "bert"])
+def test_a_head_that_only_looks_like_a_classifier(case: str, tmp_path: Path) -> None:
+    """Classes for tokens, answers or choices: the encoder is read, and what is left out is told."""
+    import transformers
+
+    task = {"modernbert": "ForTokenClassification", "bert": "ForMultipleChoice"}[case]
+    reference = references.build(next(one for one in CASES if str(one) == f"{case}-classifier"))
+    theirs = getattr(transformers, {"modernbert": "ModernBert", "bert": "Bert"}[case] + task)(reference.config)
+    path = references.save(theirs, tmp_path / "theirs")
+    with pytest.warns(UserWarning, match=rf"the head of \w+{task} is not supported; .* without .*classifier.weight"):
+        model = bothways.load(path)
+    assert set(model.heads) <= {"pooler"}
+    assert "classifier.weight" not in load_file(model.save(tmp_path / "ours") / "model.safetensors")
+
+
+def test_pickles_are_fetched_where_there_is_nothing_else(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fnmatch
+
+    import huggingface_hub
+
+    repository, cache = folder("bert-masked_lm"), tmp_path / "cache"
+    cache.mkdir()
+
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        for file in repository.iterdir():
+            if any(fnmatch.fnmatch(file.name, pattern) for pattern in allow_patterns):
+                (cache / file.name).write_bytes(file.read_bytes())
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    torch.save(load_file(repository / "model.safetensors"), repository / "pytorch_model.bin")
+    expected = bothways.load("some/model").state_dict()
+    assert not (cache / "pytorch_model.bin").exists()
+    (cache / "model.safetensors").unlink()
+    (repository / "model.safetensors").unlink()
+    found = bothways.load("some/model").state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
 def test_no_such_repository() -> None:
     assert "no such folder" in refusal("nobody/nothing-of-the-kind")
 
@@ -264,7 +303,21 @@ def test_a_value_we_cannot_honour(folder: Folder, name: str, changes: dict[str, 
         ("bert-masked_lm", {"max_position_embeddings": -1}, "max_length"),
         ("bert-masked_lm", {"num_hidden_layers": 2.5}, "num_hidden_layers"),
         ("bert-masked_lm", {"hidden_dropout_prob": "high"}, "hidden_dropout_prob"),
+        ("bert-masked_lm", {"hidden_dropout_prob": 1.5}, "hidden_dropout_prob=1.5 should be at least 0 and less than 1"),
+        ("bert-masked_lm", {"attention_probs_dropout_prob": 1.0}, "attention_probs_dropout_prob=1.0 should be"),
+        ("modernbert-masked_lm", {"mlp_dropout": -0.1}, "mlp_dropout=-0.1 should be"),
+        ("neobert-masked_lm", {"dropout": 1}, "dropout=1.0 should be"),
+        ("roberta-classifier", {"classifier_dropout": 2}, "classifier_dropout=2.0 should be"),
+        ("roberta-classifier", {"problem_type": "guessing"}, "problem_type='guessing' is not supported"),
         ("bert-masked_lm", {"layer_norm_eps": "tiny"}, "layer_norm_eps"),
+        ("bert-masked_lm", {"layer_norm_eps": 0.0}, "eps: input should be greater than 0"),
+        ("bert-masked_lm", {"intermediate_size": 0}, "size: input should be greater than 0"),
+        ("bert-masked_lm", {"num_hidden_layers": 0}, "num_layers: input should be greater than 0"),
+        ("bert-masked_lm", {"type_vocab_size": -1}, "token_types"),
+        ("bert-masked_lm", {"architectures": 3}, "architectures=3 should be a list"),
+        ("modernbert-masked_lm", {"num_hidden_layers": 0}, "num_hidden_layers=0 should be at least 1"),
+        ("modernbert-masked_lm", {"layer_types": 3}, "layer_types=3 should be a list"),
+        ("modernbert-masked_lm", {"global_rope_theta": 0.0, "rope_parameters": None}, "theta: input should be greater than 0"),
         ("bert-masked_lm", {"id2label": {"a": "b"}}, "id2label"),
         ("bert-masked_lm", {"id2label": ["a", "b"]}, "id2label"),
         ("roberta-classifier", {"id2label": {"0": "a", "1": "b"}}, "classifier.out_proj"),
@@ -354,6 +407,33 @@ def test_a_step_we_do_not_have(folder: Folder) -> None:
         json.dumps([{"path": "", "type": "x.Transformer"}, {"path": "2_Dense", "type": "x.Dense"}])
     )
     assert "the module Dense is not supported" in refusal(path)
+
+
+STEPS = [{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"modules.json": STEPS}, "1_Pooling/config.json: not there, though modules.json names it"),
+        ({"modules.json": {"a": 1}}, "modules.json: expected a list of modules"),
+        ({"modules.json": [*STEPS[:1], {"path": "1_Pooling"}]}, "modules.json: module 1 should say its 'type' and its 'path'"),
+        ({"modules.json": [{"type": "x.Transformer"}]}, "module 0 should say"),
+        ({"modules.json": ["Transformer"]}, "module 0 should say"),
+        ({"modules.json": STEPS[:1], "sentence_bert_config.json": []}, "sentence_bert_config.json: expected a JSON object"),
+        ({"modules.json": STEPS[:1], "sentence_bert_config.json": {"max_seq_length": "all"}}, "max_seq_length='all' should be"),
+        ({"modules.json": STEPS[:1], "sentence_bert_config.json": {"max_seq_length": -3}}, "max_seq_length=-3 should be"),
+        ({"modules.json": STEPS[:1], "config_sentence_transformers.json": {"prompts": ["a"]}}, "prompts=['a'] should be"),
+        ({"modules.json": STEPS[:1], "config_sentence_transformers.json": {"prompts": {"query": 3}}}, "a text for each name"),
+        ({"modules.json": STEPS, "1_Pooling/config.json": {"pooling_mode": 3}}, "pooling 3 is not supported"),
+    ],
+)
+def test_damaged_embedding_settings(folder: Folder, files: dict[str, Any], message: str) -> None:
+    path = folder("bert-masked_lm")
+    for name, content in files.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(json.dumps(content))
+    assert message in refusal(path)
 
 
 def test_a_folder_that_cannot_be_written(folder: Folder, tmp_path: Path) -> None:

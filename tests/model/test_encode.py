@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -168,6 +169,32 @@ def test_the_folder_says_how_much_is_read(limit: int | None, edited: Edit, sente
         apart(encode_quietly(model, ["word " * 350, "short"]), sentence_transformer(folder).encode(["word " * 350, "short"]))
         <= TOLERANCE
     )
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta", "distilbert"])
+def test_older_names_of_the_settings(name: str, edited: Edit) -> None:
+    folder = edited()
+    (folder / "sentence_bert_config.json").unlink()
+    (folder / f"sentence_{name}_config.json").write_text('{"max_seq_length": 21}')
+    assert bothways.load(folder).max_seq_length == 21
+
+
+def test_lower_case(edited: Edit, sentence_transformer: Open, tmp_path: Path) -> None:
+    """Where the folder asks for it and its tokenizer does not do so itself; a saved model's tokenizer does."""
+    tokenizer = json.loads((edited() / "tokenizer.json").read_text())
+    cased = {"tokenizer": {"normalizer": {**tokenizer["normalizer"], "lowercase": False}}}
+    folder = edited(sentence_bert_config={"max_seq_length": 256, "do_lower_case": True}, **cased)
+    model, texts = bothways.load(folder), ["The Quick Brown FOX", "The dog"]
+    assert apart(model.encode(texts), model.encode([text.lower() for text in texts])) == 0
+    assert apart(model.encode(texts), sentence_transformer(folder).encode(texts)) <= TOLERANCE
+    assert apart(model.encode(texts), bothways.load(edited(**cased)).encode(texts)) > 0.01
+    again = bothways.load(model.save(tmp_path / "saved"))
+    assert (again.fingerprint, apart(again.encode(texts), model.encode(texts))) == (model.fingerprint, 0)
+
+
+def test_the_similarity_is_kept(edited: Edit, sentence_transformer: Open, tmp_path: Path) -> None:
+    model = bothways.load(edited(config_sentence_transformers={"similarity_fn_name": "dot"}))
+    assert sentence_transformer(model.save(tmp_path / "saved")).similarity_fn_name == "dot"
 
 
 def test_what_is_cut_is_counted_and_told_once(model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from tests.references import CASES
 
 import bothways
 from bothways.errors import InputError
+from bothways.families.family import Heads, Problem
 from bothways.model.model import Model
-from bothways.model.overflow import CutWarning
+from bothways.model.overflow import CutWarning, check_lengths
+from bothways.model.settings import EmbeddingSettings
 from bothways.ragged import Batch
 
 Tiny = Callable[[str], Model]
@@ -114,12 +117,68 @@ def test_predict_refuses(tiny: Tiny) -> None:
     model = tiny("bert-classifier")
     with pytest.raises(InputError, match="1 of 2 texts have more than 254 tokens"):
         model.predict(["a", "the " * 255])
-    with pytest.raises(InputError, match="1 of 1 pairs have more than 256 tokens"):
+    with pytest.raises(InputError, match=r"1 of 1 pairs have more than 253 tokens; the first .* 260; .*overflow='cut' cuts them"):
         model.predict([("the " * 200, "a " * 60)])
     with pytest.raises(InputError, match="has no classifier"):
         tiny("bert-masked_lm").predict(["a"])
     with pytest.warns(CutWarning):
         np.testing.assert_allclose(model.predict(["the " * 300], overflow="cut"), model.predict(["the " * 254]), atol=1e-6)
+
+    with pytest.raises(InputError, match="overflow='chunk' is not supported here"):
+        check_lengths([1], 2, "chunk", "texts")
+    with pytest.raises(InputError, match="a list of pairs of texts, not both"):
+        model.predict(["the cat", ("a", "b")])  # type: ignore[list-item]
+
+
+def test_pairs_are_cut_at_the_end_of_their_longer_text(tiny: Tiny) -> None:
+    model = tiny("bert-classifier")
+    with pytest.warns(CutWarning, match=r"1 of 2 pairs were cut to 253 tokens \(7 tokens left out\)"):
+        cut = model.predict([("the " * 200, "a " * 60), ("the", "a")], overflow="cut")
+    np.testing.assert_allclose(cut, model.predict([("the " * 193, "a " * 60), ("the", "a")]), atol=1e-6)
+
+
+def test_predict_reads_as_much_as_the_folder_says(tiny: Tiny) -> None:
+    model = tiny("bert-classifier")
+    model.settings = EmbeddingSettings(max_seq_length=5)
+    with pytest.raises(InputError, match="1 of 2 texts have more than 3 tokens"):
+        model.predict(["the cat sat", "the cat sat on"])
+    with pytest.raises(InputError, match="1 of 1 pairs have more than 2 tokens"):
+        model.predict([("the cat", "sat")])
+
+
+@pytest.mark.parametrize("problem", [None, "regression", "single_label_classification"])
+def test_a_single_output_is_given_as_it_is(tiny: Tiny, problem: Problem | None) -> None:
+    """As a cross-encoder has it: its softmax would be 1 for any input."""
+    model = tiny("bert-classifier")
+    head = model.spec.heads.classifier
+    assert head is not None
+    model = model.with_heads(Heads(classifier=replace(head, labels=1)), problem=problem)
+    encoded = model.encoder(Batch.of([[CLS, 6, 8, SEP]]))
+    logits = model.heads["classifier"](encoded.hidden, encoded.ragged)
+    np.testing.assert_allclose(model.predict(["a dog"]), logits.detach().numpy(), atol=1e-6)
+
+
+def test_each_of_several_labels_has_its_own_probability(tiny: Tiny) -> None:
+    model = tiny("bert-classifier")
+    model.spec = replace(model.spec, problem="multi_label_classification")
+    encoded = model.encoder(Batch.of([[CLS, 6, 8, SEP]]))
+    logits = model.heads["classifier"](encoded.hidden, encoded.ragged)
+    np.testing.assert_allclose(model.predict(["a dog"]), logits.sigmoid().detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("use", ["encode", "hidden_states", "predict"])
+def test_one_text_is_no_list(tiny: Tiny, use: str) -> None:
+    with pytest.raises(InputError, match=f"{use} takes a list of texts; wrap a single one in"):
+        getattr(tiny("bert-classifier"), use)("the cat")
+
+
+def test_the_fingerprint_knows_how_much_is_read(tiny: Tiny) -> None:
+    """Where it is the tokenizer alone that says so, too."""
+    one, other = tiny("bert-bare"), tiny("bert-bare")
+    assert other.tokenizer is not None
+    other.tokenizer.max_length = 4
+    assert one.settings == other.settings
+    assert one.fingerprint != other.fingerprint
 
 
 def test_equal_fingerprints_embed_alike(tiny: Tiny) -> None:

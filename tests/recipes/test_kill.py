@@ -47,7 +47,7 @@ def test_killed_while_the_corpus_is_prepared(tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     finish(command(texts, straight))
     child = start(command(texts, killed))
-    wait(child, lambda: (killed / "corpus.json").exists())
+    wait(child, lambda: (killed / "prepared-from.json").exists())
     end(child)
     finish(command(texts, killed))
     assert (killed / "model" / "model.safetensors").read_bytes() == (straight / "model" / "model.safetensors").read_bytes()

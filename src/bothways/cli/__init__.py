@@ -12,7 +12,7 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bothways` with these arguments (those of the process where None) and return its exit code.
 
-    0: done. 1: something given cannot be used; one line on stderr says what. 2: the command itself is wrong.
+    0: done. 1: interrupted, or something given cannot be used; stderr says what. 2: the command itself is wrong.
     """
     import typer
 

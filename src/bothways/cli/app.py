@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import bothways
 from bothways.cli import convert, demo, embed, fill, index, info, tokenizer, train
+from bothways.cli.output import note
 
 _ABOUT = """Bidirectional encoders, from raw text to search.
 
 Each verb explains itself with examples: bothways VERB --help.
+
+Exit codes: 0, done; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
 """
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # verbs that keep what they have done catch it themselves
+            note("interrupted; nothing was written")
+            raise typer.Exit(1) from None
 
 
 def build() -> typer.Typer:
     # Help without markup: examples stay as they are written, and nothing has to be imported to draw it.
     app = typer.Typer(
-        help=_ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        cls=_Verbs, help=_ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
     app.callback()(_options)
     for verbs in (demo, train, embed, fill, index, tokenizer, convert, info):

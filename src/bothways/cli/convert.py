@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from bothways.cli.files import check_new, new_folder
-from bothways.cli.options import FamilyOption, JsonOption, StrictOption, examples
+from bothways.cli.options import FamilyOption, JsonOption, StrictOption, examples, named
 from bothways.cli.output import aligned, show
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A model folder, or the id of a Hugging Face repository.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write: new, or empty.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", callback=named, help="The folder to write: new, or empty.")],
     family: FamilyOption = None,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="The type of the weights written.")] = "float32",
     strict: StrictOption = False,

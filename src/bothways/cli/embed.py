@@ -79,11 +79,21 @@ def _read(path: Path, column: str, split: Split | None) -> list[Document]:
     documents = list(read_documents(source))
     if not documents:
         raise InputError(f"{path}: there is no text in it")
+    if source.split == "line" and (blank := _blank(documents)):
+        note(f"{path}: {blank:,} blank line{'s' if blank > 1 else ''} left out; rows of the result are not numbers of lines")
     return documents
 
 
+def _blank(documents: list[Document]) -> int:
+    """The lines without text before the last text of each file: those that move its rows."""
+    places = (document.where.rpartition(":") for document in documents)
+    last = {file: int(line) for file, _, line in places}
+    return sum(last.values()) - len(documents)
+
+
 def _embedded(model: Model, texts: list[str], role: Role, prompt: str | None, overflow: Overflow) -> np.ndarray:
-    with progress(len(texts), "tokens") as advance:
+    # pieces are counted, and how many there are shows only on the way
+    with progress(None if overflow == "chunk" else len(texts), "tokens") as advance:
         match role:
             case "query":
                 return model.encode_query(texts, overflow=overflow, progress=advance)

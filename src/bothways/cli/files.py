@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bothways.errors import InputError
+from bothways.files import replacing
 
 _MAGIC = {".npy": b"\x93NUMPY", ".parquet": b"PAR1"}
 
@@ -36,18 +34,9 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: as `check_replaceable`, or it cannot be written; what was there before is untouched.
     """
-    from bothways.training.files import reported
-
     check_replaceable(path)
-    # the suffix stays: numpy adds its own to any other name
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with reported(str(path), "what was there before is untouched"):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        yield temporary
 
 
 def check_new(folder: Path) -> None:
@@ -63,21 +52,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: as `check_new`, or it cannot be written; then nothing of it is left behind.
     """
-    from bothways.training.files import reported
-
     check_new(folder)
-    temporary = folder.with_name(f".{os.getpid()}.{folder.name}")
-    with reported(str(folder), "nothing was written"):
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
-            temporary.replace(folder)
-        except InputError as error:
-            raise InputError(str(error).replace(str(temporary), str(folder)) + "; nothing was written") from None
-        except Exception as error:  # the tokenizers library raises the system's refusals as bare Exceptions
-            code = re.search(r"\(os error (\d+)\)", str(error))
-            if code is None:
-                raise
-            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with replacing(folder, kept="nothing was written") as temporary:
+        temporary.mkdir()
+        yield temporary

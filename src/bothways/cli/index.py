@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bothways.cli.options import ColumnOption, JsonOption, Method, ModelArgument, examples
 from bothways.cli.output import note, progress, show
+from bothways.cli.train import stoppable
+
+if TYPE_CHECKING:
+    from bothways.model.model import Model
 
 _INDEX_EXAMPLES = examples(
     "bothways index my_model notes/ --out notes.index",
@@ -47,13 +51,14 @@ def index(
     into passages. After an interruption the same command goes on.
     """
     from bothways.data.source import list_source, open_source
+    from bothways.retrieval.update import checked
 
     source = open_source(documents, column)
     listing = list_source(source)
     if listing.skipped or listing.empty:
         note(f"{documents}: {listing}")
-    # Read once before any work: a document that cannot be read is found before the index is touched.
-    total = sum(1 for _ in _named(documents, column, id_column))
+    # Read once before any work: a document that cannot be used is found before the index is touched.
+    total = sum(1 for _ in checked(_named(documents, column, id_column)))
 
     import bothways
     from bothways.retrieval.chunking import Chunking
@@ -61,7 +66,7 @@ def index(
 
     path = Path(model)  # kept in the index, for searches from other folders
     loaded = bothways.load(path.resolve() if path.is_dir() else model)
-    with progress(total, "passages") as advance:
+    with stoppable(), progress(total, "passages") as advance:
         seen = (0, 0)
 
         def update(read: int, embedded: int) -> None:
@@ -92,10 +97,22 @@ def search(
     settings = read_settings(folder)
     if settings is None:
         raise InputError(f"{folder}: there is no index here; make one with `bothways index`")
-    hits = Index.open(folder, bothways.load(model or settings.model)).search(query, k, method)
+    loaded = _maker(folder, settings.model) if model is None else bothways.load(model)
+    hits = Index.open(folder, loaded).search(query, k, method)
     lines = [f"{hit.score:7.4f}  {hit.document} ({hit.start}-{hit.end})\n         {_line(hit.text)}" for hit in hits]
     data = {"query": query, "method": method, "hits": [asdict(hit) for hit in hits]}
     show(data, "\n".join(lines) or "nothing found", as_json)
+
+
+def _maker(folder: Path, name: str) -> Model:
+    """The model an index says it was made with."""
+    import bothways
+    from bothways.errors import InputError
+
+    try:
+        return bothways.load(name)
+    except InputError as error:
+        raise InputError(f"{folder}: its model cannot be loaded ({error}); if it has moved, say where with --model") from None
 
 
 def _named(path: Path, column: str, id_column: str | None) -> Iterator[tuple[str, str]]:

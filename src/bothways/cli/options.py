@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -19,6 +20,15 @@ FamilyOption = Annotated[
     typer.Option("--family", metavar="NAME", help="The family, where config.json does not name it: bert, ..."),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse unknown keys in config.json instead of warning of them.")]
+
+
+def named(folder: Path) -> Path:
+    """Refuses the current folder: what is written whole takes the place of its folder, and that one is in use."""
+    from bothways.errors import InputError
+
+    if not folder.name:
+        raise InputError(f"{folder}: is the current folder, or the root; name a new folder in it")
+    return folder
 
 
 def examples(*lines: str) -> str:

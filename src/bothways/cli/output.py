@@ -61,11 +61,11 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(total: int, unit: str, terminal: bool | None = None) -> Iterator[Advance]:
+def progress(total: int | None, unit: str, terminal: bool | None = None) -> Iterator[Advance]:
     """A bar on stderr, with rate and time left, where stderr is a terminal.
 
     Yields a function that is told of each batch: `sequences` done of `total`, and `tokens` (or what `unit` names),
-    of which the rate is shown.
+    of which the rate is shown. Where `total` is None, not known, they are counted alone.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -73,14 +73,13 @@ def progress(total: int, unit: str, terminal: bool | None = None) -> Iterator[Ad
     console = Console(stderr=True, force_terminal=terminal)
     columns = (
         BarColumn(),
-        TextColumn("{task.completed:,}/{task.total:,}"),
+        TextColumn("{task.completed:,}{task.fields[of]}"),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
+        *(() if total is None else (TimeRemainingColumn(), TextColumn("left"))),
     )
     start, done = time.monotonic(), 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total, rate="")
+        task = bar.add_task("", total=total, of="" if total is None else f"/{total:,}", rate="")
 
         def advance(sequences: int, tokens: int) -> None:
             nonlocal done

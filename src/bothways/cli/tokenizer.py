@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bothways.cli.files import check_new, new_folder
-from bothways.cli.options import ColumnOption, JsonOption, examples
+from bothways.cli.options import ColumnOption, JsonOption, examples, named
 from bothways.cli.output import aligned, note, show
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 def train(
     corpus: Texts,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write: new, or empty.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", callback=named, help="The folder to write: new, or empty.")],
     kind: Annotated[Kind, typer.Option("--kind", help="BERT's, GPT-2's and RoBERTa's, or XLM-R's.")] = "wordpiece",
     vocab_size: Annotated[int | None, typer.Option("--vocab-size", min=1, help="Tokens; default: what its family has.")] = None,
     lowercase: Annotated[bool | None, typer.Option(help="Whether case is dropped; default: wordpiece alone drops it.")] = None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,7 +17,9 @@ from bothways.cli.output import note, show
 from bothways.errors import InputError
 
 if TYPE_CHECKING:
+    from bothways.data.table import Contrast, TextPair
     from bothways.recipes.pretraining import Trained
+    from bothways.recipes.runs import Embedding, Finetuning
     from bothways.training.schedule import Hours, Steps, Tokens
 
 _PRETRAIN = examples(
@@ -29,6 +33,7 @@ _FINETUNE = examples(
     "bothways finetune runs/mine/model sts.csv --pair a,b --label score --regression --out runs/sts",
     "bothways finetune runs/mine/model pairs.jsonl --contrast anchor,positive --out runs/embedder",
 )
+_RECIPES = examples("bothways recipes", "bothways recipes --json")
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The run's folder; the same command goes on with it.")]
 SetOption = Annotated[
@@ -43,7 +48,7 @@ DryOption = Annotated[bool, typer.Option("--dry-run", help="Print the whole run 
 def register(app: typer.Typer) -> None:
     app.command(epilog=_PRETRAIN)(pretrain)
     app.command(epilog=_FINETUNE)(finetune)
-    app.command()(recipes)
+    app.command(epilog=_RECIPES)(recipes)
 
 
 def pretrain(
@@ -112,7 +117,7 @@ def finetune(
     from bothways.config import override
     from bothways.data.packing import SampleCount
     from bothways.data.rows import open_table
-    from bothways.data.table import Contrast, SingleText, TextPair, read_labelled
+    from bothways.data.table import SingleText
     from bothways.recipes.finetuning import finetune as carry_out
     from bothways.recipes.finetuning import train_embedder
     from bothways.recipes.runs import Embedding, Finetuning
@@ -122,49 +127,38 @@ def finetune(
 
     if contrast is not None and (pair is not None or held_out is not None or regression):
         raise typer.BadParameter("--contrast goes with none of --pair, --held-out and --regression")
-    rows = open_table(table)
-    one = SingleText(text=text, label=label)
-    columns = (
-        one if pair is None else TextPair(**dict(zip(("first", "second"), _names(pair, "--pair", 2), strict=True)), label=label)
-    )
-    if hours is None and tokens is None and steps is None:
-        epochs = 3.0 if epochs is None else epochs
-        wanted = columns if contrast is None else _contrast(contrast)
-        budget = Steps(count=max(round(epochs * len(read_labelled(rows, wanted)) / batch), 1))
-    elif epochs is not None:
-        raise typer.BadParameter("--epochs goes with none of --hours, --tokens and --steps")
-    else:
-        budget = _budget(hours, tokens, steps)
-    training = TrainingConfig(optimizer=AdamW(lr=lr), schedule=Linear(), budget=budget)
-    batching = SampleCount(samples=batch)
+    budget = None if (hours, tokens, steps) == (None, None, None) else _budget(hours, tokens, steps)
+    by_epochs = budget is None and not _sets_budget(changes or [])
+    if epochs is not None and not by_epochs:
+        raise typer.BadParameter("--epochs goes with none of --hours, --tokens, --steps and --set training.budget")
+    # Epochs become steps once `--set` has had its say on the rows and on how many of them a step takes.
+    training = TrainingConfig(optimizer=AdamW(lr=lr), schedule=Linear(), budget=budget or Steps(count=1))
+    rows, batching = open_table(table), SampleCount(samples=batch)
+    run: Embedding | Finetuning
     if contrast is not None:
-        columns = _contrast(contrast)
-        assert isinstance(columns, Contrast)
-        embedding = override(
-            Embedding(model=model, table=rows, columns=columns, batching=batching, training=training, overflow=overflow),
-            changes or [],
+        run = Embedding(
+            model=model, table=rows, columns=_contrast(contrast), batching=batching, training=training, overflow=overflow
         )
-        if dry_run:
-            return _print(embedding)
-        with stoppable():
-            return _report(train_embedder(embedding, out, note, _command()), as_json)
-    run = override(
-        Finetuning(
+    else:
+        run = Finetuning(
             model=model,
             table=rows,
-            columns=columns,
+            columns=SingleText(text=text, label=label) if pair is None else _pair(pair, label),
             held_out=None if held_out is None else open_table(held_out),
             regression=regression,
             batching=batching,
             training=training,
             overflow=overflow,
-        ),
-        changes or [],
-    )
+        )
+    run = override(run, changes or [])
+    if by_epochs:
+        run = replace(run, training=replace(run.training, budget=_passes(3.0 if epochs is None else epochs, run)))
     if dry_run:
         return _print(run)
     with stoppable():
-        _report(carry_out(run, out, note, _command()), as_json)
+        if isinstance(run, Embedding):
+            return _report(train_embedder(run, out, note, _command()), as_json)
+        return _report(carry_out(run, out, note, _command()), as_json)
 
 
 def recipes(as_json: JsonOption = False) -> None:
@@ -186,7 +180,29 @@ def _budget(hours: float | None, tokens: int | None, steps: int | None) -> Hours
     return Steps(count=steps) if steps is not None else Hours(hours=float(hours or 0.0))
 
 
-def _contrast(text: str) -> Any:
+def _sets_budget(changes: list[str]) -> bool:
+    """Whether `--set` changes the budget: all of it, a part of it, or what holds it."""
+    paths = [change.partition("=")[0].strip() for change in changes]
+    return any(path.startswith("training.budget") or path == "training" for path in paths)
+
+
+def _passes(epochs: float, run: Finetuning | Embedding) -> Steps:
+    """The steps of so many passes over a run's rows."""
+    from bothways.data.table import read_labelled
+    from bothways.training.schedule import Steps
+
+    batches = math.ceil(len(read_labelled(run.table, run.columns)) / run.batching.samples)
+    return Steps(count=max(round(epochs * batches / run.training.accumulate), 1))
+
+
+def _pair(text: str, label: str) -> TextPair:
+    from bothways.data.table import TextPair
+
+    first, second = _names(text, "--pair", 2)
+    return TextPair(first=first, second=second, label=label)
+
+
+def _contrast(text: str) -> Contrast:
     from bothways.data.table import Contrast
 
     anchor, positive, *negatives = _names(text, "--contrast", None)
@@ -204,13 +220,14 @@ def _names(text: str, option: str, count: int | None) -> list[str]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """An interrupted run says how to go on, without a traceback."""
+    """Work that the same command goes on with says so when it is interrupted, without a traceback."""
     from bothways.training.interrupt import Interrupted
 
     try:
         yield
-    except Interrupted as stop:
-        note(f"{stop}:\n  {_command()}")
+    except (Interrupted, KeyboardInterrupt) as stop:
+        said = stop if isinstance(stop, Interrupted) else "interrupted; the same command goes on"
+        note(f"{said}:\n  {_command()}")
         raise typer.Exit(1) from None
 
 
@@ -218,7 +235,7 @@ def _report(trained: Trained, as_json: bool) -> None:
     result = trained.result
     data = {
         "model": str(trained.folder / "model"),
-        "report": str(trained.folder / "report.html"),
+        "report": str(trained.report) if trained.report else None,
         "steps": result.step,
         "tokens": result.tokens,
         "seconds": round(result.seconds, 1),
@@ -230,7 +247,7 @@ def _report(trained: Trained, as_json: bool) -> None:
         f"{result.step:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s; last loss {result.loss:.4f}",
         *([f"held out: {held}"] if held else []),
         f"model:  {data['model']}",
-        f"report: {data['report']}",
+        *([f"report: {trained.report}"] if trained.report else []),
     ]
     show(data, "\n".join(lines), as_json)
 

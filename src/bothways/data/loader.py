@@ -6,8 +6,11 @@ in the plan's order. So the stream is the same for any number of workers, and go
 
 from __future__ import annotations
 
+import atexit
 import signal
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -29,6 +32,9 @@ Task = tuple[dict[str, int], np.ndarray]
 
 # Inputs each worker prepares ahead of their use
 _AHEAD = 4
+# DataLoader's iterators in use, and the worker processes of all of them
+_OPEN: weakref.WeakSet[Any] = weakref.WeakSet()
+_PROCESSES: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 class Stream(Generic[I]):
@@ -111,7 +117,10 @@ class Loader(Generic[I]):
             worker_init_fn=_begin,
             generator=torch.Generator(),  # else it would draw from the global one, which dropout uses
         )
-        return map(_unless_fault, loader)
+        inputs: Any = iter(loader)
+        _OPEN.add(inputs)
+        _PROCESSES.update(inputs._workers)
+        return map(_unless_fault, inputs)
 
 
 class _Prepared(Generic[I]):
@@ -152,5 +161,15 @@ def _as_it_is(item: T) -> T:
 
 
 def _begin(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; the main process finishes its step first and then ends the workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, `timeout` and batch systems signal all processes; the main one finishes its step, saves and ends the workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    # else multiprocessing would at exit send them a SIGTERM and wait for ever
+    for inputs in list(_OPEN):
+        inputs._shutdown_workers()
+    for worker in list(_PROCESSES):
+        worker.kill()

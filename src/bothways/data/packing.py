@@ -56,14 +56,12 @@ class Fill:
 
     Attributes:
         share: tokens over the tokens the batches have room for; 1.0 where only samples are counted.
-        most_samples: the samples of the largest batch.
     """
 
     batches: int
     samples: int
     tokens: int
     share: float
-    most_samples: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +138,10 @@ class Epoch:
     @property
     def fill(self) -> Fill:
         """How full the batches are."""
-        sizes = [len(batch) for batch in self]
+        batches = sum(1 for _ in self)
         tokens = int(self.lengths.sum())
-        room = len(sizes) * self.batching.tokens if isinstance(self.batching, TokenBudget) else tokens
-        return Fill(len(sizes), len(self.lengths), tokens, tokens / room, max(sizes))
+        room = batches * self.batching.tokens if isinstance(self.batching, TokenBudget) else tokens
+        return Fill(batches, len(self.lengths), tokens, tokens / room)
 
     @cached_property
     def _cuts(self) -> list[int]:

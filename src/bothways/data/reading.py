@@ -34,11 +34,13 @@ class Listing:
         files: sorted within each folder.
         skipped: in folders, how many files were left out because of their suffix, by suffix.
         empty: in folders, how many files of no bytes were left out.
+        hidden: in folders, how many files and folders were left out because their names begin with a dot.
     """
 
     files: tuple[Path, ...]
     skipped: dict[str, int]
     empty: int
+    hidden: int
 
     def __str__(self) -> str:
         parts = [f"{len(self.files)} files"]
@@ -48,6 +50,8 @@ class Listing:
             parts.append(f"{sum(self.skipped.values())} skipped ({kinds})")
         if self.empty:
             parts.append(f"{self.empty} empty")
+        if self.hidden:
+            parts.append(f"{self.hidden} hidden")
         return "; ".join(parts)
 
 
@@ -61,7 +65,7 @@ def find(paths: Sequence[str], suffixes: Sequence[str]) -> Listing:
     """
     files: list[Path] = []
     skipped: Counter[str] = Counter()
-    empty = 0
+    empty = hidden = 0
     for path in map(Path, paths):
         if path.is_file():
             if path.stat().st_size == 0:
@@ -69,7 +73,9 @@ def find(paths: Sequence[str], suffixes: Sequence[str]) -> Listing:
             files.append(path)
         elif path.is_dir():
             for file in _walk(path):
-                if suffix_of(file) not in suffixes:
+                if _is_hidden(file.name):
+                    hidden += 1
+                elif suffix_of(file) not in suffixes:
                     skipped[suffix_of(file)] += 1
                 elif file.stat().st_size == 0:
                     empty += 1
@@ -77,7 +83,7 @@ def find(paths: Sequence[str], suffixes: Sequence[str]) -> Listing:
                     files.append(file)
         else:
             raise InputError(f"{path}: no such file or folder")
-    listing = Listing(tuple(files), dict(skipped), empty)
+    listing = Listing(tuple(files), dict(skipped), empty, hidden)
     if not files:
         raise InputError(f"{', '.join(paths)}: nothing to read ({listing}); files that can be read end in {' '.join(suffixes)}")
     return listing
@@ -110,7 +116,7 @@ def read_whole(path: Path, encoding: str) -> str:
         InputError: wrong encoding, binary content, damaged compression, or longer than `LONGEST`.
     """
     with _opened(path, encoding, newline=None) as file:
-        return _checked(file.read(LONGEST + 1), str(path), "split it into lines or paragraphs")
+        return _checked(file.read(LONGEST + 1), str(path), f"split it: {split_by('paragraph')}")
 
 
 def read_lines(path: Path, encoding: str, newline: str | None = None) -> Iterator[tuple[int, str]]:
@@ -126,12 +132,27 @@ def read_lines(path: Path, encoding: str, newline: str | None = None) -> Iterato
             yield number, _checked(line, f"{path}:{number}", "break it up")
 
 
+def check_length(characters: int, where: str, advice: str) -> None:
+    """Raise InputError for a text of more characters than `LONGEST`."""
+    if characters > LONGEST:
+        raise InputError(f"{where}: over {LONGEST:,} characters in one text; {advice}")
+
+
+def split_by(unit: str) -> str:
+    """How to ask for several texts of one file, wherever there is a source."""
+    return f"--set source.split={unit} (in Python: split='{unit}')"
+
+
 def _walk(folder: Path) -> Iterator[Path]:
+    """All files, and the hidden folders, which are not entered."""
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and (file := Path(root, name)).is_file():
-                yield file
+        yield from (Path(root, name) for name in folders if _is_hidden(name))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        yield from (file for name in sorted(names) if (file := Path(root, name)).is_file())
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 @contextmanager
@@ -161,8 +182,7 @@ def _with_mark(encoding: str) -> str:
 
 
 def _checked(text: str, where: str, advice: str) -> str:
-    if len(text) > LONGEST:
-        raise InputError(f"{where}: over {LONGEST:,} characters in one text; {advice}")
+    check_length(len(text), where, advice)
     if "\0" in text:
         raise InputError(f"{where}: a zero byte at character {text.index(chr(0))}: a binary file, or utf-16; set its encoding")
     return text

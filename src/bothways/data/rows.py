@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from bothways.config import config
-from bothways.data.reading import LONGEST, Listing, find, kind_of, read_lines
+from bothways.data.reading import LONGEST, Listing, check_length, find, kind_of, read_lines
 from bothways.errors import InputError
 
 Paths = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
@@ -119,7 +119,10 @@ def _json_rows(path: Path, table: JsonLines, wanted: Sequence[str]) -> Iterator[
             raise InputError(f"{where}: not usable JSON: nested too deeply") from None
         if not isinstance(row, dict):
             raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
-        yield where, tuple(row[name] for name in _present(wanted, list(row), where))
+        values = tuple(row[name] for name in _present(wanted, list(row), where))
+        for name, value in zip(wanted, values, strict=True):
+            _check_characters(value, f"{where}: column '{name}'")
+        yield where, values
 
 
 def _csv_rows(path: Path, table: Csv, wanted: Sequence[str]) -> Iterator[Row]:
@@ -165,9 +168,25 @@ def _parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
                 for batch in file.iter_batches(batch_size=1024, row_groups=[group], columns=names):
                     columns = [batch.column(name).to_pylist() for name in names]
                     for values in zip(*columns, strict=True):
-                        yield f"{path}:{next(numbers)}", values
+                        where = f"{path}:{next(numbers)}"
+                        for name, value in zip(names, values, strict=True):
+                            if isinstance(value, str):
+                                check_length(len(value), f"{where}: column '{name}'", "break it up")
+                        yield where, values
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _check_characters(value: Any, where: str) -> None:
+    """Raise InputError for text with half of a surrogate pair, which JSON's escapes allow: it stands for no character."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(value[error.start]):04x}"
+        raise InputError(
+            f"{where}: character {error.start} is {half}, a lone surrogate (half a character); write it whole or remove it"
+        ) from None
 
 
 def _present(wanted: Sequence[str], names: Sequence[str], where: str) -> list[str]:

@@ -8,12 +8,8 @@ when complete, so a folder under its name is whole.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -25,6 +21,7 @@ from bothways.config import config, from_json, to_json
 from bothways.data.source import Document
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
+from bothways.files import replacing
 
 # What is tokenised in one call: enough to keep all cores busy, little enough to stay small in memory
 _BATCH_CHARACTERS = 1_000_000
@@ -70,20 +67,12 @@ def write_shards(documents: Iterable[Document], tokenizer: Tokenizer, folder: Pa
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; remove it or choose another folder")
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        with writing(folder):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        manifest = _Writer(partial, tokenizer, shard_tokens).write(documents)
+    with replacing(folder, kept="nothing was written") as temporary:
+        temporary.mkdir()
+        manifest = _Writer(temporary, tokenizer, shard_tokens).write(documents)
         if manifest.tokens == 0:
             raise InputError(f"{folder}: no text in {manifest.documents} documents: nothing to learn from")
-        _write(partial / "manifest.json", to_json(manifest).encode())
-        with writing(folder):
-            os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        _write(temporary / "manifest.json", to_json(manifest).encode())
     return manifest
 
 
@@ -143,17 +132,6 @@ class Shards:
     def _maps(self) -> list[np.ndarray]:
         paths = [self.folder / f"{shard.name}.tokens" for shard in self.manifest.shards]
         return [np.memmap(path, self._dtype, mode="r") if path.stat().st_size else np.zeros(0, self._dtype) for path in paths]
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write under `path` into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"{path}: the disk is full; free some space or choose another place") from None
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 class _Writer:
@@ -217,11 +195,8 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[str]]:
 
 
 def _write(path: Path, content: bytes) -> str:
-    """Write a file through to the disk; its sha256."""
-    with writing(path), open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file; its sha256."""
+    path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
 

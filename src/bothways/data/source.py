@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from bothways.config import config
-from bothways.data.reading import Listing, find, kind_of, read_lines, read_whole
+from bothways.data.reading import Listing, check_length, find, kind_of, read_lines, read_whole, split_by
 from bothways.data.rows import TABLE_KINDS, Paths, Table, list_table, read_rows, table_of
 from bothways.errors import InputError
 
@@ -95,16 +96,18 @@ def _split(text: str, where: str, split: Split) -> Iterator[Document]:
     if split == "whole":
         yield Document(text, where)
     else:
-        yield from _pieces(enumerate(text.splitlines(keepends=True), 1), where, split)
+        # not splitlines(), which also ends a line where files have none: at a form feed, a U+2028
+        yield from _pieces(enumerate(io.StringIO(text, newline=None), 1), where, split)
 
 
-def _pieces(lines: Iterator[tuple[int, str]] | enumerate[str], where: str, split: Split) -> Iterator[Document]:
+def _pieces(lines: Iterable[tuple[int, str]], where: str, split: Split) -> Iterator[Document]:
     """Lines, or the paragraphs they form, that are not blank; each with the number of its first line."""
     gathered: list[str] = []
-    first = 0
+    first = characters = 0
     for number, line in lines:
         if line.strip():
-            first = first if gathered else number
+            first, characters = (first, characters + len(line)) if gathered else (number, len(line))
+            check_length(characters, f"{where}:{first}", f"blank lines end a paragraph; or split it: {split_by('line')}")
             gathered.append(line)
         if gathered and (split == "line" or not line.strip()):
             yield Document("".join(gathered).rstrip("\r\n"), f"{where}:{first}")

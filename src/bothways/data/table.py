@@ -87,7 +87,7 @@ def read_labelled(table: JsonLines | Csv | Parquet, columns: SingleText | TextPa
     """Read a table's texts and labels.
 
     Raises:
-        InputError: a missing column, a text that is not text, a label that is missing, or no rows.
+        InputError: a missing column, a text that is not text, a label that is missing, no text or no number, or no rows.
     """
     names, label = _names(columns)
     texts, labels, places = [], [], []
@@ -95,8 +95,8 @@ def read_labelled(table: JsonLines | Csv | Parquet, columns: SingleText | TextPa
         for name, value in zip(names, values, strict=False):
             if not isinstance(value, str):
                 raise InputError(f"{where}: column '{name}' holds {type(value).__name__}, not text")
-        if label is not None and values[-1] in (None, ""):
-            raise InputError(f"{where}: no label in column '{label}'")
+        if label is not None:
+            _check_label(values[-1], f"column '{label}'", where)
         texts.append(values[: len(names)])
         labels.append(values[-1] if label is not None else None)
         places.append(where)
@@ -110,7 +110,7 @@ class TableData:
 
     Attributes:
         lengths: int64 [samples], the tokens of all sequences of a sample.
-        cut: how many sequences were longer than `max_length` and cut (0 under `overflow="error"`).
+        cut: how many rows had a sequence longer than `max_length`, which was cut (0 under `overflow="error"`).
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class TableData:
         for number, (row, where) in enumerate(zip(rows.texts, rows.where, strict=True)):
             parts = [next(texts) for _ in row]
             groups = [parts] if pair else [[part] for part in parts]
-            fitted = [_fitted(group, room) for group in groups]
-            over = sum(new is not old for old, new in zip(groups, fitted, strict=True))
+            fitted = [cut_to(group, room) for group in groups]
+            over = any(new is not old for old, new in zip(groups, fitted, strict=True))
             if over and overflow == "error":
                 tokens = max(sum(map(len, group)) for group in groups) + max_length - room
                 raise InputError(
@@ -165,6 +165,15 @@ def _names(columns: SingleText | TextPair | Contrast) -> tuple[list[str], str | 
     return [columns.anchor, columns.positive, *columns.negatives], None
 
 
+def _check_label(label: Any, column: str, where: str) -> None:
+    if label is None or label == "":
+        raise InputError(f"{where}: no label in {column}")
+    if not isinstance(label, str | int | float):
+        raise InputError(f"{where}: {column} holds {type(label).__name__}, which is no label; a label is text or a number")
+    if isinstance(label, float) and not math.isfinite(label):
+        raise InputError(f"{where}: {column} holds {label}, which is no label; a label is text or a finite number")
+
+
 def _score(label: Any, where: str) -> float:
     try:
         score = float(label)
@@ -175,7 +184,7 @@ def _score(label: Any, where: str) -> float:
     return score
 
 
-def _fitted(parts: list[np.ndarray], room: int) -> list[np.ndarray]:
+def cut_to(parts: list[np.ndarray], room: int) -> list[np.ndarray]:
     """The same list where it fits, else a new one, cut from the end of its longest part."""
     excess = sum(map(len, parts)) - room
     if excess <= 0:

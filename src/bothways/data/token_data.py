@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from bothways.data.hashing import keys
+from bothways.data.reading import split_by
 from bothways.data.sample import Sample
 from bothways.data.shards import Shards
 from bothways.data.tokenizer import Tokenizer
@@ -71,7 +72,8 @@ def hold_out(documents: int, share: float, seed: int) -> tuple[Int[np.ndarray, "
         raise InputError(f"a held-out share of {share} is not between 0 and 1")
     if documents < 2:
         raise InputError(
-            f"{documents} document cannot be divided into training and held-out text: give more, or split it into paragraphs"
+            f"{documents} document cannot be divided into training and held-out text: give more, "
+            f"or split it: {split_by('paragraph')}"
         )
     draws = keys(seed, items=np.arange(documents))
     held = draws < np.uint64(share * 2.0**64)

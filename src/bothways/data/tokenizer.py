@@ -21,6 +21,7 @@ from tokenizers import decoders as token_decoders
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from bothways.errors import InputError
+from bothways.files import write_text
 
 # The field's two spellings of each special token, for folders that do not name theirs.
 _CUSTOMARY = {
@@ -91,7 +92,7 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers` reads them.
 
         Raises:
-            InputError: the folder cannot be written (a full disk).
+            InputError: one cannot be written (a full disk); an older one is left as it was.
         """
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **dict(sorted(self.tokens.items()))}
         if self.max_length is not None:
@@ -100,12 +101,8 @@ class Tokenizer:
             settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         else:
             settings["model_input_names"] = ["input_ids", "attention_mask"]
-        try:  # not the library's own save, which raises a bare Exception
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
-            (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{folder}: the tokenizer cannot be written: {error.strerror or error}") from None
+        write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
+        write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
 
     def encode(self, texts: Sequence[str], specials: bool = True) -> list[np.ndarray]:
         """int32 ids of each text, with the special tokens of a single sequence unless told not to."""
@@ -174,14 +171,6 @@ class Tokenizer:
     @property
     def mask_id(self) -> int | None:
         return self._id("mask_token")
-
-    @property
-    def cls_id(self) -> int | None:
-        return self._id("cls_token")
-
-    @property
-    def sep_id(self) -> int | None:
-        return self._id("sep_token")
 
     @property
     def unk_id(self) -> int | None:

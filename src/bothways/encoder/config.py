@@ -12,6 +12,7 @@ from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.mlp import Mlp
 from bothways.layers.norm import Norm
+from bothways.layers.ranges import Dropout, Positive
 
 
 @config
@@ -27,7 +28,7 @@ class Layer:
     mlp: Mlp
     norm: Norm
     order: Literal["pre", "post"]
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
 
 
 @config
@@ -40,7 +41,7 @@ class TruncatedNormal:
     """
 
     type: Literal["truncated_normal"] = "truncated_normal"
-    std: float = 0.02
+    std: Positive = 0.02
     residual: bool = False
 
     @property
@@ -54,7 +55,7 @@ class Uniform:
     """Weights uniform in [-bound, bound] (NeoBERT, arXiv 2502.19587)."""
 
     type: Literal["uniform"] = "uniform"
-    bound: float = 0.02
+    bound: Positive = 0.02
 
     @property
     def spread(self) -> float:
@@ -92,7 +93,7 @@ class EncoderConfig:
             raise InputError("EncoderConfig.layers: at least one layer is needed for the pattern")
         for i, layer in enumerate(self.layers):
             heads = layer.mixer.heads
-            if heads < 1 or self.hidden_size % heads:
+            if self.hidden_size % heads:
                 raise InputError(f"EncoderConfig.layers.{i}.mixer.heads: {heads} does not divide hidden_size {self.hidden_size}")
             if layer.mixer.position is not None and self.hidden_size // heads % 2:
                 raise InputError(

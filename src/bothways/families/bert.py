@@ -11,7 +11,18 @@ from typing import Any
 
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.convert import Drop, Fuse, Reader, Rename, Rule, Tied, affine
-from bothways.families.family import ACTIVATIONS, INERT, PUBLISHED_ACTIVATIONS, Family, Heads, Spec, read_labels, write_labels
+from bothways.families.family import (
+    ACTIVATIONS,
+    INERT,
+    Family,
+    Heads,
+    Inexpressible,
+    Spec,
+    published_activation,
+    read_labels,
+    read_problem,
+    write_labels,
+)
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
@@ -80,8 +91,8 @@ def read_encoder(reader: Reader, position_offset: int = 0) -> EncoderConfig:
         max_length=reader.get("max_position_embeddings", 512) - position_offset,
         token_types=reader.get("type_vocab_size", 2),
         activation=reader.choice("hidden_act", ACTIVATIONS, "gelu"),
-        dropout=float(reader.get("hidden_dropout_prob", 0.1)),
-        attention_dropout=float(reader.get("attention_probs_dropout_prob", 0.1)),
+        dropout=reader.dropout("hidden_dropout_prob", 0.1),
+        attention_dropout=reader.dropout("attention_probs_dropout_prob", 0.1),
         eps=reader.get("layer_norm_eps", 1e-12),
         position_offset=position_offset,
         initializer_range=reader.get("initializer_range", 0.02),
@@ -97,7 +108,7 @@ def masked_lm_head(encoder: EncoderConfig) -> MaskedLmHead:
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
     encoder = read_encoder(reader)
     labels = read_labels(reader)
-    dropout = float(reader.get("classifier_dropout", encoder.embedding.dropout))
+    dropout = reader.dropout("classifier_dropout", encoder.embedding.dropout)
     classifier = ClassifierHead(labels=len(labels) or reader.get("num_labels", 2), transform=_POOLER, dropout=dropout)
     return Spec(
         encoder=encoder,
@@ -109,15 +120,21 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         ),
         pad_id=reader.get("pad_token_id", 0),
         labels=labels,
-        problem=reader.get("problem_type"),
+        problem=read_problem(reader),
     )
 
 
-def write_encoder(spec: Spec, position_offset: int = 0) -> dict[str, Any]:
-    """The `config.json` of a BERT-shaped encoder, in the spelling of every `transformers` version."""
-    encoder, layer = spec.encoder, spec.encoder.layer(0)
-    assert isinstance(encoder.embedding.norm, LayerNorm)
+def write_encoder(spec: Spec, model_type: str, position_offset: int = 0) -> dict[str, Any]:
+    """The `config.json` of a BERT-shaped encoder, in the spelling of every `transformers` version.
+
+    Raises:
+        Inexpressible: another norm of the embedding, an activation without a published name.
+    """
+    encoder, layer, classifier = spec.encoder, spec.encoder.layer(0), spec.heads.classifier
+    if not isinstance(encoder.embedding.norm, LayerNorm):
+        raise Inexpressible(model_type, "encoder's embedding.norm")
     return {
+        "model_type": model_type,
         "vocab_size": encoder.vocab_size,
         "hidden_size": encoder.hidden_size,
         "num_hidden_layers": encoder.num_layers,
@@ -125,10 +142,10 @@ def write_encoder(spec: Spec, position_offset: int = 0) -> dict[str, Any]:
         "intermediate_size": layer.mlp.size,
         "max_position_embeddings": encoder.max_length + position_offset,
         "type_vocab_size": encoder.embedding.token_types,
-        "hidden_act": PUBLISHED_ACTIVATIONS[layer.mlp.activation],
+        "hidden_act": published_activation(model_type, layer.mlp.activation, "encoder's layers.0.mlp.activation"),
         "hidden_dropout_prob": encoder.embedding.dropout,
         "attention_probs_dropout_prob": layer.mixer.dropout,
-        "classifier_dropout": spec.heads.classifier.dropout if spec.heads.classifier else None,
+        **({"classifier_dropout": classifier.dropout} if classifier else {}),
         "layer_norm_eps": encoder.embedding.norm.eps,
         "initializer_range": encoder.initialisation.spread,
         "pad_token_id": spec.pad_id,
@@ -204,7 +221,7 @@ FAMILY = Family(
     },
     prefix="bert.",
     read=_read,
-    write=lambda spec: {"model_type": "bert", **write_encoder(spec)},
+    write=lambda spec: write_encoder(spec, "bert"),
     architecture=_architecture,
     rules=_rules,
 )

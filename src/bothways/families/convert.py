@@ -163,7 +163,7 @@ def _refuse(what: str, names: list[str], where: str) -> None:
         raise InputError(f"{where}: {len(names)} weight{'s' if len(names) > 1 else ''} {what}: {shown}")
 
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "an object"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "an object", list: "a list"}
 
 
 def _alike(value: object, default: object) -> bool:
@@ -195,6 +195,17 @@ class Reader:
             return default
         if default is not None and not _alike(value, default):
             raise InputError(f"{self.where}: {key}={value!r} should be {_KINDS[type(default)]}")
+        return value
+
+    def dropout(self, key: str, default: float) -> float:
+        """The share that is dropped, from 0 to less than 1.
+
+        Raises:
+            InputError: a value outside, or no number.
+        """
+        value = float(self.get(key, default))
+        if not 0 <= value < 1:
+            raise InputError(f"{self.where}: {key}={value!r} should be at least 0 and less than 1")
         return value
 
     def need(self, key: str) -> int:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
-from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
+from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+
+# the kinds of classifiers, as `transformers` names them
+Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+
+class Inexpressible(InputError):
+    """A family's `config.json` has no way to say what a model is."""
+
+    def __init__(self, family: str, what: str) -> None:
+        super().__init__(f"the family '{family}' cannot express this {what}; nothing was written")
 
 
 @dataclass(frozen=True)
@@ -37,14 +47,16 @@ class Spec:
     Attributes:
         pad_id: the padding id, which some families' position tables and exports mention.
         labels: the names of a classifier's classes, in order.
-        problem: the classifier's kind (`regression`, `single_label_classification`), as in the file.
+        problem: the classifier's kind, as in the file.
+        classifier_pooling: how a classifier yet to come would pool, where the family's config says so (ModernBERT).
     """
 
     encoder: EncoderConfig
     heads: Heads = field(default_factory=Heads)
     pad_id: int = 0
     labels: tuple[str, ...] = ()
-    problem: str | None = None
+    problem: Problem | None = None
+    classifier_pooling: Pooling = "mean"
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Family:
         marks: for each head, a weight whose presence shows it (the body's prefix left out).
         prefix: of the body's weights, in checkpoints with heads; the bare model has none.
         read: config.json, and the names of the heads in the weights, to a `Spec`.
-        write: a `Spec` to config.json (without `architectures` and versions).
+        write: a `Spec` to config.json (without `architectures` and versions); it raises Inexpressible.
         architecture: the `transformers` class for a set of heads.
         rules: the table of weights of a `Spec`; names of the body carry the prefix given.
     """
@@ -93,7 +105,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+_PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 
 
 def read_labels(reader: Reader) -> tuple[str, ...]:
@@ -102,6 +114,23 @@ def read_labels(reader: Reader) -> tuple[str, ...]:
     if not all(key.isdecimal() for key in names):
         raise InputError(f"{reader.where}: id2label should name each class under its number")
     return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def read_problem(reader: Reader) -> Problem | None:
+    """The kind of a classifier, as `transformers` names it."""
+    reader.only("problem_type", None, *get_args(Problem))
+    return reader.get("problem_type")
+
+
+def published_activation(family: str, activation: str, where: str) -> str:
+    """The name of an activation in published configs.
+
+    Raises:
+        Inexpressible: it has none; `where` names the field.
+    """
+    if activation not in _PUBLISHED_ACTIVATIONS:
+        raise Inexpressible(family, f"{where} '{activation}'")
+    return _PUBLISHED_ACTIVATIONS[activation]
 
 
 def write_labels(spec: Spec) -> dict[str, Any]:

@@ -14,7 +14,18 @@ from typing import Any
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
-from bothways.families.family import ACTIVATIONS, INERT, PUBLISHED_ACTIVATIONS, Family, Heads, Spec, read_labels, write_labels
+from bothways.families.family import (
+    ACTIVATIONS,
+    INERT,
+    Family,
+    Heads,
+    Inexpressible,
+    Spec,
+    published_activation,
+    read_labels,
+    read_problem,
+    write_labels,
+)
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
@@ -83,17 +94,13 @@ SIZES = {
 
 def _pattern(reader: Reader, num_layers: int) -> tuple[bool, ...]:
     """Which layers are global, as the shortest pattern that gives the list when cycled."""
-    kinds = reader.get("layer_types")
     every = reader.get("global_attn_every_n_layers", 3)
     if every < 1:
         raise InputError(f"{reader.where}: global_attn_every_n_layers={every} should be at least 1")
-    if kinds is None:
-        full = [i % every == 0 for i in range(num_layers)]
-    else:
-        strange = [kind for kind in kinds if kind not in (_GLOBAL, _LOCAL)]
-        if strange or len(kinds) != num_layers:
-            raise InputError(f"{reader.where}: layer_types must name {num_layers} layers, each {_GLOBAL} or {_LOCAL}")
-        full = [kind == _GLOBAL for kind in kinds]
+    kinds = reader.get("layer_types", [_GLOBAL if i % every == 0 else _LOCAL for i in range(num_layers)])
+    if len(kinds) != num_layers or any(kind not in (_GLOBAL, _LOCAL) for kind in kinds):
+        raise InputError(f"{reader.where}: layer_types must name {num_layers} layers, each {_GLOBAL} or {_LOCAL}")
+    full = [kind == _GLOBAL for kind in kinds]
     period = next(n for n in range(1, num_layers + 1) if all(full[i] == full[i % n] for i in range(num_layers)))
     return tuple(full[:period])
 
@@ -113,6 +120,8 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
     reader.only("tie_word_embeddings", True)
     reader.only("rope_scaling", None)
     num_layers = reader.get("num_hidden_layers", 22)
+    if num_layers < 1:
+        raise InputError(f"{reader.where}: num_hidden_layers={num_layers} should be at least 1")
     norm = LayerNorm(eps=reader.get("norm_eps", 1e-5), bias=reader.get("norm_bias", False))
     encoder = modernbert(
         vocab_size=reader.need("vocab_size"),
@@ -129,9 +138,9 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         norm=norm,
         attention_bias=reader.get("attention_bias", False),
         mlp_bias=reader.get("mlp_bias", False),
-        attention_dropout=float(reader.get("attention_dropout", 0.0)),
-        mlp_dropout=float(reader.get("mlp_dropout", 0.0)),
-        embedding_dropout=float(reader.get("embedding_dropout", 0.0)),
+        attention_dropout=reader.dropout("attention_dropout", 0.0),
+        mlp_dropout=reader.dropout("mlp_dropout", 0.0),
+        embedding_dropout=reader.dropout("embedding_dropout", 0.0),
         initializer_range=reader.get("initializer_range", 0.02),
     )
     transform = Transform(
@@ -144,7 +153,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         labels=len(labels) or reader.get("num_labels", 2),
         pooling=reader.choice("classifier_pooling", {"cls": "cls", "mean": "mean"}, "cls"),
         transform=transform,
-        dropout=float(reader.get("classifier_dropout", 0.0)),
+        dropout=reader.dropout("classifier_dropout", 0.0),
     )
     masked_lm = MaskedLmHead(transform=transform, bias=reader.get("decoder_bias", True))
     return Spec(
@@ -156,20 +165,20 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         ),
         pad_id=reader.get("pad_token_id", 50283),
         labels=labels,
-        problem=reader.get("problem_type"),
+        problem=read_problem(reader),
+        classifier_pooling=classifier.pooling,
     )
 
 
 def _write(spec: Spec) -> dict[str, Any]:
     encoder, first = spec.encoder, spec.encoder.layer(0)
     kinds = [_GLOBAL if encoder.layer(i).mixer.window is None else _LOCAL for i in range(encoder.num_layers)]
-    thetas = {kind: encoder.layer(kinds.index(kind)).mixer.position.theta for kind in set(kinds)}  # type: ignore[union-attr]
+    thetas = {kind: _written_theta(encoder, kinds.index(kind)) for kind in dict.fromkeys(kinds)}
     windows = [layer.mixer.window for layer in encoder.layers if layer.mixer.window is not None]
     globals_ = [i for i, kind in enumerate(kinds) if kind == _GLOBAL]
     every = globals_[1] if len(globals_) > 1 else len(kinds)
-    head = spec.heads.masked_lm or spec.heads.classifier
-    transform = (head and head.transform) or Transform(bias=False)
-    assert isinstance(first.norm, LayerNorm)
+    if not isinstance(first.norm, LayerNorm):
+        raise Inexpressible("modernbert", "encoder's layers.0.norm")
     config = {
         "model_type": "modernbert",
         "vocab_size": encoder.vocab_size,
@@ -183,7 +192,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
         "global_rope_theta": thetas.get(_GLOBAL, 160_000.0),
         "local_rope_theta": thetas.get(_LOCAL, 10_000.0),
-        "hidden_activation": PUBLISHED_ACTIVATIONS[first.mlp.activation],
+        "hidden_activation": published_activation("modernbert", first.mlp.activation, "encoder's layers.0.mlp.activation"),
         "norm_eps": first.norm.eps,
         "initializer_range": encoder.initialisation.spread,
         "norm_bias": first.norm.bias,
@@ -192,17 +201,35 @@ def _write(spec: Spec) -> dict[str, Any]:
         "attention_dropout": first.mixer.dropout,
         "mlp_dropout": first.mlp.dropout,
         "embedding_dropout": encoder.embedding.dropout,
-        "decoder_bias": spec.heads.masked_lm.bias if spec.heads.masked_lm else True,
-        "classifier_activation": PUBLISHED_ACTIVATIONS[transform.activation],
-        "classifier_bias": transform.bias,
-        "classifier_pooling": spec.heads.classifier.pooling if spec.heads.classifier else "mean",
-        "classifier_dropout": spec.heads.classifier.dropout if spec.heads.classifier else 0.0,
         "pad_token_id": spec.pad_id,
         "tie_word_embeddings": True,
+        **_write_heads(spec),
         **write_labels(spec),
     }
     if kinds == [_GLOBAL if i % every == 0 else _LOCAL for i in range(len(kinds))]:
         config["global_attn_every_n_layers"] = every  # how version 4 says it, where it can
+    return config
+
+
+def _written_theta(encoder: EncoderConfig, number: int) -> float:
+    position = encoder.layer(number).mixer.position
+    if position is None:
+        raise Inexpressible("modernbert", f"encoder's layers.{number}.mixer.position")
+    return position.theta
+
+
+def _write_heads(spec: Spec) -> dict[str, Any]:
+    """What there is to say of the heads that are there, and how a classifier pools in any case."""
+    masked_lm, classifier = spec.heads.masked_lm, spec.heads.classifier
+    head = masked_lm or classifier
+    config: dict[str, Any] = {"classifier_pooling": classifier.pooling if classifier else spec.classifier_pooling}
+    if head is not None and head.transform is not None:
+        activation = published_activation("modernbert", head.transform.activation, "head's transform.activation")
+        config |= {"classifier_activation": activation, "classifier_bias": head.transform.bias}
+    if masked_lm is not None:
+        config["decoder_bias"] = masked_lm.bias
+    if classifier is not None:
+        config["classifier_dropout"] = classifier.dropout
     return config
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bothways.encoder.config import EncoderConfig, Layer, Uniform
 from bothways.families.convert import Reader, Rename, Rule, affine
-from bothways.families.family import INERT, Family, Heads, Spec, read_labels, write_labels
+from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec, read_labels, read_problem, write_labels
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
@@ -27,6 +27,13 @@ from bothways.layers.position import Rotary
 def swiglu_size(intermediate_size: int) -> int:
     """Two thirds of the size the config names, up to a multiple of 8."""
     return -(-int(2 * intermediate_size / 3) // 8) * 8
+
+
+def _intermediate_size(size: int) -> int:
+    """The least size that a config can name for an MLP of this one."""
+    if size % 8:
+        raise Inexpressible("neobert", f"encoder's layers.0.mlp.size {size}, which is no multiple of 8")
+    return next(n for n in range(size, 2 * size) if swiglu_size(n) == size)
 
 
 def neobert(
@@ -78,7 +85,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
     reader.only("ngpt", False)
     reader.only("hidden_act", "SwiGLU", "swiglu")
     reader.only("tie_word_embeddings", False, True)  # the class ignores it: its decoder is its own
-    dropout = float(reader.get("dropout", 0.0))
+    dropout = reader.dropout("dropout", 0.0)
     encoder = neobert(
         vocab_size=reader.need("vocab_size"),
         hidden_size=reader.get("hidden_size", 768),
@@ -91,7 +98,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         initializer_range=reader.get("decoder_init_range", 0.02),
     )
     labels = read_labels(reader)
-    tail = float(reader.get("classifier_dropout", 0.1))
+    tail = reader.dropout("classifier_dropout", 0.1)
     classifier = ClassifierHead(
         labels=len(labels) or reader.get("num_labels", 2),
         transform=Transform(activation="tanh"),
@@ -106,25 +113,26 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         ),
         pad_id=reader.get("pad_token_id", 0),
         labels=labels,
-        problem=reader.get("problem_type"),
+        problem=read_problem(reader),
     )
 
 
 def _write(spec: Spec) -> dict[str, Any]:
-    encoder, layer = spec.encoder, spec.encoder.layer(0)
-    assert isinstance(layer.norm, RmsNorm)
+    encoder, layer, classifier = spec.encoder, spec.encoder.layer(0), spec.heads.classifier
+    if not isinstance(layer.norm, RmsNorm):
+        raise Inexpressible("neobert", "encoder's layers.0.norm")
     return {
         "model_type": "neobert",
         "vocab_size": encoder.vocab_size,
         "hidden_size": encoder.hidden_size,
         "num_hidden_layers": encoder.num_layers,
         "num_attention_heads": layer.mixer.heads,
-        "intermediate_size": next(n for n in range(layer.mlp.size, 2 * layer.mlp.size + 16) if swiglu_size(n) == layer.mlp.size),
+        "intermediate_size": _intermediate_size(layer.mlp.size),
         "max_length": encoder.max_length,
         "norm_eps": layer.norm.eps,
         "dropout": layer.dropout,
         "decoder_init_range": encoder.initialisation.spread,
-        "classifier_dropout": spec.heads.classifier.dropout if spec.heads.classifier else None,
+        **({"classifier_dropout": classifier.dropout} if classifier else {}),
         "hidden_act": "SwiGLU",
         "rms_norm": True,
         "rope": True,

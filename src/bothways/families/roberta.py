@@ -13,7 +13,7 @@ from typing import Any
 from bothways.encoder.config import EncoderConfig
 from bothways.families.bert import bert, body, masked_lm_head, read_encoder, write_encoder
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
-from bothways.families.family import INERT, Family, Heads, Spec, read_labels
+from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec, read_labels, read_problem
 from bothways.layers.heads import ClassifierHead, Transform
 from bothways.layers.position import Learned
 
@@ -46,7 +46,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
     pad_id = reader.get("pad_token_id", 1)
     encoder = read_encoder(reader, position_offset=pad_id + 1)
     labels = read_labels(reader)
-    dropout = float(reader.get("classifier_dropout", encoder.embedding.dropout))
+    dropout = reader.dropout("classifier_dropout", encoder.embedding.dropout)
     tanh = Transform(activation="tanh")
     classifier = ClassifierHead(
         labels=len(labels) or reader.get("num_labels", 2), transform=tanh, dropout=dropout, input_dropout=dropout
@@ -63,15 +63,16 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         ),
         pad_id=pad_id,
         labels=labels,
-        problem=reader.get("problem_type"),
+        problem=read_problem(reader),
     )
 
 
 def _write(spec: Spec, model_type: str) -> dict[str, Any]:
     position = spec.encoder.embedding.position
-    assert isinstance(position, Learned)
+    if not isinstance(position, Learned):
+        raise Inexpressible(model_type, "encoder's embedding.position")
     # bos and eos as in every published RoBERTa; they do not enter the numbers
-    return {"model_type": model_type, "bos_token_id": 0, "eos_token_id": 2, **write_encoder(spec, position.offset)}
+    return {"bos_token_id": 0, "eos_token_id": 2, **write_encoder(spec, model_type, position.offset)}
 
 
 def _rules(spec: Spec, prefix: str) -> list[Rule]:

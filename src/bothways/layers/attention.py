@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.layers.context import Context
 from bothways.layers.position import Rotary
+from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Score, attention
 from bothways.ops.rotary import rotate
 
@@ -26,12 +27,12 @@ class Attention:
         out_dropout: of what attention adds to the stream.
     """
 
-    heads: int
+    heads: PositiveInt
     window: NonNegativeInt | None = None
     position: Rotary | None = None
     bias: bool = True
-    dropout: float = 0.0
-    out_dropout: float = 0.0
+    dropout: Dropout = 0.0
+    out_dropout: Dropout = 0.0
 
 
 class SelfAttention(nn.Module):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from jaxtyping import Float
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.layers.norm import Norm, build_norm
 from bothways.layers.position import Learned, Position, Sinusoidal, sinusoidal_table
+from bothways.layers.ranges import Dropout
 from bothways.ragged import Batch
 
 
@@ -21,10 +23,10 @@ class Embedding:
         norm: applied to the sum.
     """
 
-    token_types: int = 0
+    token_types: NonNegativeInt = 0
     position: Position | None = None
     norm: Norm | None = None
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
 
 
 class TokenEmbedding(nn.Module):

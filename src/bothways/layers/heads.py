@@ -6,11 +6,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.layers.activation import Activation, activate
 from bothways.layers.norm import Norm, build_norm
+from bothways.layers.ranges import Dropout
 from bothways.ops.cross_entropy import linear_cross_entropy
 from bothways.ops.segment import segment_first, segment_max, segment_mean
 from bothways.ragged import Ragged
@@ -102,11 +104,11 @@ class ClassifierHead:
         input_dropout: before the transform (RoBERTa).
     """
 
-    labels: int
+    labels: PositiveInt
     pooling: Pooling = "cls"
     transform: Transform | None = None
-    dropout: float = 0.0
-    input_dropout: float = 0.0
+    dropout: Dropout = 0.0
+    input_dropout: Dropout = 0.0
 
 
 class Classifier(nn.Module):

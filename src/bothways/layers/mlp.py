@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.layers.activation import Activation, activate
+from bothways.layers.ranges import Dropout
 
 
 @config
@@ -17,10 +18,10 @@ class Plain:
     """down(act(up(x))). `size` features in the middle; `dropout` acts there."""
 
     type: Literal["plain"] = "plain"
-    size: int
+    size: PositiveInt
     activation: Activation = "gelu"
     bias: bool = True
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
 
 
 @config
@@ -31,10 +32,10 @@ class Gated:
     """
 
     type: Literal["gated"] = "gated"
-    size: int
+    size: PositiveInt
     activation: Activation = "gelu"
     bias: bool = True
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
 
 
 Mlp = Annotated[Plain | Gated, Field(discriminator="type")]

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from bothways.config import config
+from bothways.layers.ranges import Positive
 
 
 @config
@@ -15,7 +16,7 @@ class LayerNorm:
     """Layer normalisation (arXiv 1607.06450)."""
 
     type: Literal["layer_norm"] = "layer_norm"
-    eps: float = 1e-5
+    eps: Positive = 1e-5
     bias: bool = True
 
 
@@ -24,7 +25,7 @@ class RmsNorm:
     """Root-mean-square normalisation: no mean, no bias (arXiv 1910.07467)."""
 
     type: Literal["rms_norm"] = "rms_norm"
-    eps: float = 1e-5
+    eps: Positive = 1e-5
 
 
 Norm = Annotated[LayerNorm | RmsNorm, Field(discriminator="type")]

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from bothways.config import config
+from bothways.layers.ranges import Positive
 
 
 @config
@@ -21,7 +22,7 @@ class Learned:
     """
 
     type: Literal["learned"] = "learned"
-    offset: int = 0
+    offset: NonNegativeInt = 0
 
 
 @config
@@ -36,7 +37,7 @@ class Rotary:
     """Queries and keys turn by an angle that grows with the position (arXiv 2104.09864)."""
 
     type: Literal["rotary"] = "rotary"
-    theta: float = 10_000.0
+    theta: Positive = 10_000.0
 
 
 Position = Annotated[Learned | Sinusoidal, Field(discriminator="type")]

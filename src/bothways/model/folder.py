@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import torch
+from tokenizers import normalizers
+from torch import Tensor
 
 from bothways.config import explain, to_json
 from bothways.data.tokenizer import Tokenizer
@@ -18,13 +19,20 @@ from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.convert import Reader, expand, to_ours, to_theirs
-from bothways.families.family import Family
+from bothways.families.family import Family, Inexpressible, Spec
+from bothways.files import reported, write_text
 from bothways.model.model import Model
-from bothways.model.settings import read_settings, write_settings
+from bothways.model.settings import lowercases, read_settings, write_settings
 from bothways.model.weights import SAFETENSORS, read_weights, write_weights
 
 _FILES = ["*.json", "*.txt", "*.safetensors", "*/config.json"]
+# fetched where there are no safetensors
+_PICKLES = ["pytorch_model*.bin"]
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+# heads whose weights have the names of a sequence classifier's
+_OTHER_HEADS = ("TokenClassification", "MultipleChoice", "QuestionAnswering")
+# fields of configs that decide nothing once a network is trained
+_TRAINING_ONLY = ("dropout", "out_dropout", "input_dropout", "initialisation")
 
 
 def load(
@@ -49,12 +57,9 @@ def load(
     folder = _resolve(source)
     published = _config(folder)
     chosen = _family(published, family, folder)
-    weights = read_weights(folder)
     reader = Reader(published, str(folder / "config.json"))
-    try:
-        spec = chosen.read(reader, _heads(chosen, weights))
-    except pydantic.ValidationError as error:
-        raise InputError(f"{reader.where}: {explain(error, EncoderConfig)}") from None
+    weights = _without_other_heads(read_weights(folder), chosen, reader)
+    spec = _read(chosen, reader, _heads(chosen, weights))
     _report_unknown(reader.unknown(chosen.inert), reader.where, strict)
     prefix = chosen.prefix if any(name.startswith(chosen.prefix) for name in weights) else ""
     with torch.device("meta"):
@@ -65,7 +70,7 @@ def load(
     model.load_state_dict({name: tensor.to(dtype or torch.float32) for name, tensor in ours.items()}, assign=True)
     model.requires_grad_(True)
     if any((folder / name).exists() for name in _TOKENIZER_FILES):
-        model.tokenizer = Tokenizer.load(folder)
+        model.tokenizer = _tokenizer(folder)
         if model.tokenizer.vocab_size > spec.encoder.vocab_size:
             raise InputError(
                 f"{folder}: the tokenizer has ids up to {model.tokenizer.vocab_size - 1}, "
@@ -78,58 +83,82 @@ def write_model(model: Model, folder: Path) -> Path:
     """Write config, weights, tokenizer and embedding settings; `transformers` reads the result.
 
     Raises:
-        InputError: the folder cannot be written. Files are moved into place one by one, whole.
+        InputError: the folder cannot be written, or the family cannot express the model. Files are moved
+            into place one by one, whole.
     """
-    heads = model.spec.heads.present()
-    bare = heads <= {"pooler"}
+    check_expressed(model)
+    config = _written(model)
+    bare = model.spec.heads.present() <= {"pooler"}
     rules = expand(model.family.rules(model.spec, "" if bare else model.family.prefix), model.spec.encoder.num_layers)
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("_")}
-    dtype = str(model.encoder.embedding.tokens.weight.dtype).removeprefix("torch.")
-    config = {
-        **model.published,
-        **model.family.write(model.spec),
-        "architectures": [model.family.architecture(heads)],
-        "dtype": dtype,
-        "torch_dtype": dtype,
-    }
-    _check_expressed(model, config, heads)
-    try:
+    with reported(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_weights(to_theirs(rules, state), folder / SAFETENSORS)
-        partial = folder / "config.json.partial"
-        partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / "config.json")
+        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
         if model.tokenizer is not None:
             model.tokenizer.save(folder)
         if model.settings.declared:
             write_settings(model.settings, folder, model.spec.encoder.hidden_size, model.spec.encoder.max_length)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error}") from None
     return folder
 
 
-def _check_expressed(model: Model, config: dict[str, Any], heads: Collection[str]) -> None:
-    """Raise InputError where the written config would be read as another network: not every mixture has a published form."""
-    read = model.family.read(Reader(config, model.family.name), heads).encoder
-    ours, theirs = _network(model.spec.encoder), _network(read)
-    differing = [name for name in ours if ours[name] != theirs[name]]
+def check_expressed(model: Model) -> None:
+    """Make sure that the model's folder would be read as the same network: not every mixture has a published form.
+
+    Raises:
+        InputError: it would not; the message names what the family cannot express.
+    """
+    name, ours, heads = model.family.name, model.spec, model.spec.heads.present()
+    theirs = _read(model.family, Reader(_written(model), name), heads)
+    _check_same(name, "encoder", _by_depth(ours.encoder), _by_depth(theirs.encoder))
+    for head in sorted(heads):
+        _check_same(name, f"{head} head", *(_tree(getattr(spec.heads, head)) for spec in (ours, theirs)))
+
+
+def _check_same(family: str, part: str, ours: Any, theirs: Any) -> None:
+    one, other = dict(_leaves(ours)), dict(_leaves(theirs))
+    # theirs first: where they have nothing at all, its path is the empty one
+    differing = [path for path in {**other, **one} if one.get(path, ...) != other.get(path, ...)]
     if differing:
-        raise InputError(
-            f"the family '{model.family.name}' cannot express this encoder's {', '.join(differing)}; nothing was written"
-        )
+        more = f" and {len(differing) - 1} more" if differing[0] and len(differing) > 1 else ""
+        raise Inexpressible(family, f"{part}'s {differing[0]}{more}" if differing[0] else part)
 
 
-def _network(encoder: EncoderConfig) -> dict[str, Any]:
-    """What decides an encoder's numbers once it is trained: everything but dropout and initialisation."""
+def _tree(config: object) -> Any:
+    return json.loads(to_json(config))
 
-    def bare(tree: Any) -> Any:
-        if isinstance(tree, dict):
-            return {name: bare(value) for name, value in tree.items() if name not in ("dropout", "out_dropout", "initialisation")}
-        return tree
 
-    tree = bare(json.loads(to_json(replace(encoder, layers=encoder.layers[:1]))))
-    depth = [bare(json.loads(to_json(encoder.layer(i)))) for i in range(encoder.num_layers)]
-    return {**tree, "layers": depth}
+def _by_depth(encoder: EncoderConfig) -> dict[str, Any]:
+    """An encoder with its pattern of layers cycled over the depth, in which two spellings of one agree."""
+    return {**_tree(encoder), "layers": {str(i): _tree(encoder.layer(i)) for i in range(encoder.num_layers)}}
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What decides a trained network's numbers, by its path."""
+    if not isinstance(tree, dict):
+        yield path, tree
+        return
+    for key, value in tree.items():
+        if key not in _TRAINING_ONLY:
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+
+
+def _written(model: Model) -> dict[str, Any]:
+    """The `config.json` of a model. Keys that we do not act on are kept as they came."""
+    dtype = str(model.encoder.embedding.tokens.weight.dtype).removeprefix("torch.")
+    return {
+        **_without_code(model.published),
+        **model.family.write(model.spec),
+        "architectures": [model.family.architecture(model.spec.heads.present())],
+        "dtype": dtype,
+        "torch_dtype": dtype,
+    }
+
+
+def _without_code(published: Mapping[str, Any]) -> dict[str, Any]:
+    """Without `auto_map` where it names code in the folder it came from, which is not written; code in a repository stays."""
+    in_repository = "--" in str(published.get("auto_map"))
+    return {key: value for key, value in published.items() if key != "auto_map" or in_repository}
 
 
 def _resolve(source: str | Path) -> Path:
@@ -143,7 +172,10 @@ def _resolve(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download  # the network's library, only where it is needed
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=_FILES))
+        found = Path(snapshot_download(str(source), allow_patterns=_FILES))
+        return (
+            found if list(found.glob("*.safetensors")) else Path(snapshot_download(str(source), allow_patterns=_FILES + _PICKLES))
+        )
     except Exception as error:  # the hub's many errors (offline, not found, gated) all mean: not to be had
         raise InputError(f"{source}: no such folder, and the hub has no such model to give ({type(error).__name__})") from None
 
@@ -171,6 +203,34 @@ def _family(published: dict[str, Any], family: str | None, folder: Path) -> Fami
     return known[name]
 
 
+def _without_other_heads(weights: dict[str, Tensor], family: Family, reader: Reader) -> dict[str, Tensor]:
+    """The weights of the encoder alone, where the head on it is one that we would take for a sequence classifier."""
+    strange = [name for name in reader.get("architectures", []) if str(name).endswith(_OTHER_HEADS)]
+    body = {name: tensor for name, tensor in weights.items() if name.startswith(family.prefix)}
+    left = sorted(set(weights) - set(body))
+    if not strange or not body or not left:
+        return weights
+    message = f"{reader.where}: the head of {strange[0]} is not supported; the encoder is read without {', '.join(left)}"
+    warnings.warn(message, stacklevel=3)
+    return body
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    """The folder's tokenizer, which lowercases first where the sentence-transformers files say so."""
+    tokenizer = Tokenizer.load(folder)
+    if lowercases(folder):
+        steps = [normalizers.Lowercase(), *([tokenizer.backend.normalizer] if tokenizer.backend.normalizer else [])]
+        tokenizer.backend.normalizer = normalizers.Sequence(steps)
+    return tokenizer
+
+
+def _read(family: Family, reader: Reader, heads: Collection[str]) -> Spec:
+    try:
+        return family.read(reader, heads)
+    except pydantic.ValidationError as error:
+        raise InputError(f"{reader.where}: {explain(error, EncoderConfig)}") from None
+
+
 def _heads(family: Family, weights: Collection[str]) -> frozenset[str]:
     return frozenset(head for head, mark in family.marks.items() if mark in weights or family.prefix + mark in weights)
 
@@ -181,5 +241,4 @@ def _report_unknown(keys: list[str], where: str, strict: bool) -> None:
     message = f"{where}: keys that this family does not know: {', '.join(keys)}"
     if strict:
         raise InputError(message)
-
     warnings.warn(message, stacklevel=3)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bothways.data.table import cut_to
 from bothways.data.tokenizer import Tokenizer
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
@@ -20,7 +21,7 @@ from bothways.errors import InputError
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import Classifier, MaskedLm, TransformLayer, pool
 from bothways.model.batching import Progress, run
-from bothways.model.overflow import Overflow, fit
+from bothways.model.overflow import Overflow, check_lengths, fit
 from bothways.model.settings import EmbeddingSettings
 from bothways.ragged import Encoded, Ragged
 
@@ -88,10 +89,10 @@ class Model(nn.Module):
             given = (modules or {}).get(name) or (
                 self.heads[name] if name in self.heads and heads_equal(self.spec, spec, name) else None
             )
-            fresh = build_heads(heads, spec.encoder.hidden_size, spec.encoder.vocab_size)[name] if given is None else given
             if given is None:
-                initialise(fresh, spec.encoder.initialisation, spec.encoder.num_layers, seed=0)
-            model.heads[name] = fresh
+                given = build_heads(heads, spec.encoder.hidden_size, spec.encoder.vocab_size)[name].train(self.training)
+                initialise(given, spec.encoder.initialisation, spec.encoder.num_layers, seed=0)
+            model.heads[name] = given
         return model
 
     @property
@@ -116,7 +117,7 @@ class Model(nn.Module):
     @property
     def fingerprint(self) -> str:
         """sha256 over the weights and what decides the vectors: equal fingerprints embed alike."""
-        digest = hashlib.sha256(repr((self.spec.encoder, self.settings)).encode())
+        digest = hashlib.sha256(repr((self.spec.encoder, self.settings, self.max_seq_length)).encode())
         digest.update((self.tokenizer.fingerprint if self.tokenizer else "").encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())
@@ -144,11 +145,10 @@ class Model(nn.Module):
             budget: tokens of a batch.
 
         Raises:
-            InputError: a text is too long under "error", or there is no tokenizer.
+            InputError: a text is too long under "error", there is no tokenizer, or one text and no list is given.
         """
+        _refuse_one(texts, "encode")
         tokenizer = self._tokenizer()
-        if isinstance(texts, str):
-            raise InputError("encode takes a list of texts; wrap a single one in [ ]")
         if prompt is None:
             prompt = self.settings.prompts.get(self.settings.default_prompt or "", "")
         contents = tokenizer.encode([prompt + text for text in texts], specials=False)
@@ -185,8 +185,9 @@ class Model(nn.Module):
         Texts get their special tokens; token ids are taken verbatim.
 
         Raises:
-            InputError: a sequence longer than the encoder allows, or texts without a tokenizer.
+            InputError: a sequence longer than the encoder allows, texts without a tokenizer, or one text and no list.
         """
+        _refuse_one(inputs, "hidden_states")
         ids = self._ids(inputs)
         return [one.numpy() for one in run(self.encoder, ids, lambda encoded, _: [x.float().cpu() for x in encoded.split()])]
 
@@ -222,11 +223,19 @@ class Model(nn.Module):
     def predict(
         self, inputs: Sequence[str] | Sequence[tuple[str, str]], overflow: Literal["error", "cut"] = "error"
     ) -> np.ndarray:
-        """Class probabilities float32 [inputs, labels] of texts or pairs; plain values for regression.
+        """Class probabilities float32 [inputs, labels] of texts or pairs.
+
+        They sum to 1; each label has its own where the folder says `multi_label_classification`. Regression
+        and a classifier with one output (a cross-encoder) give their values as they are.
+
+        Args:
+            overflow: what happens to inputs over `max_seq_length`: "error" refuses; "cut" reads their beginning
+                and warns once with the count. A pair is cut token by token at the end of the longer of its texts.
 
         Raises:
-            InputError: no classifier, or an input longer than the encoder allows under "error".
+            InputError: no classifier, no tokenizer, an input that is too long under "error", or one text and no list.
         """
+        _refuse_one(inputs, "predict")
         if "classifier" not in self.heads:
             raise InputError(f"{self.name or 'this model'} has no classifier; fine-tune it first")
         ids, types = self._classified(inputs, overflow)
@@ -234,8 +243,7 @@ class Model(nn.Module):
         logits = run(self.encoder, ids, lambda encoded, _: head(encoded.hidden, encoded.ragged).float().cpu(), types)
         if not logits:
             return np.zeros((0, head.config.labels), np.float32)
-        rows = torch.stack(logits)
-        return (rows if self.spec.problem == "regression" else rows.softmax(dim=-1)).numpy()
+        return self._scores(torch.stack(logits)).numpy()
 
     def save(self, folder: str | Path) -> Path:
         """Write a folder that `transformers` (and sentence-transformers) loads, and `bothways.load`.
@@ -266,18 +274,27 @@ class Model(nn.Module):
     def _classified(
         self, inputs: Sequence[str] | Sequence[tuple[str, str]], overflow: Literal["error", "cut"]
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-        tokenizer, limit = self._tokenizer(), self.spec.encoder.max_length
-        if all(isinstance(one, str) for one in inputs):
-            contents = tokenizer.encode(cast("Sequence[str]", inputs), specials=False)
-            return [tokenizer.wrap(ids) for ids in fit(contents, limit - tokenizer.specials_per_sequence, overflow).ids], None
-        pairs = tokenizer.encode_pairs(cast("Sequence[tuple[str, str]]", inputs))
-        long = [i for i, (ids, _) in enumerate(pairs) if len(ids) > limit]
-        if long:
-            raise InputError(
-                f"{len(long)} of {len(pairs)} pairs have more than {limit} tokens, the first is number {long[0]}; shorten them"
-            )
-        typed = bool(self.spec.encoder.embedding.token_types > 1)
-        return [ids for ids, _ in pairs], [types for _, types in pairs] if typed else None
+        tokenizer = self._tokenizer()
+        paired = not all(isinstance(one, str) for one in inputs)
+        rows = cast("Sequence[tuple[str, ...]]", inputs if paired else [(text,) for text in inputs])
+        if paired and any(isinstance(row, str) or len(row) != 2 for row in rows):
+            raise InputError("predict takes a list of texts, or a list of pairs of texts, not both")
+        texts = iter(tokenizer.encode([text for row in rows for text in row], specials=False))
+        parts = [[next(texts) for _ in row] for row in rows]
+        room = self.max_seq_length - (tokenizer.specials_per_pair if paired else tokenizer.specials_per_sequence)
+        check_lengths([sum(map(len, row)) for row in parts], room, overflow, "pairs" if paired else "texts")
+        fitted = [cut_to(row, room) for row in parts]
+        if not paired:
+            return [tokenizer.wrap(row[0]) for row in fitted], None
+        joined = [tokenizer.join(row[0], row[1]) for row in fitted]
+        typed = self.spec.encoder.embedding.token_types > 1
+        return [ids for ids, _ in joined], [types for _, types in joined] if typed else None
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        if self.spec.problem == "multi_label_classification":
+            return logits.sigmoid()
+        # a single output shares probability with no other
+        return logits if self.spec.problem == "regression" or logits.shape[1] == 1 else logits.softmax(dim=-1)
 
     def _prompt(self, *names: str) -> str:
         return next((self.settings.prompts[name] for name in names if name in self.settings.prompts), "")
@@ -308,6 +325,11 @@ def build_heads(heads: Heads, size: int, vocab_size: int) -> nn.ModuleDict:
 
 def heads_equal(one: Spec, other: Spec, name: str) -> bool:
     return getattr(one.heads, name) == getattr(other.heads, name)
+
+
+def _refuse_one(inputs: object, what: str) -> None:
+    if isinstance(inputs, str):
+        raise InputError(f"{what} takes a list of texts; wrap a single one in [ ]")
 
 
 def _without_first(hidden: Tensor, ragged: Ragged, count: int) -> tuple[Tensor, Ragged]:

@@ -49,22 +49,11 @@ def fit(contents: Sequence[np.ndarray], room: int, overflow: Overflow, prompt: n
         InputError: under "error", a text that is longer; the message gives the first and the count. Under
             "chunk", a prompt that leaves no room.
     """
-    long = [i for i, ids in enumerate(contents) if len(ids) > room]
-    if not long or overflow == "cut":
-        if long:
-            lost = sum(len(contents[i]) - room for i in long)
-            warnings.warn(
-                f"{len(long)} of {len(contents)} texts were cut to {room} tokens ({lost} tokens left out); "
-                "overflow='chunk' reads them whole, overflow='error' refuses them",
-                CutWarning,
-                stacklevel=3,
-            )
+    lengths = [len(ids) for ids in contents]
+    if overflow != "chunk":
+        check_lengths(lengths, room, overflow, "texts", remedy="overflow='chunk' reads them whole")
+    if overflow != "chunk" or max(lengths, default=0) <= room:
         return Pieces([ids[:room] for ids in contents], np.arange(len(contents)), np.ones(len(contents)), len(contents))
-    if overflow == "error":
-        raise InputError(
-            f"{len(long)} of {len(contents)} texts have more than {room} tokens; "
-            f"the first is number {long[0]} with {len(contents[long[0]])}"
-        )
     pieces, owners, weights = [], [], []
     for owner, ids in enumerate(contents):
         lead = ids[: _shared(ids, prompt)]
@@ -77,6 +66,30 @@ def fit(contents: Sequence[np.ndarray], room: int, overflow: Overflow, prompt: n
             owners.append(owner)
             weights.append(max(len(part), 1))
     return Pieces(pieces, np.array(owners), np.array(weights), len(contents))
+
+
+def check_lengths(lengths: Sequence[int], room: int, overflow: Overflow, what: str, remedy: str = "shorten them") -> None:
+    """Count what is longer than `room`, and tell of it or refuse it.
+
+    Raises:
+        InputError: something is longer under "error"; the message gives the first and the count. An
+            `overflow` that is neither "error" nor "cut".
+    """
+    if overflow not in ("error", "cut"):
+        raise InputError(f"overflow={overflow!r} is not supported here; supported: 'error', 'cut'")
+    long = [i for i, length in enumerate(lengths) if length > room]
+    if not long:
+        return
+    count = f"{len(long)} of {len(lengths)} {what}"
+    if overflow == "error":
+        first = f"the first is number {long[0]} with {lengths[long[0]]}"
+        raise InputError(f"{count} have more than {room} tokens; {first}; {remedy}, overflow='cut' cuts them")
+    lost = sum(lengths[i] - room for i in long)
+    warnings.warn(
+        f"{count} were cut to {room} tokens ({lost} tokens left out); {remedy}, overflow='error' refuses them",
+        CutWarning,
+        stacklevel=4,
+    )
 
 
 def _shared(ids: np.ndarray, prompt: np.ndarray | None) -> int:

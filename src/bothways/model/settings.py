@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from bothways.errors import InputError
+from bothways.families.convert import Reader
+from bothways.files import write_text
 from bothways.layers.heads import Pooling
 
 _FLAGS = {
@@ -23,6 +25,10 @@ _FLAGS = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
+# the names that sentence-transformers has given the settings of its first step
+_TRANSFORMER_FILES = [
+    f"sentence_{name}_config.json" for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
 _KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
@@ -37,6 +43,7 @@ class EmbeddingSettings:
         prompts: texts put before the input, by name (`query`, `document`).
         default_prompt: the name of the prompt that plain `encode` uses.
         include_prompt: whether the prompt's tokens are pooled too.
+        similarity: how others are to compare the vectors; kept as it came.
         declared: whether the folder says all this, or these are the defaults (mean, not normalised).
     """
 
@@ -46,6 +53,7 @@ class EmbeddingSettings:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     include_prompt: bool = True
+    similarity: str = "cosine"
     declared: bool = False
 
 
@@ -53,37 +61,49 @@ def read_settings(folder: Path) -> EmbeddingSettings:
     """The settings of a sentence-transformers folder; the defaults where it is none.
 
     Raises:
-        InputError: a step or a pooling that is not supported; the message names it.
+        InputError: a step or a pooling that is not supported, a file that is missing or damaged, a value of the
+            wrong kind; the message names it.
     """
-    if not (folder / "modules.json").exists():
+    steps = _steps(folder)
+    if not steps:
         return EmbeddingSettings()
-    modules = cast("list[dict[str, Any]]", _read(folder / "modules.json"))
-    kinds = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
-    for kind in kinds:
-        if kind not in _KNOWN_MODULES:
-            raise InputError(
-                f"{folder / 'modules.json'}: the module {kind} is not supported; supported: {', '.join(_KNOWN_MODULES)}"
-            )
     pooling: Pooling = "mean"
     include_prompt = True
-    if "Pooling" in kinds:
-        file = folder / kinds["Pooling"] / "config.json"
-        pooling, include_prompt = _pooling(_read(file), file)
-    general = _read(folder / "config_sentence_transformers.json")
-    transformer = _read(folder / kinds.get("Transformer", "") / "sentence_bert_config.json")
+    if "Pooling" in steps:
+        pooling, include_prompt = _pooling(steps["Pooling"] / "config.json")
+    general = _reader(folder / "config_sentence_transformers.json")
+    transformer = _transformer(steps)
+    limit = transformer.get("max_seq_length", 0)
+    if limit < 0:
+        raise InputError(f"{transformer.where}: max_seq_length={limit} should be at least 1")
     return EmbeddingSettings(
         pooling=pooling,
-        normalize="Normalize" in kinds,
-        max_seq_length=transformer.get("max_seq_length"),
-        prompts={name: text for name, text in (general.get("prompts") or {}).items() if text},
-        default_prompt=general.get("default_prompt_name"),
+        normalize="Normalize" in steps,
+        max_seq_length=limit or None,
+        prompts=_prompts(general),
+        default_prompt=general.get("default_prompt_name", "") or None,
         include_prompt=include_prompt,
+        similarity=general.get("similarity_fn_name", "cosine"),
         declared=True,
     )
 
 
+def lowercases(folder: Path) -> bool:
+    """Whether a sentence-transformers folder wants its texts in lower case, whatever its tokenizer does.
+
+    Raises:
+        InputError: a damaged file, or a value of the wrong kind.
+    """
+    steps = _steps(folder)
+    return bool(steps) and _transformer(steps).get("do_lower_case", False)
+
+
 def write_settings(settings: EmbeddingSettings, folder: Path, dimension: int, max_length: int) -> None:
-    """Write the sentence-transformers files of a model folder."""
+    """Write the sentence-transformers files of a model folder.
+
+    Raises:
+        InputError: one cannot be written; an older one is left as it was.
+    """
     names = ["Transformer", "Pooling", *(["Normalize"] if settings.normalize else [])]
     modules = [
         {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "", "type": f"sentence_transformers.models.{name}"}
@@ -112,23 +132,65 @@ def write_settings(settings: EmbeddingSettings, folder: Path, dimension: int, ma
             "model_type": "SentenceTransformer",
             "prompts": dict(settings.prompts),
             "default_prompt_name": settings.default_prompt,
-            "similarity_fn_name": "cosine",
+            "similarity_fn_name": settings.similarity,
         },
     )
 
 
-def _pooling(data: Mapping[str, Any], file: Path) -> tuple[Pooling, bool]:
+def _steps(folder: Path) -> dict[str, Path]:
+    """The folder of each step by its kind; none where there is no list of steps."""
+    file = folder / "modules.json"
+    modules = _read(file) if file.exists() else []
+    if not isinstance(modules, list):
+        raise InputError(f"{file}: expected a list of modules")
+    steps: dict[str, Path] = {}
+    for number, module in enumerate(modules):
+        if not isinstance(module, dict) or not all(isinstance(module.get(key), str) for key in ("type", "path")):
+            raise InputError(f"{file}: module {number} should say its 'type' and its 'path'")
+        kind = module["type"].rpartition(".")[2]
+        if kind not in _KNOWN_MODULES:
+            raise InputError(f"{file}: the module {kind} is not supported; supported: {', '.join(_KNOWN_MODULES)}")
+        steps[kind] = folder / module["path"]
+    return steps
+
+
+def _transformer(steps: Mapping[str, Path]) -> Reader:
+    """The settings of the first step, under whichever name; none where it has no file, or is not there."""
+    files = [steps["Transformer"] / name for name in _TRANSFORMER_FILES] if "Transformer" in steps else []
+    file = next((file for file in files if file.exists()), None)
+    return Reader({}, "") if file is None else _reader(file)
+
+
+def _prompts(general: Reader) -> dict[str, str]:
+    prompts = general.get("prompts", {})
+    if not all(isinstance(text, str | None) for text in prompts.values()):
+        raise InputError(f"{general.where}: prompts should give a text for each name")
+    return {name: text for name, text in prompts.items() if text}
+
+
+def _pooling(file: Path) -> tuple[Pooling, bool]:
+    if not file.exists():
+        raise InputError(f"{file}: not there, though modules.json names it; it says how tokens are pooled: fetch it again")
+    reader = _reader(file)
+    data = reader.data
     modes = [name for name, flag in _FLAGS.items() if data.get(flag)]
     named = data.get("pooling_mode")
-    chosen = [named] if isinstance(named, str) else list(named) if named else modes or ["mean"]
+    chosen = named if named and isinstance(named, list) else [named] if named else modes or ["mean"]
     if len(chosen) != 1 or chosen[0] not in get_args(Pooling):
-        raise InputError(f"{file}: pooling {'+'.join(chosen)} is not supported; supported: {', '.join(get_args(Pooling))}")
-    return cast("Pooling", chosen[0]), bool(data.get("include_prompt", True))
+        raise InputError(
+            f"{file}: pooling {'+'.join(map(str, chosen))} is not supported; supported: {', '.join(get_args(Pooling))}"
+        )
+    return cast("Pooling", chosen[0]), reader.get("include_prompt", True)
+
+
+def _reader(file: Path) -> Reader:
+    data = _read(file) if file.exists() else {}
+    if not isinstance(data, dict):
+        raise InputError(f"{file}: expected a JSON object")
+    return Reader(data, str(file))
 
 
 def _read(file: Path) -> Any:
-    if not file.exists():
-        return {}
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -136,5 +198,4 @@ def _read(file: Path) -> Any:
 
 
 def _write(file: Path, data: object) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(data, indent=2) + "\n")

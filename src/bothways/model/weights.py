@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import InputError
+from bothways.files import replacing
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 # BERT's TensorFlow names for a norm's scale and shift, still in old files
@@ -32,19 +33,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def write_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a safetensors file beside its place, then move it there.
+    """Write a safetensors file.
 
     Raises:
         InputError: the disk is full or the folder cannot be written; an older file is left as it was.
     """
-    partial = file.with_name(file.name + ".partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        safetensors.torch.save_file(plain, partial, metadata={"format": "pt"})
-        partial.replace(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{file}: cannot be written: {error}") from None
+    with replacing(file) as temporary:
+        safetensors.torch.save_file(plain, temporary, metadata={"format": "pt"})
 
 
 def _files(folder: Path) -> list[Path]:

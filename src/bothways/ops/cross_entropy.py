@@ -46,11 +46,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = slice(first, first + _CHUNK)
             logits = F.linear(hidden[rows], weight, bias).float()
             target = labels[rows].unsqueeze(1)
-            right += (logits.argmax(dim=1, keepdim=True) == target).sum()
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            loss += (normaliser - logits.gather(1, target)).sum()
+            highest, best = logits.max(dim=1, keepdim=True)
+            right += (best == target).sum()
+            aimed = logits.gather(1, target) - highest
+            odds = logits.sub_(highest).exp_()
+            total = odds.sum(dim=1, keepdim=True)
+            loss += (total.log() - aimed).sum()
             if any(wanted):
-                slope = logits.sub_(normaliser).exp_()
+                slope = odds.div_(total)
                 slope.scatter_add_(1, target, torch.full_like(target, -1, dtype=slope.dtype))
                 _accumulate(grads, slope.to(hidden.dtype), hidden[rows], weight, rows)
         ctx.save_for_backward(*grads)

@@ -16,14 +16,16 @@ from bothways.data.packing import SampleCount
 from bothways.data.rows import JsonLines
 from bothways.data.source import Column
 from bothways.data.table import Contrast, SingleText
-from bothways.errors import MissingExtraError
+from bothways.errors import InputError, MissingExtraError
 from bothways.evaluation.beir import RetrievalData
 from bothways.evaluation.retrieval import Measure, bm25_run, dense_run, evaluate_run
 from bothways.evaluation.table import Table, to_text
+from bothways.files import replacing
 from bothways.model.model import Model
 from bothways.objectives.contrastive import InfoNce
+from bothways.recipes.carrying_out import Trained
 from bothways.recipes.finetuning import finetune, train_embedder
-from bothways.recipes.pretraining import Trained, pretrain
+from bothways.recipes.pretraining import pretrain
 from bothways.recipes.published import modernbert
 from bothways.recipes.runs import Embedding, Finetuning
 from bothways.recipes.standard_library import Function, Module, functions, modules, swapped_operands
@@ -39,6 +41,7 @@ QUESTIONS = (
     "compute the median of a list of numbers",
     "open a web page in the browser",
 )
+_MARK = ".bothways-demo"
 BLANK = "if not isinstance(name, str): [MASK] TypeError"
 
 
@@ -66,10 +69,12 @@ def demo(folder: Path, say: Callable[[str], None], plan: Plan | None = None) -> 
     """Run the demo in `folder`; a finished stage is not done again.
 
     Raises:
+        InputError: the folder holds other things.
         MissingExtraError: an extra of `bothways[all]` is not installed.
         Interrupted: after Ctrl-C; the same call goes on.
     """
     plan = plan or Plan()
+    _claim(folder)
     say("Reading the standard library")
     library = modules()[: plan.most_modules]
     _corpus(folder, library)
@@ -101,6 +106,15 @@ def demo(folder: Path, say: Callable[[str], None], plan: Plan | None = None) -> 
     )
     page = _report(folder, base, results, answers, guesses)
     return Outcome(results, answers, page)
+
+
+def _claim(folder: Path) -> None:
+    """Work only in a folder that is new, empty or a demo's."""
+    mark = folder / _MARK
+    if folder.exists() and not mark.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds other things than a demo; choose a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 def _corpus(folder: Path, library: list[Module]) -> None:
@@ -233,8 +247,5 @@ def _report(folder: Path, base: Trained, results: Table, answers: Table, guesses
 
 
 def _jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
-    partial.replace(path)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from bothways.config import to_json
 from bothways.data.loader import Loader
 from bothways.data.table import LabelledRows, TableData, read_labelled
 from bothways.encoder.initialisation import initialise
@@ -18,22 +16,21 @@ from bothways.layers.heads import ClassifierHead, Transform
 from bothways.model.folder import load
 from bothways.model.model import Model, build_heads
 from bothways.model.settings import EmbeddingSettings
-from bothways.objectives.classification import LabelledInputs, SequenceClassification
+from bothways.objectives.classification import SequenceClassification
 from bothways.objectives.contrastive import Contrastive
-from bothways.recipes.pretraining import Trained
-from bothways.recipes.runs import FREE, Embedding, Finetuning
-from bothways.training.loop import train
-from bothways.training.report import report
+from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
+from bothways.recipes.runs import Embedding, Finetuning
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 
 
-def finetune(run: Finetuning, folder: Path, say: Callable[[str], None] = lambda line: None, command: str = "") -> Trained:
+def finetune(run: Finetuning, folder: Path, say: Say = lambda line: None, command: str = "") -> Trained:
     """Train a classifier (or regression) head and the encoder under it; the model is saved in `folder/model`.
 
     Raises:
-        InputError: rows that cannot be read, a label unseen in training, texts too long.
+        InputError: rows that cannot be read, a label unseen in training, texts too long, a folder of another run.
     """
+    claim(run, folder)
     model = _start(run.model, run.from_scratch, run.training.seed)
     rows = read_labelled(run.table, run.columns)
     classes = () if run.regression else rows.classes()
@@ -49,32 +46,34 @@ def finetune(run: Finetuning, folder: Path, say: Callable[[str], None] = lambda 
     evaluation = [] if held is None else list(Loader(held, run.batching, objective.prepare, run.training.seed).evaluation())
     device = str(model.device)
     watch = Watch(
-        evaluate=(lambda: _evaluate(objective, evaluation, device)) if evaluation else None, rate=gemm_rate(device, torch.float32)
+        evaluate=(lambda: averages(objective, evaluation, device, ("loss", "accuracy"))) if evaluation else None,
+        rate=gemm_rate(device, torch.float32),
     )
-    result = train(objective, loader.open, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
-    model.eval().save(folder / "model")
-    report(folder, title="Fine-tuning", command=command, metrics=() if run.regression else ("accuracy",))
-    return Trained(result, model, folder)
+    title, metrics = "Fine-tuning", () if run.regression else ("accuracy",)
+    return carry_out(run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say)
 
 
-def train_embedder(run: Embedding, folder: Path, say: Callable[[str], None] = lambda line: None, command: str = "") -> Trained:
+def train_embedder(run: Embedding, folder: Path, say: Say = lambda line: None, command: str = "") -> Trained:
     """Train sentence vectors on pairs; the model is saved in `folder/model` in the sentence-transformers layout.
 
     Raises:
-        InputError: rows that cannot be read, texts too long.
+        InputError: rows that cannot be read, texts too long, a folder of another run.
     """
+    claim(run, folder)
     model = _start(run.model, run.from_scratch, run.training.seed)
     data = _data(run, model, read_labelled(run.table, run.columns), (), say)
-    model.settings = EmbeddingSettings(pooling=run.pooling, normalize=True, max_seq_length=model.max_seq_length, declared=True)
+    if model.settings.prompts:
+        say(f"the prompts of {run.model} ({', '.join(model.settings.prompts)}) are neither trained with nor kept")
+    pooling = run.pooling or model.settings.pooling
+    model.settings = EmbeddingSettings(pooling=pooling, normalize=True, max_seq_length=model.max_seq_length, declared=True)
     model = model.with_heads(Heads())
-    objective = Contrastive(model.encoder, run.pooling, run.loss)
+    objective = Contrastive(model.encoder, pooling, run.loss)
     loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
-    device = str(model.device)
-    watch = Watch(rate=gemm_rate(device, torch.float32))
-    result = train(objective, loader.open, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
-    model.eval().save(folder / "model")
-    report(folder, title="Training sentence vectors", command=command, metrics=("accuracy",))
-    return Trained(result, model, folder)
+    watch = Watch(rate=gemm_rate(str(model.device), torch.float32))
+    title = "Training sentence vectors"
+    return carry_out(
+        run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=("accuracy",), say=say
+    )
 
 
 def _start(source: str, from_scratch: bool, seed: int) -> Model:
@@ -86,9 +85,7 @@ def _start(source: str, from_scratch: bool, seed: int) -> Model:
     return model
 
 
-def _data(
-    run: Finetuning | Embedding, model: Model, rows: LabelledRows, classes: tuple[str, ...], say: Callable[[str], None]
-) -> TableData:
+def _data(run: Finetuning | Embedding, model: Model, rows: LabelledRows, classes: tuple[str, ...], say: Say) -> TableData:
     assert model.tokenizer is not None
     labels: list[int] | list[float] | None = None
     if isinstance(run, Finetuning):
@@ -117,12 +114,3 @@ def _classifier(model: Model, labels: int) -> ClassifierHead:
     assert head is not None
     transform = head.transform or Transform()
     return replace(head, labels=labels, transform=transform)
-
-
-def _evaluate(objective: SequenceClassification, batches: list[LabelledInputs], device: str) -> Mapping[str, float]:
-    sums: dict[str, float] = {}
-    rows = sum(len(batch.labels) for batch in batches)
-    for batch in batches:
-        for name, value in objective(batch.to(device)).items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-    return {name: total / rows for name, total in sums.items()}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import torch
 from bothways.config import to_json
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
-from bothways.data.shards import Shards, write_shards, writing
+from bothways.data.shards import Shards, write_shards
 from bothways.data.source import list_source, read_documents
 from bothways.data.token_data import TokenData, hold_out
 from bothways.data.tokenizer import Tokenizer
@@ -25,33 +23,26 @@ from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
+from bothways.files import replacing, write_text
 from bothways.layers.heads import MaskedLm
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
-from bothways.recipes.runs import FREE, GivenTokenizer, Pretraining
+from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
+from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
-from bothways.training.loop import Result, train
-from bothways.training.report import report
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 _EVALUATED = 20
+# What tells our note from a file that happens to have its name: only behind it is anything removed
+_OURS = "what this folder's tokenizer and data were made from"
 # Beside the tokenizer and the shards: the text they were made from
-_MADE_FROM = "corpus.json"
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A finished run, the model it made, and where both lie."""
-
-    result: Result
-    model: Model
-    folder: Path
+_MADE_FROM = "prepared-from.json"
 
 
 def pretrain(
-    run: Pretraining, folder: Path, say: Callable[[str], None] = lambda line: None, command: str = "", device: str | None = None
+    run: Pretraining, folder: Path, say: Say = lambda line: None, command: str = "", device: str | None = None
 ) -> Trained:
     """Carry out a run in `folder`, or go on with it: `model/` is the result, `report.html` the account.
 
@@ -64,57 +55,54 @@ def pretrain(
         Interrupted: after Ctrl-C, with everything saved; the same call goes on.
     """
     _check(run)
+    claim(run, folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     remember_corpus(run, folder)
     tokenizer = prepare_tokenizer(run, folder, say)
     shards = prepare_shards(run, folder, tokenizer, say)
     objective = build(run, tokenizer)
     kept, held = hold_out(len(shards.lengths), run.held_out, run.training.seed)
-    if not len(kept) or not len(held):
-        raise InputError(
-            f"{len(shards.lengths)} documents cannot be divided into training and held-out text; give more, or split='paragraph'"
-        )
     data, heldout = (TokenData(shards, tokenizer, run.max_length, part) for part in (kept, held))
     loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
     fill = loader.plan.epoch(0).fill
     say(f"{len(data):,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
+    tokens = int(heldout.lengths.sum())
+    say(f"{len(held):,} of {len(shards.lengths):,} documents held out, {tokens / (tokens + fill.tokens):.1%} of the tokens")
     evaluation = list(islice(Loader(heldout, run.batching, objective.prepare, run.training.seed).evaluation(), _EVALUATED))
-    model = assemble(run, tokenizer, objective)
+    model = assemble(run, tokenizer, objective).to(device)
     watch = Watch(
-        evaluate=lambda: evaluate(objective, evaluation, device),
+        evaluate=lambda: averages(objective, evaluation, device, ("loss", "accuracy")),
         samples=lambda: predictions(model, heldout),
         rate=gemm_rate(device, torch.float32),
     )
-    result = train(objective, loader.open, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
-    model.eval().save(folder / "model")
-    report(folder, title=f"Pretraining {run.family}", command=command, metrics=("accuracy", "masked", "mask_token"))
-    return Trained(result, model, folder)
+    title, metrics = f"Pretraining {run.family}", ("accuracy", "masked", "mask_token")
+    return carry_out(run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say)
 
 
 def remember_corpus(run: Pretraining, folder: Path) -> None:
     """Note what the folder's tokenizer and shards are made from; where no run has begun, forget those of other text.
 
     Raises:
-        InputError: there are a tokenizer or shards, and nothing says what they were made from.
+        InputError: there are a tokenizer or shards, and no note of ours says what they were made from.
     """
     if (folder / record.NAME).exists():
         return  # the run's own record decides from here on
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in list_source(run.source).files]
-    made_from = json.dumps([to_json(run.source), to_json(run.tokenizer), run.encoder.max_length, files], indent=2) + "\n"
+    made_from = json.dumps([_OURS, to_json(run.source), to_json(run.tokenizer), run.encoder.max_length, files], indent=2) + "\n"
     note = folder / _MADE_FROM
-    if note.exists() and note.read_text(encoding="utf-8") == made_from:
+    written = note.read_text(encoding="utf-8") if note.exists() else None
+    if written == made_from:
         return
+    if written is not None and _OURS not in written:
+        raise InputError(f"{note}: not written by a run; choose another folder")
     for made in (folder / "tokenizer", folder / "data"):
-        if made.exists() and not note.exists():
+        if made.exists() and written is None:
             raise InputError(f"{made}: nothing says which text this was made from; remove it or choose another folder")
         shutil.rmtree(made, ignore_errors=True)
-    with writing(note):
-        folder.mkdir(parents=True, exist_ok=True)
-        note.with_suffix(".partial").write_text(made_from, encoding="utf-8")
-        note.with_suffix(".partial").replace(note)
+    write_text(note, made_from)
 
 
-def prepare_tokenizer(run: Pretraining, folder: Path, say: Callable[[str], None]) -> Tokenizer:
+def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
     """The run's tokenizer: given, or trained once and kept in the folder."""
     if isinstance(run.tokenizer, GivenTokenizer):
         tokenizer = Tokenizer.load(Path(run.tokenizer.folder))
@@ -124,9 +112,8 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Callable[[str], None]
         say(f"training a tokenizer of {run.tokenizer.vocab_size:,} pieces")
         texts = (document.text for document in read_documents(run.source))
         tokenizer = train_tokenizer(run.tokenizer, texts, run.encoder.max_length)
-        partial = folder / ".tokenizer.partial"  # a killed process leaves no half of a tokenizer under its name
-        tokenizer.save(partial)
-        partial.replace(folder / "tokenizer")
+        with replacing(folder / "tokenizer") as partial:  # a killed process leaves no half of one under its name
+            tokenizer.save(partial)
     if tokenizer.vocab_size > run.encoder.vocab_size:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} ids, encoder.vocab_size is {run.encoder.vocab_size}; raise it"
@@ -134,7 +121,7 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Callable[[str], None]
     return tokenizer
 
 
-def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Callable[[str], None]) -> Shards:
+def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Say) -> Shards:
     """The corpus as token shards, written once."""
     if not (folder / "data" / "manifest.json").exists():
         say("tokenising the corpus")
@@ -146,7 +133,7 @@ def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
     """The objective with fresh weights, a function of the seed."""
     encoder = Encoder(run.encoder)
     head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size)
-    objective = MaskedLanguageModeling(encoder, head, run.masking, Vocabulary.of(tokenizer, run.encoder.vocab_size))
+    objective = MaskedLanguageModeling(encoder, head, run.masking, Vocabulary.of(tokenizer))
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     return objective
 
@@ -160,18 +147,6 @@ def assemble(run: Pretraining, tokenizer: Tokenizer, objective: MaskedLanguageMo
     model.encoder = objective.encoder
     model.heads["masked_lm"] = objective.head
     return model
-
-
-def evaluate(objective: MaskedLanguageModeling, batches: list[MaskedInputs], device: str) -> Mapping[str, float]:
-    """Loss in nats and accuracy over held-out batches."""
-    sums = {"loss": 0.0, "accuracy": 0.0}
-    predicted = 0
-    for batch in batches:
-        out = objective(batch.to(device))
-        predicted += len(batch.labels)
-        for name in sums:
-            sums[name] += float(out[name])
-    return {name: total / max(predicted, 1) for name, total in sums.items()}
 
 
 def predictions(model: Model, heldout: TokenData, count: int = 4, around: int = 12) -> list[dict[str, str]]:

@@ -35,7 +35,7 @@ Source = TextFiles | Column
 
 @dataclass(frozen=True)
 class Shape:
-    """What a size fixes: widths of the network, vocabulary, sample length and tokens of a batch."""
+    """What a size fixes: widths of the network, vocabulary, sample length, tokens of a micro-batch and micro-batches a step."""
 
     hidden_size: int
     num_layers: int
@@ -44,6 +44,7 @@ class Shape:
     vocab_size: int
     max_length: int
     tokens: int
+    accumulate: int = 1
 
 
 _SHAPES: dict[Size, Shape] = {
@@ -62,7 +63,7 @@ def _initializer_range(shape: Shape) -> float:
 
 def bert(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
     """BERT's masked language modelling (arXiv 1810.04805), without the next-sentence task."""
-    shape = _SHAPES.get(size, Shape(768, 12, 12, 3072, 30522, 512, 131072))
+    shape = _SHAPES.get(size, Shape(768, 12, 12, 3072, 30522, 512, 16384, 8))
     encoder = bert_encoder(
         shape.vocab_size, shape.hidden_size, shape.num_layers, shape.heads, shape.intermediate_size, shape.max_length,
         initializer_range=_initializer_range(shape),
@@ -79,6 +80,7 @@ def bert(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
             optimizer=AdamW(lr=1e-4 if size == "base" else 1e-3, betas=(0.9, 0.999), weight_decay=0.01),
             schedule=Linear(warmup=Fraction(of=0.01)),
             budget=budget,
+            accumulate=shape.accumulate,
             clip=1.0,
         ),
         max_length=shape.max_length,
@@ -87,7 +89,7 @@ def bert(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
 
 def roberta(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
     """RoBERTa (arXiv 1907.11692): byte-level pieces, dynamic masks over all tokens, no clipping."""
-    shape = _SHAPES.get(size, Shape(768, 12, 12, 3072, 50265, 512, 1048576))
+    shape = _SHAPES.get(size, Shape(768, 12, 12, 3072, 50265, 512, 16384, 64))
     encoder = roberta_encoder(
         shape.vocab_size, shape.hidden_size, shape.num_layers, shape.heads, shape.intermediate_size, shape.max_length,
         initializer_range=_initializer_range(shape),
@@ -104,6 +106,7 @@ def roberta(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
             optimizer=AdamW(lr=5e-4 if size == "base" else 1e-3, betas=(0.9, 0.98), weight_decay=0.01),
             schedule=Linear(warmup=Fraction(of=0.06)),
             budget=budget,
+            accumulate=shape.accumulate,
             clip=None,
         ),
         max_length=shape.max_length,
@@ -112,7 +115,7 @@ def roberta(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
 
 def modernbert(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
     """ModernBERT's first stage (arXiv 2412.13663), on AdamW: 30 % masked, attention-output dropout 0.1, trapezoidal."""
-    shape = _SHAPES.get(size, Shape(768, 22, 12, 1152, 50368, 1024, 786432))
+    shape = _SHAPES.get(size, Shape(768, 22, 12, 1152, 50368, 1024, 16384, 48))
     encoder = modernbert_encoder(
         shape.vocab_size,
         shape.hidden_size,
@@ -137,6 +140,7 @@ def modernbert(source: Source, budget: Budget, size: Size = "base") -> Pretraini
             optimizer=AdamW(lr=8e-4 if size == "base" else 2e-3, betas=(0.9, 0.98), weight_decay=1e-5),
             schedule=Trapezoidal(warmup=Fraction(of=0.03), decay=Fraction(of=0.3), final=0.001),
             budget=budget,
+            accumulate=shape.accumulate,
             clip=None if size == "base" else 1.0,
         ),
         max_length=shape.max_length,
@@ -145,7 +149,7 @@ def modernbert(source: Source, budget: Budget, size: Size = "base") -> Pretraini
 
 def neobert(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
     """NeoBERT (arXiv 2502.19587): 20 % masked, every one by [MASK]; cosine to a tenth."""
-    shape = _SHAPES.get(size, Shape(768, 28, 12, 3072, 30522, 1024, 2097152))
+    shape = _SHAPES.get(size, Shape(768, 28, 12, 3072, 30522, 1024, 16384, 128))
     encoder = neobert_encoder(
         shape.vocab_size, shape.hidden_size, shape.num_layers, shape.heads, shape.intermediate_size,
         max_length=4096 if size == "base" else shape.max_length,
@@ -163,6 +167,7 @@ def neobert(source: Source, budget: Budget, size: Size = "base") -> Pretraining:
             optimizer=AdamW(lr=6e-4 if size == "base" else 2e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1),
             schedule=Cosine(warmup=Fraction(of=0.01), final=0.1),
             budget=budget,
+            accumulate=shape.accumulate,
             clip=1.0,
         ),
         max_length=shape.max_length,

@@ -79,13 +79,13 @@ class Finetuning:
 
 @config
 class Embedding:
-    """A sentence embedder, trained on pairs that belong together."""
+    """A sentence embedder, trained on pairs that belong together; `pooling` None keeps the model's own."""
 
     model: str
     table: Table
     columns: Contrast
     loss: InfoNce = InfoNce()
-    pooling: Pooling = "mean"
+    pooling: Pooling | None = None
     batching: SampleCount
     training: TrainingConfig
     from_scratch: bool = False

@@ -7,8 +7,8 @@ from typing import Literal
 
 from bothways.config import config, from_json, to_json
 from bothways.errors import InputError
+from bothways.files import write_text
 from bothways.retrieval.embedder import Embedder
-from bothways.training.files import write_text
 
 _FILE = "index.json"
 

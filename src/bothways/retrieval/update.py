@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bothways.errors import InputError
+from bothways.files import reported
 from bothways.retrieval.chunking import Chunk, Chunker, Chunking
 from bothways.retrieval.embedder import Embedder, tokenizer_of
 from bothways.retrieval.lexical import Lexical
 from bothways.retrieval.settings import IndexSettings, check_model, lexical_folder, read_settings, vectors_folder, write_settings
 from bothways.retrieval.store import Store
-from bothways.training.files import reported
 
 IDS = "ids.npy"
 Progress = Callable[[int, int], None]
@@ -63,11 +63,29 @@ def update(
     if settings is not None:
         check_model(folder, settings, embedder, fingerprint)
     run = _Update(folder, embedder, fingerprint, _chunker(embedder, chunking), settings, progress)
-    for key, text in documents:
+    for key, text in checked(documents):
         run.take(key, text)
         if len(run.waiting) >= batch:
             run.write()
     return run.finish()
+
+
+def checked(documents: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The same documents, where each has a name of its own and all is valid Unicode.
+
+    Raises:
+        InputError: the first that cannot be used.
+    """
+    seen: set[str] = set()
+    for key, text in documents:
+        if key in seen:
+            raise InputError(f"{key}: two documents have this name; give each its own")
+        seen.add(key)
+        try:
+            (key + text).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{key!a}: not valid Unicode text (a lone surrogate); read it with its true encoding") from None
+        yield key, text
 
 
 def _chunker(embedder: Embedder, chunking: Chunking) -> Chunker:
@@ -96,7 +114,7 @@ class _Update:
         self.held = {} if self.store is None else self.store.hashes()
         self.waiting: list[Chunk] = []
         self._waiting_hashes: dict[str, str] = {}
-        self._seen: set[str] = set()
+        self._seen = 0
         self._kept: set[str] = set()
         self._doubled: dict[str, str] = {}
         self._embedded = 0
@@ -105,9 +123,7 @@ class _Update:
 
     def take(self, key: str, text: str) -> None:
         """Sort a document into new, changed, unchanged or empty; cut it where it has to be embedded."""
-        if key in self._seen:
-            raise InputError(f"{key}: two documents have this name; give each its own")
-        self._seen.add(key)
+        self._seen += 1
         digest = self._hash(key, text)
         held = self.held.get(key, set())
         if digest in held:
@@ -135,14 +151,14 @@ class _Update:
         self._embedded += len(self.waiting)
         self.waiting, self._waiting_hashes = [], {}
         if self._progress:
-            self._progress(len(self._seen), self._embedded)
+            self._progress(self._seen, self._embedded)
 
     def finish(self) -> IndexReport:
         """Write what waits, remove what is gone, rebuild BM25."""
         if not self._seen:
             raise InputError("there are no documents to index; the index is left as it is")
         if not self._kept:
-            raise InputError(f"none of the {len(self._seen)} documents has any text; the index is left as it is")
+            raise InputError(f"none of the {self._seen} documents has any text; the index is left as it is")
         self.write()
         assert self.settings is not None  # something was kept: held before, or written now
         gone = sorted(self.held.keys() - self._kept)
@@ -193,10 +209,7 @@ class _Update:
     def _hash(self, key: str, text: str) -> str:
         """Of the document and of all that decides its passages; the name is in it so that no two documents share one."""
         recipe = (key, self.chunker.limit, self.chunker.overlap, self.chunker.prompt, text)
-        try:
-            return hashlib.sha256("\0".join(map(str, recipe)).encode()).hexdigest()
-        except UnicodeEncodeError:
-            raise InputError(f"{key!a}: not valid Unicode text (a lone surrogate); read it with its true encoding") from None
+        return hashlib.sha256("\0".join(map(str, recipe)).encode()).hexdigest()
 
 
 def _write_lexical(folder: Path, store: Store) -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bothways.errors import InputError
-from bothways.training.files import reported, sync
+from bothways.files import reported, sync
 from bothways.training.trainable import State
 
 FOLDER = "checkpoints"

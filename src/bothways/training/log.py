@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import InputError
-from bothways.training.files import reported, sync, write_text
+from bothways.files import reported, sync, write_text
 from bothways.training.step import loss, means
 
 NAME = "log.jsonl"

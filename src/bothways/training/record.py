@@ -13,7 +13,7 @@ import pydantic
 
 from bothways.config import explain
 from bothways.errors import InputError
-from bothways.training.files import write_text
+from bothways.files import write_text
 from bothways.training.optimizer import Row
 from bothways.training.schedule import Steps, Tokens
 

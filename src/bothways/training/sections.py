@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from bothways.errors import MissingExtraError
-from bothways.training.files import write_text
+from bothways.files import write_text
 from bothways.training.template import PAGE
 
 

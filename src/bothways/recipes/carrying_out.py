@@ -1,0 +1,93 @@
+"""What every recipe does around training: claim a folder, train, save the model, write the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bothways.config import to_json
+from bothways.errors import InputError, MissingExtraError
+from bothways.model.folder import check_expressed
+from bothways.model.model import Model
+from bothways.objectives.objective import Objective
+from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining
+from bothways.training import record
+from bothways.training.loop import Result, train
+from bothways.training.report import report
+from bothways.training.settings import Watch
+from bothways.training.step import means
+from bothways.training.trainable import OpenStream
+
+Say = Callable[[str], None]
+Run = Pretraining | Finetuning | Embedding
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A finished run, the model it made, and where both lie; `report` is None where the extra is not installed."""
+
+    result: Result
+    model: Model
+    folder: Path
+    report: Path | None
+
+
+def claim(run: Run, folder: Path) -> None:
+    """Make sure that a run may work in `folder`: it is the run's own already, or holds nothing a run would replace.
+
+    Raises:
+        InputError: the folder is another run's, or holds a model or a report of other origin.
+    """
+    known = record.read(folder)
+    if known:
+        record.same_run(known.run, json.loads(to_json(run)), FREE, folder / record.NAME)
+        return
+    taken = [name for name in ("model", "report.html") if (folder / name).exists()]
+    if taken:
+        raise InputError(f"{folder / taken[0]}: exists, and no run of this folder made it; choose another folder")
+
+
+def carry_out(
+    run: Run,
+    folder: Path,
+    objective: Objective[Any],
+    open_stream: OpenStream[Any],
+    model: Model,
+    watch: Watch,
+    *,
+    title: str,
+    command: str,
+    metrics: Sequence[str],
+    say: Say,
+) -> Trained:
+    """Train the objective, whose modules are the model's, and leave `model/` and `report.html` in the folder.
+
+    Raises:
+        InputError: the model's family could not save it; or as `train`.
+        Interrupted: after Ctrl-C, with everything saved.
+    """
+    check_expressed(model)  # before hours of training rather than after
+    device = str(model.device)
+    result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
+    model.eval().save(folder / "model")
+    try:
+        page = report(folder, title=title, command=command, metrics=metrics)
+    except MissingExtraError as missing:
+        say(str(missing))
+        page = None
+    return Trained(result, model, folder, page)
+
+
+def averages(objective: Objective[Any], batches: Iterable[Any], device: str, names: Collection[str]) -> Mapping[str, float]:
+    """The objective's means over held-out batches, of the given sums that it has."""
+    sums: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    for batch in batches:
+        moved = batch.to(device)
+        for total, part in ((sums, objective(moved)), (counts, objective.counts(moved))):
+            for name in part.keys() & set(names):
+                total[name] = total.get(name, 0.0) + float(part[name])
+    return means(sums, counts)
