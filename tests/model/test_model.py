@@ -13,6 +13,7 @@ from tests.builders import SIZE, VOCAB, random_ids
 from tests.references import CASES
 
 import bothways
+from bothways.data.tokenizer_training import ByteLevelBpe, train_tokenizer
 from bothways.errors import InputError
 from bothways.families.family import Heads, Problem
 from bothways.model.model import Model
@@ -84,6 +85,17 @@ def test_fill(tiny: Tiny, case: str) -> None:
             word = model.tokenizer.backend.id_to_token(token)
             place = {2: "the {} sat on [MASK]", 5: "the [MASK] sat on {}"}[row]
             assert (guess.token, guess.text) == (word, place.format(word))
+
+
+def test_white_space_that_is_filled_in_can_be_read(tiny: Tiny) -> None:
+    tokenizer = train_tokenizer(ByteLevelBpe(vocab_size=270, specials="bert"), ["a\n    b\n    c\n    d"] * 20)
+    model = tiny("modernbert-masked_lm")
+    spec = replace(model.spec, encoder=replace(model.spec.encoder, vocab_size=300))
+    fresh = Model.create(model.family, spec, tokenizer)
+    tokens = {guess.token for guess in fresh.fill("a [MASK] b", top=270)[0]}
+    assert "'\\n'" in tokens
+    assert "[PAD]" in tokens
+    assert not any("Ċ" in token or "Ġ" in token for token in tokens)
 
 
 def test_fill_needs_a_blank_and_a_head(tiny: Tiny) -> None:

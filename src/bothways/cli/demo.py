@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,10 @@ def demo(
         outcome = carry_out(out, note)
     console = Console()
     console.print(to_rich(outcome.results))
-    console.print(to_rich(outcome.answers))
+    for question, answers in groupby(outcome.answers.rows, key=lambda row: row[0]):
+        console.print(f"\n{question}", style="bold", markup=False)
+        for _, function, docstring in answers:
+            console.print(f"  {function}: {docstring}", no_wrap=True, overflow="ellipsis", markup=False)
+    console.print()
     console.print(f"The report, with the curves: {outcome.report}", soft_wrap=True)
     console.print("Your own text next:          bothways pretrain my_texts/ --out runs/mine --hours 1", soft_wrap=True)

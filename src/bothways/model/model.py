@@ -28,7 +28,7 @@ from bothways.ragged import Encoded, Ragged
 
 @dataclass(frozen=True)
 class Prediction:
-    """A guess for a masked token: the token, its probability, and the text with it filled in."""
+    """A guess for a masked token: the token (white space in quotes and escaped), its probability, and the text filled in."""
 
     token: str
     probability: float
@@ -305,7 +305,9 @@ class Model(nn.Module):
         filled[row] = token
         around = len(tokenizer.template.before), len(filled) - len(tokenizer.template.after)
         text = tokenizer.decode(filled[slice(*around)].tolist(), skip_special_tokens=False)
-        word = tokenizer.decode([token]).strip() or tokenizer.backend.id_to_token(token) or ""
+        plain = tokenizer.decode([token])
+        # white space as Python writes it; a special token by its name
+        word = plain.strip() or (repr(plain) if plain else tokenizer.backend.id_to_token(token) or "")
         return Prediction(word, probability, text)
 
 
