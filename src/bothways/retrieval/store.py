@@ -8,9 +8,7 @@ Search is exact: there is no approximate index.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -60,8 +58,7 @@ class Store:
                 ("vector", pa.list_(pa.float32(), size)),
             ]
         )
-        with _writing():
-            self._table = _lancedb().connect(str(folder)).create_table(_TABLE, schema=self._schema, exist_ok=True)
+        self._table = _lancedb().connect(str(folder)).create_table(_TABLE, schema=self._schema, exist_ok=True)
         held = self._table.schema.field("vector").type.list_size
         if held != size:
             raise InputError(f"{folder}: its vectors have {held} numbers, the model's {size}; index into a new folder")
@@ -106,8 +103,7 @@ class Store:
             "hash": [hashes[chunk.document] for chunk in chunks],
             "vector": pa.FixedSizeListArray.from_arrays(flat, self.size),
         }
-        with _writing():
-            self._table.add(pa.table(columns, schema=self._schema))
+        self._table.add(pa.table(columns, schema=self._schema))
 
     def keep_only(self, hashes: Mapping[str, str]) -> None:
         """Remove every passage of these documents that is not of this hash. Hashes of two documents never agree."""
@@ -120,8 +116,7 @@ class Store:
 
     def compact(self) -> None:
         """Merge small files, and drop the versions that no search reads any more."""
-        with _writing():
-            self._table.optimize(cleanup_older_than=_KEEP)
+        self._table.optimize(cleanup_older_than=_KEEP)
 
     def texts(self) -> tuple[list[int], list[str]]:
         """Ids and texts of all passages, by document and number."""
@@ -144,24 +139,11 @@ class Store:
         return [Hit(score, *(found[number][field] for field in _FIELDS[1:])) for number, score in ranked]
 
     def _delete(self, where: str) -> None:
-        with _writing():
-            self._table.delete(where)
+        self._table.delete(where)
 
     def _select(self, columns: list[str], where: str | None = None) -> pa.Table:
         query = self._table.search().select(columns)
         return (query.where(where) if where else query).to_arrow()
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Give the operating system's refusals, which LanceDB wraps in a RuntimeError, their own type back."""
-    try:
-        yield
-    except RuntimeError as error:
-        code = re.search(r"\(os error (\d+)\)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def _parts(items: Sequence[Any]) -> Iterator[list[Any]]:
