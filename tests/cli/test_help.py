@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -138,3 +139,16 @@ def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert "tokens/s" in err
     assert "/7" not in err
     assert "left" not in err
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "1000"), ("7", "7")])
+def test_waiting_threads_sleep_unless_told_otherwise(given: str | None, kept: str) -> None:
+    """Set before torch is loaded, which reads it once."""
+    code = (
+        "import os, sys; from bothways.cli import main; main(['--version']); "
+        "print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment |= {} if given is None else {"GOMP_SPINCOUNT": given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == f"{kept} False"

@@ -5,6 +5,7 @@ A verb's module is light (typer alone); what it works with is imported when it i
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 1: interrupted, or something given cannot be used; stderr says what. 2: the command itself is wrong.
     """
+    # read when torch is loaded. A waiting thread spins so many rounds before it sleeps: on a machine with other work the
+    # default steals the core its partner waits for, and small networks train three times slower (docs/log.md)
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import typer
 
     from bothways.cli.app import build
