@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from bothways.errors import InputError, MissingExtraError
+from bothways.files import reported
 from bothways.retrieval.chunking import Chunk
 
 _TABLE = "passages"
@@ -58,7 +59,8 @@ class Store:
                 ("vector", pa.list_(pa.float32(), size)),
             ]
         )
-        self._table = _lancedb().connect(str(folder)).create_table(_TABLE, schema=self._schema, exist_ok=True)
+        with reported(folder):
+            self._table = _lancedb().connect(str(folder)).create_table(_TABLE, schema=self._schema, exist_ok=True)
         held = self._table.schema.field("vector").type.list_size
         if held != size:
             raise InputError(f"{folder}: its vectors have {held} numbers, the model's {size}; index into a new folder")
