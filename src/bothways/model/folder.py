@@ -20,7 +20,7 @@ from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.convert import Reader, expand, to_ours, to_theirs
 from bothways.families.family import Family, Inexpressible, Spec
-from bothways.files import reported, write_text
+from bothways.files import write_text
 from bothways.model.model import Model
 from bothways.model.settings import lowercases, read_settings, write_settings
 from bothways.model.weights import SAFETENSORS, read_weights, write_weights
@@ -90,15 +90,12 @@ def write_model(model: Model, folder: Path) -> Path:
     config = _written(model)
     bare = model.spec.heads.present() <= {"pooler"}
     rules = expand(model.family.rules(model.spec, "" if bare else model.family.prefix), model.spec.encoder.num_layers)
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("_")}
-    with reported(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_weights(to_theirs(rules, state), folder / SAFETENSORS)
-        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        if model.tokenizer is not None:
-            model.tokenizer.save(folder)
-        if model.settings.declared:
-            write_settings(model.settings, folder, model.spec.encoder.hidden_size, model.spec.encoder.max_length)
+    write_weights(to_theirs(rules, model.state_dict()), folder / SAFETENSORS)
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder)
+    if model.settings.declared:
+        write_settings(model.settings, folder, model.spec.encoder.hidden_size, model.spec.encoder.max_length)
     return folder
 
 
