@@ -12,7 +12,6 @@ seed on rows that are not the test's. Accuracy on the test rows; a 95 % interval
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ import torch
 from harness import record
 
 from bothways.data.packing import SampleCount
-from bothways.data.rows import JsonLines
+from bothways.data.rows import JsonLines, open_table, read_rows
 from bothways.data.source import open_source
 from bothways.data.table import SingleText
 from bothways.evaluation.significance import summary, welch
@@ -54,15 +53,13 @@ class Task:
     samples: int
 
 
-def rows(path: Path, delimiter: str, text: str, label: str) -> list[tuple[str, str]]:
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    with path.open(encoding="utf-8", newline="") as file:
-        return [(row[text], row[label]) for row in csv.DictReader(file, delimiter=delimiter, quoting=quoting)]
+def rows(path: Path, text: str, label: str) -> list[tuple[str, str]]:
+    return [(one, other) for _, (one, other) in read_rows(open_table(path), (text, label))]
 
 
 def sst2(folder: Path) -> Task:
     """The rows are sentences and phrases out of them: no phrase of a sentence to choose by is trained on."""
-    train, more, test = (rows(folder / f"{part}.tsv", "\t", "sentence", "label") for part in ("train", "dev", "test"))
+    train, more, test = (rows(folder / f"{part}.tsv", "sentence", "label") for part in ("train", "dev", "test"))
     sentences = [row for row in train + more if len(row[0].split()) >= 15]
     choose = random.Random(0).sample(sentences, 1000)
     chosen = "\n".join(text.strip() for text, _ in choose)
@@ -71,7 +68,7 @@ def sst2(folder: Path) -> Task:
 
 def banking77(folder: Path) -> Task:
     """A tenth of the training rows is for choosing."""
-    train, test = (rows(folder / f"{part}.csv", ",", "text", "category") for part in ("train", "test"))
+    train, test = (rows(folder / f"{part}.csv", "text", "category") for part in ("train", "test"))
     random.Random(0).shuffle(train)
     return Task("banking77", train[1000:], train[:1000], test, epochs=8, samples=32)
 
