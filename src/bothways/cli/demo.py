@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from bothways.cli.options import examples
-from bothways.cli.output import note
-from bothways.cli.train import stoppable
+from bothways.cli.output import note, stoppable
 
 _EXAMPLES = examples("bothways demo", "bothways demo --out /tmp/demo")
 

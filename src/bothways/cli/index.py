@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bothways.cli.options import ColumnOption, JsonOption, Method, ModelArgument, examples
-from bothways.cli.output import note, progress, show
-from bothways.cli.train import stoppable
+from bothways.cli.output import note, progress, show, stoppable
 
 if TYPE_CHECKING:
     from bothways.model.model import Model

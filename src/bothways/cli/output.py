@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
+import typer
+
 from bothways.errors import InputError, MissingExtraError
 
 
@@ -103,3 +105,22 @@ def _show_warning(
 
 def _one_line(text: str) -> str:
     return " ".join(text.split("\n"))
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Work that the same command goes on with says so when it is interrupted, without a traceback."""
+    from bothways.training.interrupt import Interrupted
+
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        said = stop if isinstance(stop, Interrupted) else "interrupted; the same command goes on"
+        note(f"{said}:\n  {command()}")
+        raise typer.Exit(1) from None
+
+
+def command() -> str:
+    import shlex
+
+    return shlex.join(["bothways", *sys.argv[1:]])

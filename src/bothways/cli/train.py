@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bothways.cli.options import ColumnOption, JsonOption, examples
-from bothways.cli.output import note, show
+from bothways.cli.output import command, note, show, stoppable
 from bothways.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +80,7 @@ def pretrain(
         return _print(run)
     note(str(list_source(run.source)))
     with stoppable():
-        _report(carry_out(run, out, note, _command()), as_json)
+        _report(carry_out(run, out, note, command()), as_json)
 
 
 def finetune(
@@ -157,8 +154,8 @@ def finetune(
         return _print(run)
     with stoppable():
         if isinstance(run, Embedding):
-            return _report(train_embedder(run, out, note, _command()), as_json)
-        return _report(carry_out(run, out, note, _command()), as_json)
+            return _report(train_embedder(run, out, note, command()), as_json)
+        return _report(carry_out(run, out, note, command()), as_json)
 
 
 def recipes(as_json: JsonOption = False) -> None:
@@ -218,19 +215,6 @@ def _names(text: str, option: str, count: int | None) -> list[str]:
     return names
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Work that the same command goes on with says so when it is interrupted, without a traceback."""
-    from bothways.training.interrupt import Interrupted
-
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt) as stop:
-        said = stop if isinstance(stop, Interrupted) else "interrupted; the same command goes on"
-        note(f"{said}:\n  {_command()}")
-        raise typer.Exit(1) from None
-
-
 def _report(trained: Trained, as_json: bool) -> None:
     result = trained.result
     data = {
@@ -256,9 +240,3 @@ def _print(run: object) -> None:
     from bothways.config import to_json
 
     print(to_json(run), end="")
-
-
-def _command() -> str:
-    import shlex
-
-    return shlex.join(["bothways", *sys.argv[1:]])
