@@ -14,6 +14,7 @@ import torch
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.layers.position import Rotary
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "loading.md"
@@ -53,7 +54,8 @@ def decisions(name: str, config: EncoderConfig) -> tuple[str, ...]:
 def position(config: EncoderConfig) -> str:
     if config.embedding.position is not None:
         return kind(config.embedding.position)
-    thetas = dict.fromkeys(layer.mixer.position.theta for layer in config.layers if layer.mixer.position)
+    positions = [layer.mixer.position for layer in config.layers]
+    thetas = dict.fromkeys(position.theta for position in positions if isinstance(position, Rotary))
     return "rotary, theta " + " and ".join(f"{theta:,.0f}" for theta in thetas)
 
 

@@ -13,6 +13,7 @@ from tests.builders import gap, lengths_lists
 from torch import Tensor
 
 from bothways.ops.attention import BACKENDS, BY_LENGTH, REFERENCE, VARLEN, Backend, Score, attention, visible
+from bothways.ops.relative import Bucket, Distance, alibi_slopes
 from bothways.ragged import Ragged
 
 HEADS, WIDTH = 3, 4
@@ -27,16 +28,26 @@ def draw(ragged: Ragged, seed: int, dtype: torch.dtype = torch.float64) -> Tenso
 def definition(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
     """Softmax attention written out: one query, one head at a time."""
     scale = 1 / math.sqrt(WIDTH) if score.scale is None else score.scale
+    group = HEADS // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     rows = []
     for i in range(queries.sequences):
         near = k[keys.offsets[i] : keys.offsets[i + 1]], v[keys.offsets[i] : keys.offsets[i + 1]]
         for position, query in enumerate(q[queries.offsets[i] : queries.offsets[i + 1]]):
-            one = slice(None) if score.window is None else slice(max(position - score.window, 0), position + score.window + 1)
+            low = 0 if score.window is None else max(position - score.window, 0)
+            high = len(near[0]) if score.window is None else position + score.window + 1
+            one = slice(low, min(high, position + 1) if score.causal else high)
             if len(near[0][one]) == 0:
                 rows.append(query * 0)
                 continue
-            weights = (torch.einsum("hd,khd->hk", query, near[0][one]) * scale).softmax(dim=1)
-            rows.append(torch.einsum("hk,khd->hd", weights, near[1][one]))
+            scores = torch.einsum("hd,khd->hk", query, near[0][one]) * scale
+            if score.edit is not None:
+                columns = torch.arange(len(near[0]))[one]
+                added = score.edit.dense(
+                    query[None, :, None], near[0][one].transpose(0, 1)[None], torch.tensor([position]), columns
+                )
+                scores = scores + added[0, :, 0]
+            rows.append(torch.einsum("hk,khd->hd", scores.softmax(dim=1), near[1][one]))
     return torch.stack(rows) if rows else q * 0
 
 
@@ -66,6 +77,45 @@ def test_a_backend_computes_the_definition(
     backend: Backend | None, lengths: list[int], window: int | None, scale: float | None
 ) -> None:
     assert_defined(backend, lengths, None, Score(window=window, scale=scale))
+
+
+EDITS = {
+    "none": None,
+    "distance": Distance(torch.tensor(alibi_slopes(HEADS))),
+    "bucket": Bucket(torch.randn(8, HEADS, generator=torch.Generator().manual_seed(4), dtype=torch.float64), 6),
+}
+
+
+@settings(max_examples=30)
+@given(lengths=lengths_lists, window=windows, causal=st.booleans(), edit=st.sampled_from(sorted(EDITS)))
+@pytest.mark.parametrize("backend", [REFERENCE, BY_LENGTH, None], ids=lambda one: one.name if one else "dispatched")
+def test_causal_and_edited_scores(
+    backend: Backend | None, lengths: list[int], window: int | None, causal: bool, edit: str
+) -> None:
+    assert_defined(backend, lengths, None, Score(window=window, causal=causal, edit=EDITS[edit]))
+
+
+@pytest.mark.parametrize("window", [None, 30])
+@pytest.mark.parametrize("edit", sorted(EDITS))
+def test_long_sequences_taken_in_blocks(window: int | None, edit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of queries that do not divide the length, each with the columns it sees."""
+    monkeypatch.setattr("bothways.ops.attention._ADDED", 400 * HEADS * 7)
+    assert_defined(BY_LENGTH, [400], None, Score(window=window, causal=True, edit=EDITS[edit]))
+
+
+def test_edits_between_different_packings_are_left_to_the_reference() -> None:
+    assert_defined(None, [2, 0, 3], [4, 1, 0], Score(edit=EDITS["distance"]))
+
+
+@pytest.mark.parametrize("backend", [REFERENCE, BY_LENGTH])
+def test_fewer_heads_of_keys_serve_groups_of_queries(backend: Backend) -> None:
+    ragged = Ragged.of([5, 3, 5])
+    q = draw(ragged, 0)
+    k, v = (draw(ragged, seed)[:, :1].detach().requires_grad_() for seed in (1, 2))
+    found = with_gradients(lambda: attention(q, k, v, ragged, ragged, Score(), backend), (q, k, v))
+    expected = with_gradients(lambda: definition(q, k, v, ragged, ragged, Score()), (q, k, v))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 @settings(max_examples=40)
@@ -126,7 +176,7 @@ def test_a_hand_worked_softmax() -> None:
 
 def test_visible_pairs() -> None:
     ragged = Ragged.of([2, 0, 3])
-    assert visible(ragged, ragged, 1).int().tolist() == [
+    assert visible(ragged, ragged, Score(window=1)).int().tolist() == [
         [1, 1, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [0, 0, 1, 1, 0],

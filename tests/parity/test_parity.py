@@ -41,8 +41,8 @@ def loaded(case: Case, dtype: torch.dtype, attention: str) -> tuple[Any, Model]:
 
 def texts(case: Case) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
     """Token ids, and token types where the family has more than one."""
-    generator = np.random.default_rng(1)
-    return random_ids(LENGTHS), [generator.integers(0, 2, n) for n in LENGTHS] if case.family == "bert" else None
+    generator, types = np.random.default_rng(1), references.REFERENCES[case.family].types
+    return random_ids(LENGTHS), [generator.integers(0, types, n) for n in LENGTHS] if types > 1 else None
 
 
 def run(model: Model, batch: Batch) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.mlp import Mlp
 from bothways.layers.norm import Norm
+from bothways.layers.position import Bucketed, Rotary
 from bothways.layers.ranges import Dropout, Positive
 
 
@@ -29,6 +30,23 @@ class Layer:
     norm: Norm
     order: Literal["pre", "post"]
     dropout: Dropout = 0.0
+
+
+@config
+class Groups:
+    """Layers at several depths that are one module (ALBERT, arXiv 1909.11942).
+
+    The depth is cut into `groups` equal parts. Each part repeats its own `inner` layers, one after another.
+    """
+
+    type: Literal["groups"] = "groups"
+    groups: PositiveInt = 1
+    inner: PositiveInt = 1
+
+    def module(self, number: int, num_layers: int) -> int:
+        """The number of the module that stands at a depth."""
+        block, inside = divmod(number, self.inner)
+        return block * self.groups // (num_layers // self.inner) * self.inner + inside
 
 
 @config
@@ -73,6 +91,7 @@ class EncoderConfig:
     Attributes:
         max_length: the longest sequence, special tokens included.
         layers: a pattern, cycled over the depth: ModernBERT's is (global, local, local).
+        shared: which layers are one module; None: none are.
         final_norm: after the last layer.
         skip_first_norm: the first layer does not normalise its input again (ModernBERT, whose
             embedding is normalised already).
@@ -84,6 +103,7 @@ class EncoderConfig:
     max_length: PositiveInt
     embedding: Embedding
     layers: tuple[Layer, ...]
+    shared: Groups | None = None
     final_norm: Norm | None = None
     skip_first_norm: bool = False
     initialisation: Initialisation = TruncatedNormal()
@@ -92,16 +112,41 @@ class EncoderConfig:
         if not self.layers:
             raise InputError("EncoderConfig.layers: at least one layer is needed for the pattern")
         for i, layer in enumerate(self.layers):
-            heads = layer.mixer.heads
-            if self.hidden_size % heads:
-                raise InputError(f"EncoderConfig.layers.{i}.mixer.heads: {heads} does not divide hidden_size {self.hidden_size}")
-            if layer.mixer.position is not None and self.hidden_size // heads % 2:
-                raise InputError(
-                    f"EncoderConfig.layers.{i}.mixer: rotary positions need an even head size, not {self.hidden_size // heads}"
-                )
+            _check_mixer(layer.mixer, self.hidden_size, f"EncoderConfig.layers.{i}.mixer")
+        if len({layer.mixer.position for layer in self.layers if isinstance(layer.mixer.position, Bucketed)}) > 1:
+            raise InputError("EncoderConfig.layers: bucketed positions share one table, so they must be the same in all layers")
+        self._check_shared()
         if self.skip_first_norm and self.layers[0].order == "post":
             raise InputError("EncoderConfig.skip_first_norm: only a pre-norm layer has a norm before it")
 
     def layer(self, number: int) -> Layer:
         """The config of the layer at this depth, from 0."""
         return self.layers[number % len(self.layers)]
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The number of the module at each depth: 0, 1, 2, ... unless layers are shared."""
+        numbers = range(self.num_layers)
+        return tuple(self.shared.module(i, self.num_layers) if self.shared else i for i in numbers)
+
+    def _check_shared(self) -> None:
+        if self.shared is None:
+            return
+        repeats = self.num_layers // self.shared.inner
+        if self.num_layers % self.shared.inner or repeats < self.shared.groups:
+            parts = f"{self.shared.groups} groups of repeated {self.shared.inner}"
+            raise InputError(f"EncoderConfig.shared: {self.num_layers} layers are not {parts}")
+        for i, module in enumerate(self.depths):
+            first = self.depths.index(module)
+            if self.layer(i) != self.layer(first) or (self.skip_first_norm and i and module == 0):
+                raise InputError(f"EncoderConfig.shared: the layers at depths {first} and {i} differ, but are one module")
+
+
+def _check_mixer(mixer: Attention, hidden_size: int, where: str) -> None:
+    heads, kv_heads, size = mixer.sizes(hidden_size)
+    if mixer.head_size is None and hidden_size % heads:
+        raise InputError(f"{where}.heads: {heads} does not divide hidden_size {hidden_size}")
+    if heads % kv_heads:
+        raise InputError(f"{where}.kv_heads: {kv_heads} does not divide the {heads} heads")
+    if isinstance(mixer.position, Rotary) and size % 2:
+        raise InputError(f"{where}: rotary positions need an even head size, not {size}")

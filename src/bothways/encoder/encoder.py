@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from bothways.layers.context import Context
 from bothways.layers.embedding import TokenEmbedding
 from bothways.layers.mlp import FeedForward
 from bothways.layers.norm import build_norm
+from bothways.layers.position import Bucketed, Rotary
 from bothways.ops.attention import Backend
 from bothways.ops.rotary import rotary_table
 from bothways.ragged import Batch, Encoded, Ragged
@@ -40,6 +43,7 @@ class EncoderLayer(nn.Module):
 class Encoder(nn.Module):
     """A bidirectional encoder over packed batches.
 
+    `layers` holds each module once; `stack` is what stands at each depth, where a shared one comes again.
     `backend` pins the attention backend; None lets each call take the first that can serve it.
     """
 
@@ -50,9 +54,16 @@ class Encoder(nn.Module):
         size = config.hidden_size
         self.embedding = TokenEmbedding(config.embedding, config.vocab_size, size, config.max_length)
         self.layers = nn.ModuleList(
-            EncoderLayer(config.layer(i), size, normalised=config.skip_first_norm and i == 0) for i in range(config.num_layers)
+            EncoderLayer(config.layer(config.depths.index(i)), size, normalised=config.skip_first_norm and i == 0)
+            for i in range(max(config.depths) + 1)
         )
+        self.relative = _relative(config)
         self.final_norm = build_norm(config.final_norm, size)
+
+    @property
+    def stack(self) -> list[EncoderLayer]:
+        """The layer at each depth."""
+        return [cast("EncoderLayer", self.layers[i]) for i in self.config.depths]
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "tokens size"], Ragged]:
         """The vectors that enter the first layer, and their boundaries.
@@ -67,20 +78,21 @@ class Encoder(nn.Module):
 
     def context(self, ragged: Ragged) -> Context:
         """What the layers of one forward pass share."""
-        config = self.config
-        turns = {(mixer.position.theta, mixer.heads) for mixer in (layer.mixer for layer in config.layers) if mixer.position}
+        mixers = [layer.mixer for layer in self.config.layers]
         rotary = {
-            (theta, heads): rotary_table(ragged.positions, ragged.longest, config.hidden_size // heads, theta)
-            for theta, heads in sorted(turns)
+            (position, size): rotary_table(ragged.positions, ragged.longest, size, position.theta)
+            for position, size in dict.fromkeys((mixer.position, mixer.sizes(self.config.hidden_size)[2]) for mixer in mixers)
+            if isinstance(position, Rotary)
         }
-        return Context(ragged=ragged, rotary=rotary, backend=self.backend)
+        relative = None if self.relative is None else self.relative.weight
+        return Context(ragged=ragged, rotary=rotary, relative=relative, backend=self.backend)
 
     def forward(self, batch: Batch, keep: bool = False) -> Encoded:
         """Hidden states of a batch; with `keep`, the embedding's and every layer's output as well."""
         x, ragged = self.embed(batch)
         context = self.context(ragged)
         kept = [x]
-        for layer in self.layers:
+        for layer in self.stack:
             x = layer(x, context)
             if keep:
                 kept.append(x)
@@ -88,4 +100,12 @@ class Encoder(nn.Module):
 
     def flops(self, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass."""
-        return sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.layers)  # type: ignore[operator, union-attr]
+        return sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.stack)
+
+
+def _relative(config: EncoderConfig) -> nn.Embedding | None:
+    """The table of relative positions that all layers share."""
+    for mixer in (layer.mixer for layer in config.layers):
+        if isinstance(mixer.position, Bucketed):
+            return nn.Embedding(mixer.position.buckets, mixer.heads)
+    return None

@@ -61,7 +61,7 @@ def affine(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
 
 
 def expand(rules: Sequence[Rule], num_layers: int) -> list[Rule]:
-    """Rules with `{i}` repeated for every layer."""
+    """Rules with `{i}` repeated for every layer's module."""
     out: list[Rule] = []
     for rule in rules:
         numbers = range(num_layers) if "{i}" in _name(rule) else (None,)

@@ -213,7 +213,7 @@ def _write(spec: Spec) -> dict[str, Any]:
 
 def _written_theta(encoder: EncoderConfig, number: int) -> float:
     position = encoder.layer(number).mixer.position
-    if position is None:
+    if not isinstance(position, Rotary):
         raise Inexpressible("modernbert", f"encoder's layers.{number}.mixer.position")
     return position.theta
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.layers.context import Context
-from bothways.layers.position import Rotary
+from bothways.layers.position import Alibi, Bucketed, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
-from bothways.ops.attention import Score, attention
+from bothways.ops.attention import Edit, Score, attention
+from bothways.ops.relative import Bucket, Distance, alibi_slopes
 from bothways.ops.rotary import rotate
 
 
@@ -19,48 +23,77 @@ class Attention:
     """Multi-head self-attention.
 
     Attributes:
-        heads: number of heads; each has hidden_size / heads features.
+        heads: number of heads.
+        kv_heads: heads of keys and values, each serving an equal group of query heads (arXiv 2305.13245); None: as many as heads.
+        head_size: features of a head; None is hidden_size / heads.
         window: a token sees tokens at most this many positions away; None sees the whole sequence.
+        causal: a token sees none after it.
         position: positions that act inside the score.
         bias: whether the projections have biases.
+        out_bias: whether the output projection has one; None: as the others.
         dropout: of attention weights.
         out_dropout: of what attention adds to the stream.
     """
 
+    type: Literal["attention"] = "attention"
     heads: PositiveInt
+    kv_heads: PositiveInt | None = None
+    head_size: PositiveInt | None = None
     window: NonNegativeInt | None = None
-    position: Rotary | None = None
+    causal: bool = False
+    position: ScorePosition | None = None
     bias: bool = True
+    out_bias: bool | None = None
     dropout: Dropout = 0.0
     out_dropout: Dropout = 0.0
 
+    def sizes(self, hidden_size: int) -> tuple[int, int, int]:
+        """Heads of queries, heads of keys and values, and features of each."""
+        return self.heads, self.kv_heads or self.heads, self.head_size or hidden_size // self.heads
+
 
 class SelfAttention(nn.Module):
-    """Queries, keys and values by one projection, `[3, heads, head size]` rows in that order."""
+    """Queries, keys and values by one projection: the rows of all query heads, then of key heads, then of value heads."""
 
     def __init__(self, config: Attention, size: int) -> None:
         super().__init__()
         self.config = config
-        self.qkv = nn.Linear(size, 3 * size, bias=config.bias)
-        self.out = nn.Linear(size, size, bias=config.bias)
+        self.heads, self.kv_heads, self.head_size = config.sizes(size)
+        self.qkv = nn.Linear(size, (self.heads + 2 * self.kv_heads) * self.head_size, bias=config.bias)
+        out_bias = config.bias if config.out_bias is None else config.out_bias
+        self.out = nn.Linear(self.heads * self.head_size, size, bias=out_bias)
         self.dropout = nn.Dropout(config.out_dropout)
 
     def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
-        heads = self.config.heads
-        qkv = self.qkv(x).view(x.shape[0], 3, heads, x.shape[1] // heads)
-        if self.config.position is None:
-            q, k, v = qkv.unbind(1)
+        heads, position = (self.heads, self.kv_heads, self.kv_heads), self.config.position
+        qkv = self.qkv(x).view(x.shape[0], sum(heads), self.head_size)
+        if isinstance(position, Rotary):
+            qk, v = qkv.split((heads[0] + heads[1], heads[2]), dim=1)
+            q, k = rotate(qk, context.rotary[position, self.head_size]).split(heads[:2], dim=1)
         else:
-            qk, v = qkv.split((2, 1), dim=1)
-            q, k = rotate(qk, context.rotary[self.config.position.theta, heads]).unbind(1)
-            v = v.squeeze(1)
-        score = Score(window=self.config.window, dropout=self.config.dropout if self.training else 0.0)
+            q, k, v = qkv.split(heads, dim=1)
+        score = Score(
+            window=self.config.window,
+            causal=self.config.causal,
+            dropout=self.config.dropout if self.training else 0.0,
+            edit=self._edit(x, context),
+        )
         mixed = attention(q, k, v, context.ragged, context.ragged, score, context.backend)
-        return self.dropout(self.out(mixed.reshape(x.shape)))
+        return self.dropout(self.out(mixed.flatten(1)))
+
+    def _edit(self, x: Tensor, context: Context) -> Edit | None:
+        match self.config.position:
+            case Alibi():
+                return Distance(torch.tensor(alibi_slopes(self.heads), device=x.device))
+            case Bucketed(max_distance=furthest):
+                assert context.relative is not None
+                return Bucket(context.relative, furthest)
+            case _:
+                return None
 
     def flops(self, lengths: tuple[int, ...]) -> float:
         """Matrix-multiply FLOPs of one forward pass over sequences of these lengths."""
-        size = self.qkv.in_features
         reach = self.config.window
         pairs = sum(n * (n if reach is None else min(n, 2 * reach + 1)) for n in lengths)
-        return 2.0 * sum(lengths) * 4 * size * size + 4.0 * pairs * size
+        projections = self.qkv.weight.numel() + self.out.weight.numel()
+        return 2.0 * sum(lengths) * projections + 4.0 * pairs * self.heads * self.head_size

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from bothways.layers.position import Rotary
 from bothways.ops.attention import Backend
 from bothways.ragged import Ragged
 
@@ -17,10 +18,12 @@ class Context:
 
     Attributes:
         ragged: the boundaries of the hidden states.
-        rotary: cosine and sine [tokens, head size / 2] for each (theta, heads) in use.
+        rotary: cosine and sine [tokens, head size / 2] for each (Rotary, head size) in use.
+        relative: the table of relative positions that all layers share, where there is one.
         backend: the attention backend to use; None lets the dispatcher choose.
     """
 
     ragged: Ragged
-    rotary: Mapping[tuple[float, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    rotary: Mapping[tuple[Rotary, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    relative: Tensor | None = None
     backend: Backend | None = None

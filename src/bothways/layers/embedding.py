@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from bothways.config import config
@@ -21,12 +21,15 @@ class Embedding:
         token_types: segments of sentence pairs, each with its own vector; 0 has none.
         position: positions added here; None where they act inside attention.
         norm: applied to the sum.
+        size: width of the tables, which a linear map brings to the encoder's after the norm (ALBERT,
+            arXiv 1909.11942); None: the encoder's width, and no such map.
     """
 
     token_types: NonNegativeInt = 0
     position: Position | None = None
     norm: Norm | None = None
     dropout: Dropout = 0.0
+    size: PositiveInt | None = None
 
 
 class TokenEmbedding(nn.Module):
@@ -35,12 +38,14 @@ class TokenEmbedding(nn.Module):
     def __init__(self, config: Embedding, vocab_size: int, size: int, max_length: int) -> None:
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(vocab_size, size)
+        inner = config.size or size
+        self.tokens = nn.Embedding(vocab_size, inner)
         learned = config.position if isinstance(config.position, Learned) else None
-        self.positions = nn.Embedding(max_length + learned.offset, size) if learned else None
-        self.types = nn.Embedding(config.token_types, size) if config.token_types else None
-        self.norm = build_norm(config.norm, size)
+        self.positions = nn.Embedding(max_length + learned.offset, inner) if learned else None
+        self.types = nn.Embedding(config.token_types, inner) if config.token_types else None
+        self.norm = build_norm(config.norm, inner)
         self.dropout = nn.Dropout(config.dropout)
+        self.project = nn.Linear(inner, size) if config.size else nn.Identity()
 
     def forward(self, batch: Batch) -> Float[Tensor, "tokens size"]:
         x = self.tokens(batch.ids)
@@ -51,4 +56,4 @@ class TokenEmbedding(nn.Module):
             x = x + self.positions(batch.ragged.positions + self.config.position.offset)
         elif isinstance(self.config.position, Sinusoidal):
             x = x + sinusoidal_table(batch.ragged.positions, x.shape[1]).to(x.dtype)
-        return self.dropout(self.norm(x))
+        return self.project(self.dropout(self.norm(x)))

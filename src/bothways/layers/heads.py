@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from bothways.config import config
+from bothways.errors import InputError
 from bothways.layers.activation import Activation, activate
 from bothways.layers.norm import Norm, build_norm
 from bothways.layers.ranges import Dropout
@@ -41,13 +42,13 @@ class Transform:
 
 
 class TransformLayer(nn.Module):
-    def __init__(self, config: Transform, size: int) -> None:
+    def __init__(self, config: Transform, size: int, out: int | None = None) -> None:
         super().__init__()
         self.config = config
-        self.dense = nn.Linear(size, size, bias=config.bias)
-        self.norm = build_norm(config.norm, size)
+        self.dense = nn.Linear(size, out or size, bias=config.bias)
+        self.norm = build_norm(config.norm, out or size)
 
-    def forward(self, x: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]:
+    def forward(self, x: Float[Tensor, "rows size"]) -> Float[Tensor, "rows out"]:
         return self.norm(activate(self.config.activation, self.dense(x)))
 
 
@@ -70,25 +71,28 @@ class MaskedLm(nn.Module):
     """Vocabulary logits, or their summed cross-entropy, for given rows.
 
     A tied head owns no table: it is handed the embedding at each call, so nothing can come untied.
+    `width` is that of the table, where it is not the encoder's.
     """
 
-    def __init__(self, config: MaskedLmHead, size: int, vocab_size: int) -> None:
+    def __init__(self, config: MaskedLmHead, size: int, vocab_size: int, width: int | None = None) -> None:
         super().__init__()
+        if width not in (None, size) and config.transform is None:
+            raise InputError(f"MaskedLmHead.transform: none, but hidden states of {size} features meet a table of {width}")
         self.config = config
-        self.transform = TransformLayer(config.transform, size) if config.transform else nn.Identity()
-        self.decoder = None if config.tied else nn.Embedding(vocab_size, size)
+        self.transform = TransformLayer(config.transform, size, width) if config.transform else nn.Identity()
+        self.decoder = None if config.tied else nn.Embedding(vocab_size, width or size)
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if config.bias else None
 
-    def forward(self, hidden: Float[Tensor, "rows size"], table: Float[Tensor, "vocab size"]) -> Float[Tensor, "rows vocab"]:
+    def forward(self, hidden: Float[Tensor, "rows size"], table: Float[Tensor, "vocab width"]) -> Float[Tensor, "rows vocab"]:
         return nn.functional.linear(self.transform(hidden), self.weight(table), self.bias)
 
     def loss(
-        self, hidden: Float[Tensor, "rows size"], table: Float[Tensor, "vocab size"], labels: Int[Tensor, " rows"]
+        self, hidden: Float[Tensor, "rows size"], table: Float[Tensor, "vocab width"], labels: Int[Tensor, " rows"]
     ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
         """Summed cross-entropy in nats over the rows, and how many are predicted right."""
         return linear_cross_entropy(self.transform(hidden), self.weight(table), self.bias, labels)
 
-    def weight(self, table: Float[Tensor, "vocab size"]) -> Float[Tensor, "vocab size"]:
+    def weight(self, table: Float[Tensor, "vocab width"]) -> Float[Tensor, "vocab width"]:
         return table if self.decoder is None else self.decoder.weight
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from bothways.config import config
@@ -40,7 +40,24 @@ class Rotary:
     theta: Positive = 10_000.0
 
 
+@config
+class Alibi:
+    """Scores fall linearly with the distance, by a fixed slope a head, in both directions (arXiv 2108.12409; MosaicBERT)."""
+
+    type: Literal["alibi"] = "alibi"
+
+
+@config
+class Bucketed:
+    """A trained number a head for each range of distances, the same in all layers (T5, arXiv 1910.10683; MPNet)."""
+
+    type: Literal["bucketed"] = "bucketed"
+    buckets: Annotated[int, Field(ge=4)] = 32
+    max_distance: PositiveInt = 128
+
+
 Position = Annotated[Learned | Sinusoidal, Field(discriminator="type")]
+ScorePosition = Annotated[Rotary | Alibi | Bucketed, Field(discriminator="type")]
 
 
 def sinusoidal_table(positions: Int[Tensor, " tokens"], size: int) -> Float[Tensor, "tokens size"]:

@@ -65,7 +65,7 @@ def load(
     with torch.device("meta"):
         model = Model(chosen, spec, None, read_settings(folder), str(source), published)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    rules = expand(chosen.rules(spec, prefix), spec.encoder.num_layers)
+    rules = expand(chosen.rules(spec, prefix), max(spec.encoder.depths) + 1)
     ours = to_ours(rules, weights, shapes, str(folder))
     model.load_state_dict({name: tensor.to(dtype or torch.float32) for name, tensor in ours.items()}, assign=True)
     model.requires_grad_(True)
@@ -89,7 +89,7 @@ def write_model(model: Model, folder: Path) -> Path:
     check_expressed(model)
     config = _written(model)
     bare = model.spec.heads.present() <= {"pooler"}
-    rules = expand(model.family.rules(model.spec, "" if bare else model.family.prefix), model.spec.encoder.num_layers)
+    rules = expand(model.family.rules(model.spec, "" if bare else model.family.prefix), max(model.spec.encoder.depths) + 1)
     write_weights(to_theirs(rules, model.state_dict()), folder / SAFETENSORS)
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if model.tokenizer is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bothways.data.table import cut_to
 from bothways.data.tokenizer import Tokenizer
+from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
@@ -66,7 +67,7 @@ class Model(nn.Module):
         self.name = name
         self.published = dict(published or {})
         self.encoder = Encoder(spec.encoder)
-        self.heads = build_heads(spec.heads, spec.encoder.hidden_size, spec.encoder.vocab_size)
+        self.heads = build_heads(spec.heads, spec.encoder)
         self.eval()
 
     @classmethod
@@ -90,7 +91,7 @@ class Model(nn.Module):
                 self.heads[name] if name in self.heads and heads_equal(self.spec, spec, name) else None
             )
             if given is None:
-                given = build_heads(heads, spec.encoder.hidden_size, spec.encoder.vocab_size)[name].train(self.training)
+                given = build_heads(heads, spec.encoder)[name].train(self.training)
                 initialise(given, spec.encoder.initialisation, spec.encoder.num_layers, seed=0)
             model.heads[name] = given
         return model
@@ -311,11 +312,12 @@ class Model(nn.Module):
         return Prediction(word, probability, text)
 
 
-def build_heads(heads: Heads, size: int, vocab_size: int) -> nn.ModuleDict:
-    """The modules of the heads that are there."""
+def build_heads(heads: Heads, encoder: EncoderConfig) -> nn.ModuleDict:
+    """The modules of the heads that are there, for an encoder of this shape."""
+    size = encoder.hidden_size
     modules: dict[str, nn.Module] = {}
     if heads.masked_lm is not None:
-        modules["masked_lm"] = MaskedLm(heads.masked_lm, size, vocab_size)
+        modules["masked_lm"] = MaskedLm(heads.masked_lm, size, encoder.vocab_size, encoder.embedding.size)
     if heads.classifier is not None:
         modules["classifier"] = Classifier(heads.classifier, size)
     if heads.next_sentence is not None:

@@ -8,17 +8,35 @@ backend states what it can do, and `attention` takes the first that can.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bothways.ragged import Ragged
 
 # Keys of a window are handed to SDPA in pieces of at least this many tokens.
 _PIECE = 64
+# Added scores of one SDPA call: more queries than make this many numbers are taken in turn.
+_ADDED = 1 << 22
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """What is added to the scaled scores, from positions and, where it needs them, queries and keys."""
+
+    def dense(
+        self,
+        q: Float[Tensor, "count heads rows size"],
+        k: Float[Tensor, "count heads columns size"],
+        rows: Int[Tensor, " rows"],
+        columns: Int[Tensor, " columns"],
+    ) -> Float[Tensor, "_ heads rows columns"]:
+        """For queries at positions `rows` and keys at positions `columns`; the first axis may be 1."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,13 +45,25 @@ class Score:
 
     Attributes:
         window: a query sees keys at most this many positions away on either side; None sees all.
+        causal: a query sees no key after its own position.
         scale: factor of the dot product; None is 1/sqrt(head size).
         dropout: probability that an attention weight is dropped.
+        edit: what is added to the scaled dot product; None adds nothing.
     """
 
     window: int | None = None
+    causal: bool = False
     scale: float | None = None
     dropout: float = 0.0
+    edit: Edit | None = None
+
+    def sees(self, rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]) -> Bool[Tensor, "rows columns"] | None:
+        """Which positions see which, within one sequence; None where all see all."""
+        if self.window is None and not self.causal:
+            return None
+        ahead = columns[None, :] - rows[:, None]
+        near = ahead <= (0 if self.causal or self.window is None else self.window)
+        return near if self.window is None else near & (ahead >= -self.window)
 
 
 @dataclass(frozen=True)
@@ -47,8 +77,8 @@ class Backend:
 
 def attention(
     q: Float[Tensor, "queries heads size"],
-    k: Float[Tensor, "keys heads size"],
-    v: Float[Tensor, "keys heads size"],
+    k: Float[Tensor, "keys kv_heads size"],
+    v: Float[Tensor, "keys kv_heads size"],
     queries: Ragged,
     keys: Ragged,
     score: Score,
@@ -57,12 +87,15 @@ def attention(
     """Softmax attention of packed queries over packed keys, sequence by sequence.
 
     Sequence i of `queries` attends to sequence i of `keys`; their lengths may differ. A query whose
-    sequence has no keys gives zeros. Without a `backend`, the first of `BACKENDS` that can serve the
-    call does.
+    sequence has no keys gives zeros. Fewer heads of keys and values than of queries serve equal
+    groups of these (arXiv 2305.13245). Without a `backend`, the first of `BACKENDS` that can serve
+    the call does.
 
     Raises:
         ValueError: the two packings have different numbers of sequences, or `backend` cannot serve.
     """
+    if (group := q.shape[1] // k.shape[1]) > 1:
+        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     if queries.sequences != keys.sequences:
         raise ValueError(f"{queries.sequences} query sequences but {keys.sequences} key sequences")
     chosen = backend or next(one for one in BACKENDS if one.can(q, queries, keys, score))
@@ -73,18 +106,22 @@ def attention(
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
     """The definition: one SDPA call over all pairs, with a mask that leaves the visible ones."""
-    mask = visible(queries, keys, score.window)
+    mask = visible(queries, keys, score)
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=score.dropout, scale=score.scale)
-    return out.squeeze(0).transpose(0, 1)
+    added = mask
+    if score.edit is not None:
+        # a query that sees nothing is given all keys here, and zero below: a softmax of nothing is no number
+        hidden = ~mask & mask.any(dim=1, keepdim=True)
+        added = score.edit.dense(q, k, queries.positions, keys.positions).masked_fill(hidden, -torch.inf)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=score.dropout, scale=score.scale)
+    return (out * mask.any(dim=1)[:, None]).squeeze(0).transpose(0, 1)
 
 
-def visible(queries: Ragged, keys: Ragged, window: int | None) -> Bool[Tensor, "queries keys"]:
+def visible(queries: Ragged, keys: Ragged, score: Score) -> Bool[Tensor, "queries keys"]:
     """Which key each query sees, as a dense mask over the whole batch."""
     mask = queries.segments[:, None] == keys.segments[None, :]
-    if window is not None:
-        mask &= (queries.positions[:, None] - keys.positions[None, :]).abs() <= window
-    return mask
+    near = score.sees(queries.positions, keys.positions)
+    return mask if near is None else mask & near
 
 
 def _by_length(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
@@ -144,17 +181,17 @@ def _windowed(q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
     """
     length, window = q.shape[2], score.window
     if window is None or length <= window + 1:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=score.dropout, scale=score.scale)
+        return _near(q, k, v, 0, 0, replace(score, window=None))
     piece = max(window, _PIECE)
     if length <= 3 * piece:
-        return _band(q, k, v, 0, 0, score)
+        return _near(q, k, v, 0, 0, score)
     pieces_k, pieces_v = k.split(piece, dim=2), v.split(piece, dim=2)
     out = []
     for i, block in enumerate(q.split(2 * piece, dim=2)):
         first = max(0, 2 * i - 1)
         near = slice(first, 2 * i + 3)
         out.append(
-            _band(
+            _near(
                 block,
                 torch.cat(pieces_k[near], dim=2),
                 torch.cat(pieces_v[near], dim=2),
@@ -166,13 +203,20 @@ def _windowed(q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
     return torch.cat(out, dim=2)
 
 
-def _band(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:
-    """SDPA where a query sees the keys at most `score.window` positions away."""
-    assert score.window is not None
-    rows = torch.arange(first_query, first_query + q.shape[2], device=q.device)
+def _near(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:
+    """SDPA of queries and keys whose positions begin at these numbers; scores that are edited, in blocks of queries."""
     columns = torch.arange(first_key, first_key + k.shape[2], device=q.device)
-    mask = (rows[:, None] - columns[None, :]).abs() <= score.window
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=score.dropout, scale=score.scale)
+    block = q.shape[2] if score.edit is None else max(1, _ADDED // (k.shape[0] * k.shape[1] * k.shape[2]))
+    out = []
+    for i, part in enumerate(q.split(block, dim=2)):
+        start = first_query + i * block
+        rows = torch.arange(start, start + part.shape[2], device=q.device)
+        mask = score.sees(rows, columns)
+        if score.edit is not None:
+            added = score.edit.dense(part, k, rows, columns)
+            mask = added if mask is None else added.masked_fill(~mask, -torch.inf)
+        out.append(F.scaled_dot_product_attention(part, k, v, attn_mask=mask, dropout_p=score.dropout, scale=score.scale))
+    return torch.cat(out, dim=2) if len(out) > 1 else out[0]
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
@@ -189,18 +233,22 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, scor
         queries.longest,
         keys.longest,
         scale=score.scale,
-        window_size=(reach, reach),
+        window_size=(reach, 0 if score.causal else reach),
     )  # type: ignore[return-value]
 
 
 def _varlen_can(q: Tensor, queries: Ragged, keys: Ragged, score: Score) -> bool:
-    plain = score.dropout == 0.0 and (score.window is None or queries is keys)
+    plain = score.dropout == 0.0 and score.edit is None and (not _by_position(score) or queries is keys)
     return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0 and plain
 
 
 def _by_length_can(q: Tensor, queries: Ragged, keys: Ragged, score: Score) -> bool:
-    # a window is counted in positions, and between different packings those are not the row numbers
-    return score.window is None or queries is keys
+    return not _by_position(score) or queries is keys
+
+
+def _by_position(score: Score) -> bool:
+    """Whether positions matter, which between different packings are not the row numbers."""
+    return score.window is not None or score.causal or score.edit is not None
 
 
 REFERENCE = Backend("reference", lambda q, queries, keys, score: True, _reference)

@@ -99,7 +99,7 @@ def _data(run: Finetuning | Embedding, model: Model, rows: LabelledRows, classes
 def _with_classifier(model: Model, classes: tuple[str, ...], run: Finetuning) -> Model:
     """The model with a fresh classifier of its family's kind, drawn from the run's seed."""
     head = _classifier(model, 1 if run.regression else len(classes))
-    fresh = build_heads(Heads(classifier=head), model.spec.encoder.hidden_size, model.spec.encoder.vocab_size)
+    fresh = build_heads(Heads(classifier=head), model.spec.encoder)
     initialise(fresh, model.spec.encoder.initialisation, model.spec.encoder.num_layers, run.training.seed)
     problem = "regression" if run.regression else "single_label_classification"
     return model.with_heads(Heads(classifier=head), dict(fresh.items()), labels=classes, problem=problem)

@@ -132,7 +132,7 @@ def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Sa
 def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
     """The objective with fresh weights, a function of the seed."""
     encoder = Encoder(run.encoder)
-    head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size)
+    head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
     objective = MaskedLanguageModeling(encoder, head, run.masking, Vocabulary.of(tokenizer))
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     return objective

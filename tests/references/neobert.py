@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from tests.builders import LONGEST
+from tests.references.reference import LABELS, SHAPE, Case, Reference
 from torch import Tensor, nn
 
 
@@ -120,3 +122,21 @@ class NeoBertClassifier(_WithHead):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
         first = self.model(input_ids, attention_mask).last_hidden_state[:, 0]
         return SimpleNamespace(logits=self.classifier(torch.tanh(self.dense(first))))
+
+
+REFERENCES = {
+    "neobert": Reference(
+        {
+            **SHAPE,
+            "intermediate_size": 30,
+            "max_length": LONGEST,
+            "norm_eps": 1e-6,
+            "model_type": "neobert",
+            "num_labels": LABELS,
+        },
+        embedding="encoder",
+        layers="transformer_encoder",
+        classes={"bare": NeoBert, "masked_lm": NeoBertMaskedLm, "classifier": NeoBertClassifier},
+    )
+}
+CASES = tuple(Case("neobert", head) for head in ("bare", "masked_lm", "classifier"))

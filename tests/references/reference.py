@@ -1,0 +1,48 @@
+"""What a reference is: a tiny published architecture, and where to find its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.builders import HEADS, INNER, LAYERS, LONGEST, SIZE, VOCAB
+from torch import nn
+
+LABELS = 3
+# the spelling of most configs
+SHAPE = {"vocab_size": VOCAB, "hidden_size": SIZE, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+BERT_SHAPE = {**SHAPE, "intermediate_size": INNER, "max_position_embeddings": LONGEST}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A published architecture: family, head (bare, masked_lm, classifier, pretraining) and config changes."""
+
+    family: str
+    head: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def __str__(self) -> str:
+        return "-".join(part for part in (self.family, self.head, self.note) if part)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A family on their side.
+
+    Attributes:
+        settings: the tiny config.
+        embedding: the module, below the body, whose output enters the first layer.
+        layers: the list of layers, below the body.
+        types: how many token types its texts have.
+        classes: by head, where it is restated here and not in `transformers`: built from a dict of settings.
+    """
+
+    settings: Mapping[str, Any]
+    embedding: str = "embeddings"
+    layers: str = "encoder.layer"
+    types: int = 1
+    pad_id: int = 0
+    classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)
