@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.builders import gap, lengths_lists
 from torch import Tensor
 
-from bothways.ops.attention import BACKENDS, BY_LENGTH, REFERENCE, VARLEN, Backend, Score, attention, visible
+from bothways.ops.attention import BACKENDS, BY_LENGTH, FLEX, REFERENCE, VARLEN, Backend, Score, attention, visible
+from bothways.ops.flex import flex
 from bothways.ops.relative import Bucket, Distance, alibi_slopes
 from bothways.ragged import Ragged
 
@@ -93,6 +94,20 @@ def test_causal_and_edited_scores(
     backend: Backend | None, lengths: list[int], window: int | None, causal: bool, edit: str
 ) -> None:
     assert_defined(backend, lengths, None, Score(window=window, causal=causal, edit=EDITS[edit]))
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("edit", sorted(EDITS))
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_flex_computes_the_definition(window: int | None, causal: bool, edit: str) -> None:
+    """Uncompiled, which torch offers on the CPU as well: in float32, the widest it has there, and forward only."""
+    ragged = Ragged.of([7, 0, 1, 40, 7])
+    q, k, v = (draw(ragged, seed, torch.float32).detach() for seed in range(3))
+    added = EDITS[edit]
+    score = Score(window=window, causal=causal, edit=Bucket(added.table.float(), 6) if isinstance(added, Bucket) else added)
+    expected = definition(q, k, v, ragged, ragged, score)
+    torch.testing.assert_close(flex(q, k, v, ragged, ragged, score), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 30])
@@ -227,15 +242,18 @@ def test_the_dispatcher_serves_every_call() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("window", [None, 16, 64])
-def test_varlen_is_as_good_as_bf16_allows(window: int | None) -> None:
-    """Its error against float32 is at most twice that of the reference in the same bf16."""
+@pytest.mark.parametrize(("backend", "edit"), [(VARLEN, "none"), (FLEX, "none"), (FLEX, "distance"), (FLEX, "bucket")])
+def test_half_precision_is_as_good_as_bf16_allows(backend: Backend, edit: str, window: int | None) -> None:
+    """The error against float32 is at most twice that of the reference in the same bf16."""
     ragged = Ragged.of((200, 17, 1, 333)).to("cuda")
     generator = torch.Generator("cuda").manual_seed(0)
     exact = [torch.randn(ragged.tokens, HEADS, 64, generator=generator, device="cuda").requires_grad_() for _ in range(3)]
     half = [x.detach().bfloat16().requires_grad_() for x in exact]
-    score = Score(window=window)
+    table = torch.randn(8, HEADS, generator=generator, device="cuda")
+    edits = {"none": None, "distance": Distance(torch.tensor(alibi_slopes(HEADS)).cuda()), "bucket": Bucket(table, 100)}
+    score = Score(window=window, edit=edits[edit])
     truth = with_gradients(lambda: attention(*exact, ragged, ragged, score, REFERENCE), tuple(exact))  # type: ignore[call-arg]
     reference = with_gradients(lambda: attention(*half, ragged, ragged, score, REFERENCE), tuple(half))  # type: ignore[call-arg]
-    ours = with_gradients(lambda: attention(*half, ragged, ragged, score, VARLEN), tuple(half))  # type: ignore[call-arg]
+    ours = with_gradients(lambda: attention(*half, ragged, ragged, score, backend), tuple(half))  # type: ignore[call-arg]
     for fast, plain, true in zip(ours, reference, truth, strict=True):
         assert gap(fast.float(), true) <= 2 * gap(plain.float(), true)

@@ -1,7 +1,7 @@
 """Attention over packed sequences: one plain definition, and backends that must equal it.
 
 A query sees the keys of its own sequence, within the window if there is one. `reference` is that
-sentence as a mask; `by_length` and `varlen` compute the same without touching other pairs. Each
+sentence as a mask; `by_length`, `varlen` and `flex` compute the same without touching other pairs. Each
 backend states what it can do, and `attention` takes the first that can.
 """
 
@@ -36,6 +36,12 @@ class Edit(Protocol):
         columns: Int[Tensor, " columns"],
     ) -> Float[Tensor, "_ heads rows columns"]:
         """For queries at positions `rows` and keys at positions `columns`; the first axis may be 1."""
+        ...
+
+    def flex(
+        self, q: Float[Tensor, "queries heads size"], k: Float[Tensor, "keys heads size"], queries: Ragged, keys: Ragged
+    ) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """The same as a `score_mod` of FlexAttention: of a score, batch, head, and the packed rows of its query and key."""
         ...
 
 
@@ -242,6 +248,16 @@ def _varlen_can(q: Tensor, queries: Ragged, keys: Ragged, score: Score) -> bool:
     return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0 and plain
 
 
+def _flex_can(q: Tensor, queries: Ragged, keys: Ragged, score: Score) -> bool:
+    return q.is_cuda and score.dropout == 0.0 and min(queries.tokens, keys.tokens) > 0
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
+    from bothways.ops.flex import flex  # imports torch's compiler: only where it is used
+
+    return flex(q, k, v, queries, keys, score)
+
+
 def _by_length_can(q: Tensor, queries: Ragged, keys: Ragged, score: Score) -> bool:
     return not _by_position(score) or queries is keys
 
@@ -254,4 +270,5 @@ def _by_position(score: Score) -> bool:
 REFERENCE = Backend("reference", lambda q, queries, keys, score: True, _reference)
 BY_LENGTH = Backend("by_length", _by_length_can, _by_length)
 VARLEN = Backend("varlen", _varlen_can, _varlen)
-BACKENDS = (VARLEN, BY_LENGTH, REFERENCE)
+FLEX = Backend("flex", _flex_can, _flex)
+BACKENDS = (VARLEN, FLEX, BY_LENGTH, REFERENCE)

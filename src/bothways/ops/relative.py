@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from bothways.ragged import Ragged
+
+ScoreMod: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -50,6 +56,10 @@ class Distance:
         distance = (rows[:, None] - columns[None, :]).abs()
         return -self.slopes[None, :, None, None].to(q.dtype) * distance.to(q.dtype)
 
+    def flex(self, q: Tensor, k: Tensor, queries: Ragged, keys: Ragged) -> ScoreMod:
+        slopes, row_at, column_at = self.slopes, queries.positions, keys.positions
+        return lambda score, batch, head, row, column: score - slopes[head] * (row_at[row] - column_at[column]).abs()
+
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
@@ -62,4 +72,10 @@ class Bucket:
         self, q: Tensor, k: Tensor, rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]
     ) -> Float[Tensor, "1 heads rows columns"]:
         ahead = columns[None, :] - rows[:, None]
-        return self.table[relative_buckets(ahead, len(self.table), self.max_distance)].permute(2, 0, 1)[None]
+        return self.table[relative_buckets(ahead, len(self.table), self.max_distance)].permute(2, 0, 1)[None].to(q.dtype)
+
+    def flex(self, q: Tensor, k: Tensor, queries: Ragged, keys: Ragged) -> ScoreMod:
+        row_at, column_at, furthest = queries.positions, keys.positions, queries.longest
+        ahead = torch.arange(-furthest, keys.longest + 1, device=q.device)
+        by_distance = self.table[relative_buckets(ahead, len(self.table), self.max_distance)]
+        return lambda score, batch, head, row, column: score + by_distance[column_at[column] - row_at[row] + furthest, head]
