@@ -10,6 +10,7 @@ from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+from bothways.layers.replaced_token import ReplacedTokenHead
 
 # the kinds of classifiers, as `transformers` names them
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -29,11 +30,15 @@ class Heads:
     Attributes:
         pooler: BERT's pooler standing alone (in the bare model).
         next_sentence: the second pretraining head of BERT, behind the pooler.
+        sentence_order: that of ALBERT: are two texts in their order (0), or swapped (1)?
+        replaced_token: ELECTRA's: is this token another than the text's?
     """
 
     masked_lm: MaskedLmHead | None = None
     classifier: ClassifierHead | None = None
     next_sentence: ClassifierHead | None = None
+    sentence_order: ClassifierHead | None = None
+    replaced_token: ReplacedTokenHead | None = None
     pooler: Transform | None = None
 
     def present(self) -> frozenset[str]:
