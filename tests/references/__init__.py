@@ -81,7 +81,9 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
 
     # a shared layer is called more than once
     def keep(module: nn.Module, args: object, output: Any) -> None:
-        out[f"layer.{sum(name.startswith('layer.') for name in out)}"] = (output if isinstance(output, Tensor) else output[0])[mask]
+        out[f"layer.{sum(name.startswith('layer.') for name in out)}"] = (output if isinstance(output, Tensor) else output[0])[
+            mask
+        ]
 
     def keep_body(module: nn.Module, args: object, output: Any) -> None:
         out["final"] = output.last_hidden_state[mask]

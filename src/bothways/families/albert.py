@@ -84,7 +84,11 @@ SIZES = {
 def _read_encoder(reader: Reader) -> EncoderConfig:
     for key, value in (("position_embedding_type", "absolute"), ("tie_word_embeddings", True), ("is_decoder", False)):
         reader.only(key, value)
-    depth, groups, inner = reader.get("num_hidden_layers", 12), reader.get("num_hidden_groups", 1), reader.get("inner_group_num", 1)
+    depth, groups, inner = (
+        reader.get("num_hidden_layers", 12),
+        reader.get("num_hidden_groups", 1),
+        reader.get("inner_group_num", 1),
+    )
     encoder = albert(
         vocab_size=reader.need("vocab_size"),
         embedding_size=reader.get("embedding_size", 128),

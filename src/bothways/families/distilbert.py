@@ -6,9 +6,11 @@ the weights even where the config says `sinusoidal_pos_embds`: that only says wh
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
+
+from torch import Tensor
 
 from bothways.encoder.config import EncoderConfig
 from bothways.families.bert import bert, masked_lm_head
@@ -48,6 +50,27 @@ def distilbert(
     )  # fmt: skip
     layer = config.layers[0]
     return replace(config, layers=(replace(layer, dropout=0.0, mlp=replace(layer.mlp, out_dropout=dropout)),))
+
+
+# the layers of a teacher of twelve that the published students began as
+TEACHER_LAYERS = (0, 2, 4, 7, 9, 11)
+
+
+def student(teacher: Mapping[str, Tensor], layers: tuple[int, ...] = TEACHER_LAYERS) -> dict[str, Tensor]:
+    """The weights a student begins with, copied from the state of a BERT with a masked-language head.
+
+    The student's layer j is the teacher's `layers[j]`; token types, poolers and other heads are left behind.
+    """
+    places, state = {str(number): j for j, number in enumerate(layers)}, {}
+    for name, tensor in teacher.items():
+        room, part, *rest = name.split(".")
+        if (room, part) == ("encoder", "layers"):
+            number, *inside = rest
+            if number in places:
+                state[".".join(("encoder", "layers", str(places[number]), *inside))] = tensor.clone()
+        elif name != "encoder.embedding.types.weight" and (room == "encoder" or part == "masked_lm"):
+            state[name] = tensor.clone()
+    return state
 
 
 SIZES = {"base": distilbert(), "base-cased": distilbert(28996), "base-multilingual": distilbert(119547)}

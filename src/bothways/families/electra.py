@@ -49,12 +49,12 @@ def generator(discriminator: EncoderConfig, fraction: float) -> EncoderConfig:
     """The generator for a discriminator: as deep, a fraction as wide, on an embedding that both can share.
 
     Raises:
-        InputError: a width that its heads do not divide, or not of at least one feature.
+        InputError: a width of no feature, or one that heads of about 64 do not divide.
     """
-    width = round(discriminator.hidden_size * fraction)
-    if width < 1:
-        raise InputError(f"fraction={fraction} of {discriminator.hidden_size} features leaves none")
-    heads, layer = max(1, width // 64), discriminator.layer(0)
+    width, layer = round(discriminator.hidden_size * fraction), discriminator.layer(0)
+    heads = max(1, width // 64)
+    if width < 1 or width % heads:
+        raise InputError(f"fraction={fraction} of {discriminator.hidden_size} features makes {width}: not {heads} equal heads")
     inner = discriminator.embedding.size or discriminator.hidden_size
     small = replace(layer, mixer=replace(layer.mixer, heads=heads), mlp=replace(layer.mlp, size=4 * width))
     embedding = replace(discriminator.embedding, size=None if inner == width else inner)
