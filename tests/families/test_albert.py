@@ -23,11 +23,11 @@ from bothways.model.model import Model
 from bothways.ragged import Batch
 
 _SIZES: dict[str, Any] = {"vocab_size": VOCAB, "embedding_size": 9, "hidden_size": SIZE, "heads": HEADS, "max_length": LONGEST}
-SHARING = ({}, {"groups": 2}, {"groups": 2, "inner": 2}, {"groups": 3, "inner": 2})
+SHARING = ((1, 1), (2, 1), (2, 2), (3, 2))
 
 
-def tiny(num_layers: int = 6, **sharing: int) -> EncoderConfig:
-    return albert.albert(**_SIZES, intermediate_size=INNER, num_layers=num_layers, **sharing)
+def tiny(num_layers: int = 6, groups: int = 1, inner: int = 1) -> EncoderConfig:
+    return albert.albert(**_SIZES, intermediate_size=INNER, num_layers=num_layers, groups=groups, inner=inner)
 
 
 def encoder(config: EncoderConfig) -> Encoder:
@@ -58,10 +58,10 @@ def test_what_the_config_leaves_out_is_xxlarge() -> None:
     assert albert.FAMILY.read(Reader({"vocab_size": 30000}, "config"), ()).encoder == albert.SIZES["xxlarge-v2"]
 
 
-@pytest.mark.parametrize("sharing", SHARING, ids=str)
-def test_a_shared_gradient_is_the_sum_over_its_uses(sharing: dict[str, int]) -> None:
+@pytest.mark.parametrize(("groups", "inner"), SHARING)
+def test_a_shared_gradient_is_the_sum_over_its_uses(groups: int, inner: int) -> None:
     """Against the same layers as copies, one at each depth."""
-    config = tiny(num_layers=12, **sharing)
+    config = tiny(num_layers=12, groups=groups, inner=inner)
     shared, unrolled = encoder(config).double(), Encoder(replace(config, shared=None)).double()
     state = shared.state_dict()
     own = {name: tensor for name, tensor in state.items() if not name.startswith("layers.")}
