@@ -13,7 +13,7 @@ import torch
 
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
-from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.families import FAMILIES, albert, bert, distilbert, electra, modernbert, neobert, roberta
 from bothways.layers.position import Rotary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +24,9 @@ BASES = {
     "bert": bert.SIZES["base"],
     "roberta": roberta.SIZES["base"],
     "xlm-roberta": roberta.SIZES["xlm-base"],
+    "albert": albert.SIZES["base-v2"],
+    "distilbert": distilbert.SIZES["base"],
+    "electra": electra.SIZES["base"],
     "modernbert": modernbert.SIZES["base"],
     "neobert": neobert.SIZES["base"],
 }

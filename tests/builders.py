@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
+from bothways.families.albert import albert
 from bothways.families.bert import bert
 from bothways.families.modernbert import modernbert
 from bothways.families.neobert import neobert
@@ -25,6 +26,7 @@ _SIZES: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": SIZE, "num_layers"
 
 CONFIGS: dict[str, EncoderConfig] = {
     "bert": bert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
+    "albert": albert(**_SIZES, embedding_size=9, intermediate_size=INNER, max_length=LONGEST, groups=2),
     "modernbert": modernbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, window=WINDOW),
     "neobert": neobert(**_SIZES, intermediate_size=30, max_length=LONGEST),
 }

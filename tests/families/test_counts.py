@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from bothways.encoder.config import EncoderConfig
-from bothways.families import bert, modernbert, neobert, roberta
+from bothways.families import albert, bert, distilbert, electra, modernbert, neobert, roberta
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
+from bothways.layers.replaced_token import ReplacedTokenHead
 from bothways.model.model import Model
 
 _POOLER = Heads(pooler=Transform(activation="tanh"))
 _BERT_LM = Heads(masked_lm=MaskedLmHead(transform=Transform(norm=LayerNorm())))
 _MODERN_LM = Heads(masked_lm=MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias=False))))
+_REPLACED = Heads(replaced_token=ReplacedTokenHead())
 _NEO_LM = Heads(masked_lm=MaskedLmHead(transform=None, tied=False))
 
 # Numbers of the classes of `transformers` with the published configs (BertModel, BertForMaskedLM, ...). NeoBERT has no
@@ -32,6 +34,26 @@ PUBLISHED = [
     ("roberta-large", roberta.FAMILY, roberta.SIZES["large"], _POOLER, 355_359_744),
     ("xlm-roberta-base", roberta.XLM_FAMILY, roberta.SIZES["xlm-base"], _POOLER, 278_043_648),
     ("xlm-roberta-large", roberta.XLM_FAMILY, roberta.SIZES["xlm-large"], _POOLER, 559_890_432),
+    ("albert-base-v1", albert.FAMILY, albert.SIZES["base-v1"], _POOLER, 11_683_584),
+    ("albert-base-v2", albert.FAMILY, albert.SIZES["base-v2"], _POOLER, 11_683_584),
+    ("albert-base-v2, masked LM", albert.FAMILY, albert.SIZES["base-v2"], _BERT_LM, 11_221_680),
+    ("albert-large-v1", albert.FAMILY, albert.SIZES["large-v1"], _POOLER, 17_683_968),
+    ("albert-large-v2", albert.FAMILY, albert.SIZES["large-v2"], _POOLER, 17_683_968),
+    ("albert-xlarge-v1", albert.FAMILY, albert.SIZES["xlarge-v1"], _POOLER, 58_724_864),
+    ("albert-xlarge-v2", albert.FAMILY, albert.SIZES["xlarge-v2"], _POOLER, 58_724_864),
+    ("albert-xxlarge-v1", albert.FAMILY, albert.SIZES["xxlarge-v1"], _POOLER, 222_595_584),
+    ("albert-xxlarge-v2", albert.FAMILY, albert.SIZES["xxlarge-v2"], _POOLER, 222_595_584),
+    ("albert-xxlarge-v2, masked LM", albert.FAMILY, albert.SIZES["xxlarge-v2"], _BERT_LM, 206_368_944),
+    ("distilbert-base-uncased", distilbert.FAMILY, distilbert.SIZES["base"], Heads(), 66_362_880),
+    ("distilbert-base-uncased, masked LM", distilbert.FAMILY, distilbert.SIZES["base"], _BERT_LM, 66_985_530),
+    ("distilbert-base-cased", distilbert.FAMILY, distilbert.SIZES["base-cased"], Heads(), 65_190_912),
+    ("distilbert-base-multilingual-cased", distilbert.FAMILY, distilbert.SIZES["base-multilingual"], Heads(), 134_734_080),
+    ("electra-small-discriminator", electra.FAMILY, electra.SIZES["small"], _REPLACED, 13_549_057),
+    ("electra-base-discriminator", electra.FAMILY, electra.SIZES["base"], _REPLACED, 109_483_009),
+    ("electra-large-discriminator", electra.FAMILY, electra.SIZES["large"], _REPLACED, 335_142_913),
+    ("electra-small-generator", electra.FAMILY, electra.SIZES["small-generator"], _BERT_LM, 13_546_682),
+    ("electra-base-generator", electra.FAMILY, electra.SIZES["base-generator"], _BERT_LM, 33_740_602),
+    ("electra-large-generator", electra.FAMILY, electra.SIZES["large-generator"], _BERT_LM, 51_295_290),
     ("ModernBERT-base", modernbert.FAMILY, modernbert.SIZES["base"], Heads(), 149_014_272),
     ("ModernBERT-base, masked LM", modernbert.FAMILY, modernbert.SIZES["base"], _MODERN_LM, 149_655_232),
     ("ModernBERT-large", modernbert.FAMILY, modernbert.SIZES["large"], Heads(), 394_781_696),

@@ -13,11 +13,12 @@ import torch
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
-from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.families import FAMILIES, albert, bert, distilbert, electra, modernbert, neobert, roberta
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm, RmsNorm
-from bothways.layers.position import Rotary
+from bothways.layers.position import Rotary, Sinusoidal
+from bothways.layers.replaced_token import ReplacedTokenHead
 from bothways.model import Model
 from bothways.model.folder import check_expressed
 from bothways.recipes.published import RECIPES, Size
@@ -33,6 +34,10 @@ SIZES: dict[str, Any] = {
 }
 BERT, MODERNBERT, NEOBERT = bert.bert(**SIZES), modernbert.modernbert(**SIZES), neobert.neobert(**SIZES)
 BERT_LM = bert.masked_lm_head(BERT)
+TANH = Transform(activation="tanh")
+BERT_TANH_LM = MaskedLmHead(transform=Transform(activation="gelu_tanh", norm=LayerNorm(eps=1e-12)))
+ALBERT, DISTILBERT = albert.albert(**SIZES, embedding_size=9), distilbert.distilbert(**SIZES)
+ELECTRA = electra.electra(**SIZES, embedding_size=9)
 NEOBERT_LM = MaskedLmHead(transform=None, tied=False)
 MODERNBERT_LM = MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias=False)))
 
@@ -75,6 +80,10 @@ def test_positions_that_the_padding_id_would_shift_are_refused(tmp_path: Path) -
         (roberta.FAMILY, roberta.roberta(**SIZES), {"masked_lm": bert.masked_lm_head(roberta.roberta(**SIZES))}),
         (modernbert.FAMILY, MODERNBERT, {"masked_lm": MODERNBERT_LM}),
         (neobert.FAMILY, NEOBERT, {"masked_lm": NEOBERT_LM}),
+        (albert.FAMILY, ALBERT, {"masked_lm": BERT_TANH_LM, "sentence_order": ClassifierHead(labels=2, transform=TANH)}),
+        (albert.FAMILY, albert.albert(**{**SIZES, "num_layers": 12}, groups=2, inner=3), {"pooler": TANH}),
+        (distilbert.FAMILY, DISTILBERT, {"masked_lm": BERT_LM}),
+        (electra.FAMILY, ELECTRA, {"masked_lm": BERT_LM, "replaced_token": ReplacedTokenHead()}),
     ],
 )
 def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: dict[str, Any]) -> None:
@@ -95,6 +104,28 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
         (bert.FAMILY, replace(BERT, embedding=replace(BERT.embedding, norm=RmsNorm())), {}, "encoder's embedding.norm"),
         (roberta.FAMILY, replace(BERT, embedding=replace(BERT.embedding, position=None)), {}, "encoder's embedding.position"),
         (roberta.FAMILY, roberta.roberta(**SIZES), {"next_sentence": ClassifierHead(labels=2)}, "next_sentence head;"),
+        (albert.FAMILY, BERT, {}, "encoder's shared"),
+        (albert.FAMILY, replace(ALBERT, embedding=replace(ALBERT.embedding, size=None)), {}, "encoder's embedding.size"),
+        (albert.FAMILY, ALBERT, {"next_sentence": ClassifierHead(labels=2)}, "next_sentence head;"),
+        (
+            albert.FAMILY,
+            ALBERT,
+            {name: ClassifierHead(labels=n, transform=TANH) for name, n in (("classifier", 2), ("sentence_order", 3))},
+            "sentence_order head's labels",
+        ),
+        (bert.FAMILY, ALBERT, {}, "encoder's embedding.size and"),
+        (bert.FAMILY, replace(ALBERT, embedding=BERT.embedding), {}, "encoder's shared"),
+        (distilbert.FAMILY, BERT, {}, "encoder's embedding.token_types"),
+        (
+            distilbert.FAMILY,
+            replace(DISTILBERT, embedding=replace(DISTILBERT.embedding, position=Sinusoidal())),
+            {},
+            "encoder's embedding.position",
+        ),
+        (distilbert.FAMILY, DISTILBERT, {"classifier": ClassifierHead(labels=2, transform=TANH)}, "classifier head's transform"),
+        (electra.FAMILY, ELECTRA, {"classifier": ClassifierHead(labels=2, transform=TANH)}, "classifier head's transform"),
+        (electra.FAMILY, ELECTRA, {"replaced_token": ReplacedTokenHead(transform=TANH)}, "replaced_token head's transform"),
+        (electra.FAMILY, ELECTRA, {"pooler": TANH}, "pooler head"),
         (modernbert.FAMILY, activated(MODERNBERT, "tanh"), {}, "encoder's layers.0.mlp.activation 'tanh'"),
         (modernbert.FAMILY, BERT, {}, "encoder's layers.0.mixer.position"),
         (modernbert.FAMILY, with_layers(MODERNBERT, lambda layer: replace(layer, norm=RmsNorm())), {}, "encoder's layers.0.norm"),

@@ -89,14 +89,25 @@ def test_a_tie_holds(name: str, tmp_path: Path) -> None:
     assert torch.equal(bothways.load(saved).masked_lm(hidden), model.masked_lm(hidden))
 
 
-@pytest.mark.parametrize("case", ["bert-masked_lm", "roberta-masked_lm", "modernbert-masked_lm", "bert-pretraining"])
+# where a family's decoder has the second name of its table
+DECODERS = {
+    "bert": "cls.predictions.decoder.weight",
+    "roberta": "lm_head.decoder.weight",
+    "albert": "predictions.decoder.weight",
+    "distilbert": "vocab_projector.weight",
+    "electra": "generator_lm_head.weight",
+    "modernbert": "decoder.weight",
+}
+
+
+@pytest.mark.parametrize("case", [*(f"{family}-masked_lm" for family in DECODERS), "bert-pretraining", "albert-pretraining"])
 def test_tied_weights_stored_twice(case: str, tmp_path: Path) -> None:
     """Old files hold the table under both names. Equal copies are one; unequal ones are an error."""
     folder = references.save(references.build(case_of(case)), tmp_path / "theirs")
     expected = bothways.load(folder).state_dict()
     tensors = written(folder)
     table = next(name for name in tensors if "word_embeddings" in name or "tok_embeddings" in name)
-    decoder = {"b": "cls.predictions.decoder.weight", "r": "lm_head.decoder.weight", "m": "decoder.weight"}[case[0]]
+    decoder = DECODERS[case.partition("-")[0]]
     save_file({**tensors, decoder: tensors[table].clone()}, folder / "model.safetensors")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in bothways.load(folder).state_dict().items())
     save_file({**tensors, decoder: tensors[table] + 1}, folder / "model.safetensors")

@@ -22,14 +22,13 @@ from bothways.ragged import Batch
 MASK = 4
 VOCABULARY = Vocabulary(VOCAB, MASK, frozenset(range(5)))
 HEADS = {
-    "bert": MaskedLmHead(transform=Transform(norm=LayerNorm())),
-    "modernbert": MaskedLmHead(transform=Transform(norm=LayerNorm())),
+    **dict.fromkeys(CONFIGS, MaskedLmHead(transform=Transform(norm=LayerNorm()))),
     "neobert": MaskedLmHead(transform=None, tied=False),
 }
 
 
 def objective(name: str, masking: Masking = MODERNBERT) -> MaskedLanguageModeling:
-    head = MaskedLm(HEADS[name], SIZE, VOCAB)
+    head = MaskedLm(HEADS[name], SIZE, VOCAB, CONFIGS[name].embedding.size)
     randomise(head, seed=1)
     return MaskedLanguageModeling(tiny_encoder(name, layers=2), head, masking, VOCABULARY).eval()
 
@@ -170,5 +169,6 @@ def test_nothing_chosen() -> None:
 def test_flops_of_the_head(name: str) -> None:
     task = OBJECTIVES[name]
     inputs = task.prepare(samples([30, 7]), 0, 0)
-    per_row = 2 * VOCAB * SIZE + (2 * SIZE * SIZE if HEADS[name].transform else 0)
+    width = CONFIGS[name].embedding.size or SIZE
+    per_row = 2 * VOCAB * width + (2 * SIZE * width if HEADS[name].transform else 0)
     assert task.flops(inputs) == task.encoder.flops(inputs.batch.ragged) + per_row * len(inputs.rows)

@@ -97,6 +97,32 @@ def no_types(config: EncoderConfig, state: State) -> EncoderConfig:
     return config
 
 
+def _unrolled(modules: list[int], config: EncoderConfig, state: State) -> EncoderConfig:
+    """Shared layers as copies: at each depth one of the module of this number."""
+    layers = {name: state.pop(name) for name in list(state) if name.startswith("layers.")}
+    for depth, module in enumerate(modules):
+        own = {name: tensor for name, tensor in layers.items() if name.startswith(f"layers.{module}.")}
+        state |= {name.replace(f".{module}.", f".{depth}.", 1): tensor.clone() for name, tensor in own.items()}
+    return replace(config, shared=None)
+
+
+def group_by_modulo(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Groups that take turns, where each is a stretch of the depth."""
+    assert config.shared
+    groups, inner = config.shared.groups, config.shared.inner
+    return _unrolled([i // inner % groups * inner + i % inner for i in range(config.num_layers)], config, state)
+
+
+def inner_layers_apart(config: EncoderConfig, state: State) -> EncoderConfig:
+    """The inner layers of a group in the other order."""
+    return _unrolled([module ^ 1 for module in config.depths], config, state)
+
+
+def no_projection_bias(config: EncoderConfig, state: State) -> EncoderConfig:
+    state["embedding.project.bias"].zero_()
+    return config
+
+
 MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("modernbert-masked_lm", partial(theta, 160_000.0)),
     ("modernbert-masked_lm", partial(theta, 10_000.0)),
@@ -115,6 +141,16 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("roberta-masked_lm", no_offset),
     ("xlm-roberta-masked_lm", no_offset),
     ("bert-masked_lm", no_types),
+    ("albert-masked_lm-three-groups-relu", group_by_modulo),
+    ("albert-pretraining-groups", group_by_modulo),
+    ("albert-pretraining-groups", inner_layers_apart),
+    ("albert-masked_lm", no_projection_bias),
+    ("electra-masked_lm", no_projection_bias),
+    ("albert-masked_lm", no_types),
+    ("electra-replaced_token", no_types),
+    ("albert-masked_lm", other_gelu),
+    ("distilbert-masked_lm", other_gelu),
+    ("electra-replaced_token", other_gelu),
 )
 
 
@@ -136,6 +172,43 @@ def test_parity_notices(case: str, mutation: Mutation) -> None:
         assert worst(run(mutant, batch), expected) > 10 * TOLERANCE
 
 
+# a head, and the activation that another family's head of that kind would have
+HEADS_MISTAKEN = (
+    ("distilbert-classifier", "classifier", "tanh"),
+    ("distilbert-classifier-tanh-gelu", "classifier", "gelu_tanh"),
+    ("electra-classifier", "classifier", "tanh"),
+    ("electra-classifier-relu", "classifier", "relu"),
+    ("electra-masked_lm-relu", "masked_lm", "relu"),
+    ("electra-replaced_token-relu", "replaced_token", "gelu"),
+    ("albert-pretraining", "sentence_order", "gelu"),
+    ("albert-masked_lm", "masked_lm", "gelu"),
+)
+
+
+@pytest.mark.parametrize(("case", "head", "activation"), HEADS_MISTAKEN)
+def test_parity_notices_a_mistaken_head(case: str, head: str, activation: Any) -> None:
+    model, batch, expected = outputs(_case(case))
+    config = getattr(model.spec.heads, head)
+    wrong = replace(config, transform=replace(config.transform, activation=activation))
+    mutant = Model(model.family, replace(model.spec, heads=replace(model.spec.heads, **{head: wrong})))
+    mutant.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert worst(run(mutant, batch), expected) > 10 * TOLERANCE
+
+
+def test_copies_of_shared_layers_are_within_tolerance() -> None:
+    """The mutants that unroll them are wrong in the order alone."""
+    model, batch, expected = outputs(_case("albert-pretraining-groups"))
+    state = dict(model.encoder.state_dict())
+    mutant = Model(
+        model.family, replace(model.spec, encoder=_unrolled(list(model.spec.encoder.depths), model.spec.encoder, state))
+    )
+    mutant.encoder.load_state_dict(state)
+    mutant.heads.load_state_dict(model.heads.state_dict())
+    with torch.no_grad():
+        assert worst(run(mutant, batch), expected) <= TOLERANCE
+
+
 def test_the_unchanged_copy_is_within_tolerance() -> None:
     """What the mutants go through does no harm by itself."""
     model, batch, expected = outputs(_case("modernbert-masked_lm"))
@@ -145,7 +218,17 @@ def test_the_unchanged_copy_is_within_tolerance() -> None:
         assert worst(run(copy, batch), expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("case", ["bert-masked_lm", "modernbert-masked_lm", "neobert-masked_lm"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "bert-masked_lm",
+        "modernbert-masked_lm",
+        "neobert-masked_lm",
+        "albert-masked_lm",
+        "distilbert-masked_lm",
+        "electra-masked_lm",
+    ],
+)
 def test_attention_is_far_from_uniform(case: str) -> None:
     """Else a wrong score could hide: without queries and keys the outputs are others."""
     model, batch, expected = outputs(_case(case))

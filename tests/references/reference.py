@@ -17,7 +17,7 @@ BERT_SHAPE = {**SHAPE, "intermediate_size": INNER, "max_position_embeddings": LO
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A published architecture: family, head (bare, masked_lm, classifier, pretraining) and config changes."""
+    """A published architecture: family, head (bare, masked_lm, classifier, pretraining, replaced_token) and config changes."""
 
     family: str
     head: str
@@ -34,8 +34,8 @@ class Reference:
 
     Attributes:
         settings: the tiny config.
-        embedding: the module, below the body, whose output enters the first layer.
-        layers: the list of layers, below the body.
+        embedding: the module, below the body, whose output enters the first layer; of several, apart by |, the first there is.
+        layers: the list of layers, below the body; `a.*.b` for the lists `b` of all in the list `a`.
         types: how many token types its texts have.
         classes: by head, where it is restated here and not in `transformers`: built from a dict of settings.
     """

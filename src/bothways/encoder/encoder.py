@@ -100,7 +100,8 @@ class Encoder(nn.Module):
 
     def flops(self, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass."""
-        return sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.stack)
+        layers = sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.stack)
+        return self.embedding.flops(ragged.tokens) + layers
 
 
 def _relative(config: EncoderConfig) -> nn.Embedding | None:

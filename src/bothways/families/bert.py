@@ -155,16 +155,23 @@ def write_encoder(spec: Spec, model_type: str, position_offset: int = 0) -> dict
     }
 
 
-def body(prefix: str) -> list[Rule]:
-    """The weights of a BERT-shaped encoder under a prefix."""
-    theirs = prefix + "encoder.layer.{i}."
-    rules: list[Rule] = [
+def tables(prefix: str) -> list[Rule]:
+    """The weights of a BERT-shaped embedding."""
+    return [
         Rename("encoder.embedding.tokens.weight", f"{prefix}embeddings.word_embeddings.weight"),
         Rename("encoder.embedding.positions.weight", f"{prefix}embeddings.position_embeddings.weight"),
         Rename("encoder.embedding.types.weight", f"{prefix}embeddings.token_type_embeddings.weight"),
         *affine("encoder.embedding.norm", f"{prefix}embeddings.LayerNorm"),
         Drop(f"{prefix}embeddings.position_ids"),
         Drop(f"{prefix}embeddings.token_type_ids"),
+    ]
+
+
+def body(prefix: str) -> list[Rule]:
+    """The weights of a BERT-shaped encoder under a prefix."""
+    theirs = prefix + "encoder.layer.{i}."
+    rules: list[Rule] = [
+        *tables(prefix),
         *affine("encoder.layers.{i}.mixer.out", theirs + "attention.output.dense"),
         *affine("encoder.layers.{i}.mixer_norm", theirs + "attention.output.LayerNorm"),
         *affine("encoder.layers.{i}.mlp.up", theirs + "intermediate.dense"),

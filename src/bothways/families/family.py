@@ -10,6 +10,7 @@ from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+from bothways.layers.replaced_token import ReplacedTokenHead
 
 # the kinds of classifiers, as `transformers` names them
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -29,11 +30,15 @@ class Heads:
     Attributes:
         pooler: BERT's pooler standing alone (in the bare model).
         next_sentence: the second pretraining head of BERT, behind the pooler.
+        sentence_order: that of ALBERT: are two texts in their order (0), or swapped (1)?
+        replaced_token: ELECTRA's: is this token another than the text's?
     """
 
     masked_lm: MaskedLmHead | None = None
     classifier: ClassifierHead | None = None
     next_sentence: ClassifierHead | None = None
+    sentence_order: ClassifierHead | None = None
+    replaced_token: ReplacedTokenHead | None = None
     pooler: Transform | None = None
 
     def present(self) -> frozenset[str]:
@@ -92,6 +97,9 @@ INERT = (
     "finetuning_task", "directionality", "name_or_path", "auto_map", "output_attentions", "output_hidden_states",
     "classifier_dropout", "num_labels", "return_dict", "torchscript", "chunk_size_feed_forward", "cross_attention_hidden_size",
     "tie_encoder_decoder", "is_encoder_decoder", "decoder_start_token_id", "prefix", "task_specific_params", "xla_device",
+    # of generating text, written by versions 2 to 4 whatever the model
+    "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_return_sequences", "temperature", "top_k",
+    "top_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "bad_words_ids", "eos_token_ids", "use_bfloat16",
     "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
 )  # fmt: skip
 

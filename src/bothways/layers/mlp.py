@@ -15,20 +15,21 @@ from bothways.layers.ranges import Dropout
 
 @config
 class Plain:
-    """down(act(up(x))). `size` features in the middle; `dropout` acts there."""
+    """down(act(up(x))). `size` features in the middle; `dropout` acts there, `out_dropout` on the result."""
 
     type: Literal["plain"] = "plain"
     size: PositiveInt
     activation: Activation = "gelu"
     bias: bool = True
     dropout: Dropout = 0.0
+    out_dropout: Dropout = 0.0
 
 
 @config
 class Gated:
     """down(act(a) * b) with a, b the halves of up(x): GeGLU, SwiGLU (arXiv 2002.05202).
 
-    `size` is the width of each half.
+    `size` is the width of each half; dropouts as in `Plain`.
     """
 
     type: Literal["gated"] = "gated"
@@ -36,6 +37,7 @@ class Gated:
     activation: Activation = "gelu"
     bias: bool = True
     dropout: Dropout = 0.0
+    out_dropout: Dropout = 0.0
 
 
 Mlp = Annotated[Plain | Gated, Field(discriminator="type")]
@@ -51,6 +53,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(size, inner, bias=config.bias)
         self.down = nn.Linear(config.size, size, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
+        self.out_dropout = nn.Dropout(config.out_dropout)
 
     def forward(self, x: Float[Tensor, "tokens size"]) -> Float[Tensor, "tokens size"]:
         x = self.up(x)
@@ -59,7 +62,7 @@ class FeedForward(nn.Module):
             x = activate(self.config.activation, value) * gate
         else:
             x = activate(self.config.activation, x)
-        return self.down(self.dropout(x))
+        return self.out_dropout(self.down(self.dropout(x)))
 
     def flops(self, tokens: int) -> float:
         """Matrix-multiply FLOPs of one forward pass over `tokens` tokens."""

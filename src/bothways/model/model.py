@@ -21,6 +21,7 @@ from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import Classifier, MaskedLm, TransformLayer, pool
+from bothways.layers.replaced_token import ReplacedToken
 from bothways.model.batching import Progress, run
 from bothways.model.overflow import Overflow, check_lengths, fit
 from bothways.model.settings import EmbeddingSettings
@@ -43,7 +44,7 @@ class Model(nn.Module):
         family: the published family it is saved as.
         spec: its configs.
         encoder: the trunk.
-        heads: by name (`masked_lm`, `classifier`, `next_sentence`, `pooler`), those it has.
+        heads: by name (`masked_lm`, `classifier`, `next_sentence`, ...: the fields of `Heads`), those it has.
         tokenizer: None where the folder has none; then only token ids are taken.
         settings: pooling, normalisation, prompts.
         name: the folder or repository it came from.
@@ -322,6 +323,10 @@ def build_heads(heads: Heads, encoder: EncoderConfig) -> nn.ModuleDict:
         modules["classifier"] = Classifier(heads.classifier, size)
     if heads.next_sentence is not None:
         modules["next_sentence"] = Classifier(heads.next_sentence, size)
+    if heads.sentence_order is not None:
+        modules["sentence_order"] = Classifier(heads.sentence_order, size)
+    if heads.replaced_token is not None:
+        modules["replaced_token"] = ReplacedToken(heads.replaced_token, size)
     if heads.pooler is not None:
         modules["pooler"] = TransformLayer(heads.pooler, size)
     return nn.ModuleDict(modules)
