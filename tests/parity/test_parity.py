@@ -29,6 +29,8 @@ from bothways.ragged import Batch
 
 TOLERANCE = 1e-5
 LENGTHS = (1, 230, 17, 40, 2)
+# where a family's projections are apart: the biases of its keys, and of its queries
+KEY_BIASES = {"self.key.bias": "self.query.bias", "attn.k.bias": "attn.q.bias"}
 
 
 def loaded(case: Case, dtype: torch.dtype, attention: str) -> tuple[Any, Model]:
@@ -119,8 +121,15 @@ def distances(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
     A key's bias adds the same to every score of a query, which softmax ignores: without rotary positions
     its gradient is 0 but for rounding, and is measured against that of the query's.
     """
-    scales = {name: expected[name.replace("self.key.bias", "self.query.bias")] for name in expected}
+    scales = {name: expected[_query_of(name)] for name in expected}
     return {name: gap(found[name], gradient, scales[name]) for name, gradient in expected.items()}
+
+
+def _query_of(name: str) -> str:
+    """The name of a bias of queries for that of keys; any other as it is."""
+    for key, query in KEY_BIASES.items():
+        name = name.replace(key, query)
+    return name
 
 
 def functional(outputs: Mapping[str, Tensor]) -> Tensor:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import bert, modernbert, neobert, roberta
+from tests.references import bert, modernbert, mpnet, neobert, roberta
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, modernbert, neobert)
+_FILES = (bert, roberta, modernbert, neobert, mpnet)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -42,7 +42,7 @@ def build(case: Case, seed: int = 0, attention: str = "eager") -> nn.Module:
         import transformers
 
         config = transformers.AutoConfig.for_model(case.family, **settings, num_labels=LABELS)
-        model = architecture(case).from_config(config, attn_implementation=attention)
+        model = architecture(case).from_config(config, attn_implementation=attention if reference.sdpa else "eager")
     return randomise(model, seed).eval()
 
 
