@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bothways.families import bert, modernbert, mpnet, neobert, roberta
+from bothways.families import bert, ernie_gram, modernbert, mosaicbert, mpnet, neobert, roberta
 from bothways.families.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -12,4 +12,6 @@ FAMILIES: tuple[Family, ...] = (
     modernbert.FAMILY,
     neobert.FAMILY,
     mpnet.FAMILY,
+    ernie_gram.FAMILY,
+    mosaicbert.FAMILY,
 )

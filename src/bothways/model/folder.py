@@ -45,7 +45,7 @@ def load(
     """Load a model from a folder, or from a Hugging Face repository by its id.
 
     Args:
-        family: the family of a folder whose `config.json` has no `model_type`.
+        family: the family of a folder whose `config.json` has no `model_type`, or another family's.
         device: where to put it; None is CUDA where there is a GPU, else the CPU.
         dtype: of the weights; None is float32.
         strict: refuse unknown keys in `config.json` instead of warning of them.
@@ -191,7 +191,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _family(published: dict[str, Any], family: str | None, folder: Path) -> Family:
-    name = family or published.get("model_type")
+    claimed = next((one.name for one in FAMILIES if one.claims(published)), None)
+    name = family or claimed or published.get("model_type")
     known = {one.name: one for one in FAMILIES}
     if name is None:
         raise InputError(f"{folder / 'config.json'}: no model_type; say which family it is (family='bert'; --family bert)")

@@ -53,13 +53,21 @@ class Distance:
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Adds the entry of each head for the distance's bucket, from a table [buckets, heads]."""
+    """Adds the entry of each head for the distance's bucket, from a table [buckets, heads].
+
+    With `first_apart` the table has a row more, the entry of keys that are a sequence's first token;
+    a first token that looks takes the bucket of no distance ahead, which is free.
+    """
 
     table: Float[Tensor, "buckets heads"]
     max_distance: int
+    first_apart: bool = False
 
     def dense(
         self, q: Tensor, k: Tensor, rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]
     ) -> Float[Tensor, "1 heads rows columns"]:
-        ahead = columns[None, :] - rows[:, None]
-        return self.table[relative_buckets(ahead, len(self.table), self.max_distance)].permute(2, 0, 1)[None]
+        buckets = len(self.table) - self.first_apart
+        bucket = relative_buckets(columns[None, :] - rows[:, None], buckets, self.max_distance)
+        if self.first_apart:
+            bucket = bucket.masked_fill(columns == 0, buckets).masked_fill(rows[:, None] == 0, buckets // 2)
+        return self.table[bucket].permute(2, 0, 1)[None]
