@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import bert, ernie_gram, modernbert, mosaicbert, mpnet, neobert, roberta
+from tests.references import bert, ernie_gram, modernbert, mosaicbert, mpnet, neobert, nomic, roberta
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, modernbert, neobert, mpnet, ernie_gram, mosaicbert)
+_FILES = (bert, roberta, modernbert, neobert, mpnet, ernie_gram, mosaicbert, nomic)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bothways.families import bert, ernie_gram, modernbert, mosaicbert, mpnet, neobert, roberta
+from bothways.families import bert, ernie_gram, modernbert, mosaicbert, mpnet, neobert, nomic, roberta
 from bothways.families.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -14,4 +14,5 @@ FAMILIES: tuple[Family, ...] = (
     mpnet.FAMILY,
     ernie_gram.FAMILY,
     mosaicbert.FAMILY,
+    nomic.FAMILY,
 )

@@ -73,6 +73,7 @@ class Family:
         architecture: the `transformers` class for a set of heads.
         rules: the table of weights of a `Spec`; names of the body carry the prefix given.
         claims: whether a config.json is this family's though its `model_type` is another's (MosaicBERT's says "bert").
+        released_prefix: of the body's weights where code older than the class of `transformers` wrote them; read, never written.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Family:
     architecture: Callable[[frozenset[str]], str]
     rules: Callable[[Spec, str], list[Rule]]
     claims: Callable[[Mapping[str, Any]], bool] = lambda published: False
+    released_prefix: str = ""
 
 
 # Keys of `transformers` configs that do not change an encoder's numbers.

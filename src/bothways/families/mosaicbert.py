@@ -14,28 +14,18 @@ from dataclasses import replace
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
+from bothways.families.bert import FAMILY as BERT
+from bothways.families.bert import write_encoder
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
-from bothways.families.family import (
-    ACTIVATIONS,
-    INERT,
-    Family,
-    Heads,
-    Inexpressible,
-    Spec,
-    published_activation,
-    read_labels,
-    read_problem,
-    write_labels,
-)
+from bothways.families.family import Family, Spec, published_activation
 from bothways.layers.activation import Activation
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
-from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
+from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.mlp import Gated
 from bothways.layers.norm import LayerNorm
 from bothways.layers.position import Alibi
 
-_POOLER = Transform(activation="tanh")
 _HEAD_NORM = LayerNorm(eps=1e-12)
 
 
@@ -81,65 +71,32 @@ def masked_lm_head(activation: Activation = "gelu") -> MaskedLmHead:
 
 
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
-    reader.only("tie_word_embeddings", True)
-    reader.only("is_decoder", False)
-    reader.only("add_cross_attention", False)
+    plain = BERT.read(reader, heads)
+    like, layer = plain.encoder, plain.encoder.layer(0)
     encoder = mosaicbert(
-        vocab_size=reader.need("vocab_size"),
-        hidden_size=reader.get("hidden_size", 768),
-        num_layers=reader.get("num_hidden_layers", 12),
-        heads=reader.get("num_attention_heads", 12),
-        intermediate_size=reader.get("intermediate_size", 3072),
+        vocab_size=like.vocab_size,
+        hidden_size=like.hidden_size,
+        num_layers=like.num_layers,
+        heads=layer.mixer.heads,
+        intermediate_size=layer.mlp.size,
         max_length=reader.get("alibi_starting_size", 512),
-        token_types=reader.get("type_vocab_size", 2),
-        dropout=reader.dropout("hidden_dropout_prob", 0.1),
-        attention_dropout=reader.dropout("attention_probs_dropout_prob", 0.1),
+        token_types=like.embedding.token_types,
+        dropout=like.embedding.dropout,
+        attention_dropout=layer.mixer.dropout,
         eps=reader.get("layer_norm_eps", 1e-12),
-        initializer_range=reader.get("initializer_range", 0.02),
+        initializer_range=like.initialisation.spread,
     )
-    activation = reader.choice("hidden_act", ACTIVATIONS, "gelu")
-    labels = read_labels(reader)
-    dropout = reader.dropout("classifier_dropout", encoder.embedding.dropout)
-    classifier = ClassifierHead(labels=len(labels) or reader.get("num_labels", 2), transform=_POOLER, dropout=dropout)
-    return Spec(
-        encoder=encoder,
-        heads=Heads(
-            masked_lm=masked_lm_head(activation) if "masked_lm" in heads else None,
-            classifier=classifier if "classifier" in heads else None,
-            pooler=_POOLER if "pooler" in heads and "classifier" not in heads else None,
-        ),
-        pad_id=reader.get("pad_token_id", 0),
-        labels=labels,
-        problem=read_problem(reader),
-    )
+    masked_lm = masked_lm_head(layer.mlp.activation) if plain.heads.masked_lm else None
+    return replace(plain, encoder=encoder, heads=replace(plain.heads, masked_lm=masked_lm))
 
 
 def _write(spec: Spec) -> dict[str, Any]:
-    encoder, layer, heads = spec.encoder, spec.encoder.layer(0), spec.heads
-    if not isinstance(layer.norm, LayerNorm):
-        raise Inexpressible("mosaicbert", "encoder's layers.0.norm")
-    transform = heads.masked_lm and heads.masked_lm.transform
-    activation = published_activation("mosaicbert", transform.activation if transform else "gelu", "head's transform.activation")
+    head = spec.heads.masked_lm
+    activation = head.transform.activation if head and head.transform else "gelu"
     return {
-        "model_type": "bert",
-        "alibi_starting_size": encoder.max_length,
-        "vocab_size": encoder.vocab_size,
-        "hidden_size": encoder.hidden_size,
-        "num_hidden_layers": encoder.num_layers,
-        "num_attention_heads": layer.mixer.heads,
-        "intermediate_size": layer.mlp.size,
-        # read by tokenizers and by nothing else: there is no such table
-        "max_position_embeddings": encoder.max_length,
-        "type_vocab_size": encoder.embedding.token_types,
-        "hidden_act": activation,
-        "hidden_dropout_prob": encoder.embedding.dropout,
-        "attention_probs_dropout_prob": layer.mixer.dropout,
-        **({"classifier_dropout": heads.classifier.dropout} if heads.classifier else {}),
-        "layer_norm_eps": layer.norm.eps,
-        "initializer_range": encoder.initialisation.spread,
-        "pad_token_id": spec.pad_id,
-        "tie_word_embeddings": True,
-        **write_labels(spec),
+        **write_encoder(spec, "bert"),
+        "hidden_act": published_activation("mosaicbert", activation, "head's transform.activation"),
+        "alibi_starting_size": spec.encoder.max_length,
     }
 
 
@@ -184,12 +141,8 @@ def _claims(published: Mapping[str, Any]) -> bool:
 
 FAMILY = Family(
     name="mosaicbert",
-    inert=(*INERT, "max_position_embeddings", "position_embedding_type"),
-    marks={
-        "masked_lm": "cls.predictions.transform.dense.weight",
-        "classifier": "classifier.weight",
-        "pooler": "pooler.dense.weight",
-    },
+    inert=BERT.inert,
+    marks={head: mark for head, mark in BERT.marks.items() if head != "next_sentence"},
     prefix="bert.",
     read=_read,
     write=_write,

@@ -58,7 +58,7 @@ def load(
     published = _config(folder)
     chosen = _family(published, family, folder)
     reader = Reader(published, str(folder / "config.json"))
-    weights = _without_other_heads(read_weights(folder), chosen, reader)
+    weights = _without_other_heads(_of_today(read_weights(folder), chosen), chosen, reader)
     spec = _read(chosen, reader, _heads(chosen, weights))
     _report_unknown(reader.unknown(chosen.inert), reader.where, strict)
     prefix = chosen.prefix if any(name.startswith(chosen.prefix) for name in weights) else ""
@@ -199,6 +199,14 @@ def _family(published: dict[str, Any], family: str | None, folder: Path) -> Fami
     if name not in known:
         raise InputError(f"{folder / 'config.json'}: the family '{name}' is not supported; supported: {', '.join(known)}")
     return known[name]
+
+
+def _of_today(weights: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """The weights with the body's names under the family's prefix, where they are under the one it was released with."""
+    old = family.released_prefix
+    return {
+        family.prefix + name.removeprefix(old) if old and name.startswith(old) else name: tensor for name, tensor in weights.items()
+    }
 
 
 def _without_other_heads(weights: dict[str, Tensor], family: Family, reader: Reader) -> dict[str, Tensor]:
