@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families.bert import bert
+from bothways.families.ernie_gram import ernie_gram
 from bothways.families.modernbert import modernbert
+from bothways.families.mosaicbert import mosaicbert
+from bothways.families.mpnet import mpnet
 from bothways.families.neobert import neobert
 from bothways.ragged import Batch, Ragged
 
@@ -27,6 +30,9 @@ CONFIGS: dict[str, EncoderConfig] = {
     "bert": bert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
     "modernbert": modernbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, window=WINDOW),
     "neobert": neobert(**_SIZES, intermediate_size=30, max_length=LONGEST),
+    "mpnet": mpnet(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
+    "ernie_gram": ernie_gram(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
+    "mosaicbert": mosaicbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

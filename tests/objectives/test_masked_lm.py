@@ -29,7 +29,7 @@ HEADS = {
 
 
 def objective(name: str, masking: Masking = MODERNBERT) -> MaskedLanguageModeling:
-    head = MaskedLm(HEADS[name], SIZE, VOCAB)
+    head = MaskedLm(HEADS.get(name, HEADS["bert"]), SIZE, VOCAB)
     randomise(head, seed=1)
     return MaskedLanguageModeling(tiny_encoder(name, layers=2), head, masking, VOCABULARY).eval()
 

@@ -64,6 +64,15 @@ def save(model: Any, folder: Path) -> Path:
     return folder
 
 
+def published(case: Case, model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a reference's parameters under the names, and in the pieces, of its checkpoints."""
+    if REFERENCES[case.family].classes:
+        return tensors
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return revert_weight_conversion(model, tensors)
+
+
 def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence[np.ndarray] | None) -> dict[str, Tensor]:
     """Everything a reference computes for right-padded rows, at the real tokens only, packed.
 

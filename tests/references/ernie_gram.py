@@ -73,18 +73,18 @@ class ErnieGram(Restated):
         super().__init__(config)
         size = config["hidden_size"]
         self.embeddings = _Embeddings(config)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(_Layer(config) for _ in range(config["num_hidden_layers"]))
-        self.encoder.relative_attention_bias = nn.Embedding(33, config["num_attention_heads"])
+        layers = nn.ModuleList(_Layer(config) for _ in range(config["num_hidden_layers"]))
+        table = nn.Embedding(33, config["num_attention_heads"])
+        self.encoder = nn.ModuleDict({"layer": layers, "relative_attention_bias": table})
         if pooled:
             self.pooler = nn.ModuleDict({"dense": nn.Linear(size, size)})
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
         length = range(input_ids.shape[1])
         buckets = torch.tensor([[released_bucket(query, key) for key in length] for query in length])
-        bias = self.encoder.relative_attention_bias(buckets).permute(2, 0, 1)[None]
+        bias = self.encoder["relative_attention_bias"](buckets).permute(2, 0, 1)[None]
         x = self.embeddings(input_ids)
-        for layer in self.encoder.layer:
+        for layer in self.encoder["layer"].children():
             x = layer(x, bias, attention_mask.bool())
         pooled = torch.tanh(self.pooler["dense"](x[:, 0])) if hasattr(self, "pooler") else None
         return SimpleNamespace(last_hidden_state=x, pooler_output=pooled)

@@ -81,8 +81,8 @@ class MosaicBert(Restated):
         super().__init__(config)
         size = config["hidden_size"]
         self.embeddings = _Embeddings(config)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(_Layer(config) for _ in range(config["num_hidden_layers"]))
+        layers = nn.ModuleList(_Layer(config) for _ in range(config["num_hidden_layers"]))
+        self.encoder = nn.ModuleDict({"layer": layers})
         if pooled:
             self.pooler = nn.ModuleDict({"dense": nn.Linear(size, size)})
 
@@ -91,7 +91,7 @@ class MosaicBert(Restated):
         apart = torch.tensor([[abs(query - key) for key in length] for query in length])
         bias = torch.stack([-slope * apart for slope in slopes(self.config["num_attention_heads"])])[None]
         x = self.embeddings(input_ids, token_type_ids)
-        for layer in self.encoder.layer:
+        for layer in self.encoder["layer"].children():
             x = layer(x, bias, attention_mask.bool())
         pooled = torch.tanh(self.pooler["dense"](x[:, 0])) if hasattr(self, "pooler") else None
         return SimpleNamespace(last_hidden_state=x, pooler_output=pooled)

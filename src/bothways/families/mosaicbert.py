@@ -125,7 +125,8 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
             Tied("cls.predictions.decoder.weight", f"{prefix}embeddings.word_embeddings.weight"),
         ]
     if heads.classifier:
-        rules += affine("heads.classifier.transform.dense", f"{prefix}pooler.dense") + affine("heads.classifier.out", "classifier")
+        rules += affine("heads.classifier.transform.dense", f"{prefix}pooler.dense")
+        rules += affine("heads.classifier.out", "classifier")
     if heads.pooler:
         rules += affine("heads.pooler.dense", f"{prefix}pooler.dense")
     return rules

@@ -45,7 +45,8 @@ def mpnet(
     """MPNet's encoder; the defaults are mpnet-base."""
     plain = bert(
         vocab_size, hidden_size, num_layers, heads, intermediate_size, max_length, token_types=0, activation=activation,
-        dropout=dropout, attention_dropout=attention_dropout, eps=eps, position_offset=_OFFSET, initializer_range=initializer_range,
+        dropout=dropout, attention_dropout=attention_dropout, eps=eps, position_offset=_OFFSET,
+        initializer_range=initializer_range,
     )  # fmt: skip
     return bucketed(plain, Bucketed(buckets=32, max_distance=128))
 

@@ -42,9 +42,9 @@ _RELEASED = {"rotary_emb_fraction": 1.0, "qkv_proj_bias": False, "mlp_fc1_bias":
 _OFF = ("prenorm", "parallel_block", "causal", "use_rms_norm", "rotary_emb_interleaved", "scale_attn_by_inverse_layer_idx")
 _ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu"}
 _INERT = (
-    "embd_pdrop", "fused_bias_fc", "fused_dropout_add_ln", "use_flash_attn", "use_xentropy", "dense_seq_output", "add_pooling_layer",
-    "reorder_and_upcast_attn", "scale_attn_weights", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
-    "summary_type", "summary_use_proj", "last_layer_subset", "parallel_block_tied_norm", "n_inner",
+    "embd_pdrop", "fused_bias_fc", "fused_dropout_add_ln", "use_flash_attn", "use_xentropy", "dense_seq_output",
+    "add_pooling_layer", "reorder_and_upcast_attn", "scale_attn_weights", "summary_activation", "summary_first_dropout",
+    "summary_proj_to_labels", "summary_type", "summary_use_proj", "last_layer_subset", "parallel_block_tied_norm", "n_inner",
 )  # fmt: skip
 
 
@@ -220,7 +220,8 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
         rules.append(Rename("heads.masked_lm.bias", "cls.predictions.bias"))
         rules.append(Tied("cls.predictions.decoder.bias", "cls.predictions.bias"))
     if spec.heads.classifier:
-        rules += affine("heads.classifier.transform.dense", f"{prefix}pooler.dense") + affine("heads.classifier.out", "classifier")
+        rules += affine("heads.classifier.transform.dense", f"{prefix}pooler.dense")
+        rules += affine("heads.classifier.out", "classifier")
     return rules
 
 

@@ -203,10 +203,8 @@ def _family(published: dict[str, Any], family: str | None, folder: Path) -> Fami
 
 def _of_today(weights: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
     """The weights with the body's names under the family's prefix, where they are under the one it was released with."""
-    old = family.released_prefix
-    return {
-        family.prefix + name.removeprefix(old) if old and name.startswith(old) else name: tensor for name, tensor in weights.items()
-    }
+    old, new = family.released_prefix, family.prefix
+    return {new + name.removeprefix(old) if old and name.startswith(old) else name: one for name, one in weights.items()}
 
 
 def _without_other_heads(weights: dict[str, Tensor], family: Family, reader: Reader) -> dict[str, Tensor]:
