@@ -59,5 +59,5 @@ def test_another_number_of_buckets_is_refused(tmp_path: Path) -> None:
 
 
 def test_too_few_distances_for_the_buckets() -> None:
-    with pytest.raises(InputError, match="Bucketed.max_distance: 32 buckets need more than 8"):
+    with pytest.raises(ValueError, match=r"Bucketed\.max_distance: 32 buckets need more than 8"):
         Bucketed(max_distance=8)

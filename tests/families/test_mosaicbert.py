@@ -17,8 +17,11 @@ from tests.references import CASES
 import bothways
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
-from bothways.families import mosaicbert
-from bothways.families.family import Spec
+from bothways.families import bert, mosaicbert
+from bothways.families.family import Heads, Spec
+from bothways.layers.heads import Transform
+from bothways.layers.norm import LayerNorm
+from bothways.model.folder import check_expressed
 from bothways.model.model import Model
 from bothways.ragged import Batch
 
@@ -54,7 +57,7 @@ def test_a_config_without_its_marks_is_berts_unless_told(code: dict[str, str], t
 
 
 def test_what_it_is_told_to_be_it_is(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="weights missing"):
+    with pytest.warns(UserWarning, match="alibi_starting_size"), pytest.raises(InputError, match="weights missing"):
         bothways.load(folder_with(tmp_path), family="bert")
 
 
@@ -112,3 +115,17 @@ def test_what_is_dropped_out() -> None:
     """The sum of the embedding, what attention adds, and the middle of the MLP."""
     layer = Model(mosaicbert.FAMILY, Spec(encoder=mosaicbert.mosaicbert(50, 24, 1, 3, 20, dropout=0.25))).encoder.stack[0]
     assert (layer.mixer.dropout.p, layer.mlp.dropout.p, layer.dropout.p) == (0.25, 0.25, 0.0)
+
+
+def test_what_its_config_cannot_say() -> None:
+    encoder = mosaicbert.mosaicbert(50, 24, 2, 3, 20)
+    windowed = tuple(replace(layer, mixer=replace(layer.mixer, window=4)) for layer in encoder.layers)
+    loose = replace(mosaicbert.masked_lm_head(), transform=Transform(norm=LayerNorm(eps=1e-5)))
+    for spec, lacking in (
+        (Spec(encoder=bert.bert(50, 24, 2, 3, 20)), "encoder's"),
+        (Spec(encoder=replace(encoder, layers=windowed)), "encoder's layers.0.mixer.window"),
+        (Spec(encoder=encoder, heads=Heads(masked_lm=loose)), "masked_lm head's transform.norm.eps"),
+    ):
+        with pytest.raises(InputError, match=f"the family 'mosaicbert' cannot express this {lacking}"):
+            check_expressed(Model(mosaicbert.FAMILY, spec))
+    check_expressed(Model(mosaicbert.FAMILY, Spec(encoder=encoder, heads=Heads(masked_lm=mosaicbert.masked_lm_head("relu")))))

@@ -22,15 +22,15 @@ from bothways.ragged import Batch
 CASE = Case("nomic_bert", "masked_lm", {"intermediate_size": 256, "vocab_size": 128, "rope_parameters": {"rope_theta": 77.0}})
 RELEASED: dict[str, Any] = {
     "model_type": "nomic_bert", "activation_function": "swiglu", "attn_pdrop": 0.0, "causal": False, "dense_seq_output": True,
-    "embd_pdrop": 0.1, "fused_bias_fc": True, "fused_dropout_add_ln": True, "initializer_range": 0.02, "layer_norm_epsilon": 1e-12,
-    "max_trained_positions": 2048, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "n_embd": 24, "n_head": 3, "n_inner": 200,
-    "n_layer": 5, "n_positions": 8192, "pad_vocab_size_multiple": 64, "parallel_block": False, "parallel_block_tied_norm": False,
-    "prenorm": False, "qkv_proj_bias": False, "reorder_and_upcast_attn": False, "resid_pdrop": 0.1, "rotary_emb_base": 77,
-    "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_emb_scale_base": None, "rotary_scaling_factor": None,
-    "scale_attn_by_inverse_layer_idx": False, "scale_attn_weights": True, "summary_activation": None,
-    "summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index", "summary_use_proj": True,
-    "tie_word_embeddings": True, "type_vocab_size": 2, "use_cache": True, "use_flash_attn": True, "use_rms_norm": False,
-    "use_xentropy": True, "vocab_size": 101,
+    "embd_pdrop": 0.1, "fused_bias_fc": True, "fused_dropout_add_ln": True, "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-12, "max_trained_positions": 2048, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "n_embd": 24,
+    "n_head": 3, "n_inner": 200, "n_layer": 5, "n_positions": 8192, "pad_vocab_size_multiple": 64, "parallel_block": False,
+    "parallel_block_tied_norm": False, "prenorm": False, "qkv_proj_bias": False, "reorder_and_upcast_attn": False,
+    "resid_pdrop": 0.1, "rotary_emb_base": 77, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None, "rotary_scaling_factor": None, "scale_attn_by_inverse_layer_idx": False,
+    "scale_attn_weights": True, "summary_activation": None, "summary_first_dropout": 0.1, "summary_proj_to_labels": True,
+    "summary_type": "cls_index", "summary_use_proj": True, "tie_word_embeddings": True, "type_vocab_size": 2, "use_cache": True,
+    "use_flash_attn": True, "use_rms_norm": False, "use_xentropy": True, "vocab_size": 101,
 }  # fmt: skip
 
 
