@@ -22,14 +22,13 @@ from bothways.ragged import Batch
 MASK = 4
 VOCABULARY = Vocabulary(VOCAB, MASK, frozenset(range(5)))
 HEADS = {
-    "bert": MaskedLmHead(transform=Transform(norm=LayerNorm())),
-    "modernbert": MaskedLmHead(transform=Transform(norm=LayerNorm())),
+    **dict.fromkeys(CONFIGS, MaskedLmHead(transform=Transform(norm=LayerNorm()))),
     "neobert": MaskedLmHead(transform=None, tied=False),
 }
 
 
 def objective(name: str, masking: Masking = MODERNBERT) -> MaskedLanguageModeling:
-    head = MaskedLm(HEADS.get(name, HEADS["bert"]), SIZE, VOCAB)
+    head = MaskedLm(HEADS[name], SIZE, VOCAB)
     randomise(head, seed=1)
     return MaskedLanguageModeling(tiny_encoder(name, layers=2), head, masking, VOCABULARY).eval()
 
