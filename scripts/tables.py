@@ -13,7 +13,20 @@ import torch
 
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
-from bothways.families import FAMILIES, albert, bert, distilbert, electra, modernbert, neobert, roberta
+from bothways.families import (
+    FAMILIES,
+    albert,
+    bert,
+    distilbert,
+    electra,
+    ernie_gram,
+    modernbert,
+    mosaicbert,
+    mpnet,
+    neobert,
+    nomic,
+    roberta,
+)
 from bothways.layers.position import Rotary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +42,10 @@ BASES = {
     "electra": electra.SIZES["base"],
     "modernbert": modernbert.SIZES["base"],
     "neobert": neobert.SIZES["base"],
+    "mpnet": mpnet.SIZES["base"],
+    "ernie_gram": ernie_gram.SIZES["base"],
+    "mosaicbert": mosaicbert.SIZES["base"],
+    "nomic_bert": nomic.SIZES["2048"],
 }
 COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
 
@@ -55,11 +72,13 @@ def decisions(name: str, config: EncoderConfig) -> tuple[str, ...]:
 
 
 def position(config: EncoderConfig) -> str:
-    if config.embedding.position is not None:
-        return kind(config.embedding.position)
+    """Where positions act: added to the embedding, inside the score, or both."""
+    added = [kind(config.embedding.position)] if config.embedding.position is not None else []
     positions = [layer.mixer.position for layer in config.layers]
     thetas = dict.fromkeys(position.theta for position in positions if isinstance(position, Rotary))
-    return "rotary, theta " + " and ".join(f"{theta:,.0f}" for theta in thetas)
+    rotary = ["rotary, theta " + " and ".join(f"{theta:,.0f}" for theta in thetas)] if thetas else []
+    others = dict.fromkeys(kind(one) for one in positions if one is not None and not isinstance(one, Rotary))
+    return " + ".join((*added, *rotary, *others)) or "none"
 
 
 def windows(config: EncoderConfig) -> str:

@@ -16,7 +16,10 @@ from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families.albert import albert
 from bothways.families.bert import bert
+from bothways.families.ernie_gram import ernie_gram
 from bothways.families.modernbert import modernbert
+from bothways.families.mosaicbert import mosaicbert
+from bothways.families.mpnet import mpnet
 from bothways.families.neobert import neobert
 from bothways.ragged import Batch, Ragged
 
@@ -29,6 +32,9 @@ CONFIGS: dict[str, EncoderConfig] = {
     "albert": albert(**_SIZES, embedding_size=9, intermediate_size=INNER, max_length=LONGEST, groups=2),
     "modernbert": modernbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, window=WINDOW),
     "neobert": neobert(**_SIZES, intermediate_size=30, max_length=LONGEST),
+    "mpnet": mpnet(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
+    "ernie_gram": ernie_gram(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
+    "mosaicbert": mosaicbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

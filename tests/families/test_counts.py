@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from bothways.encoder.config import EncoderConfig
-from bothways.families import albert, bert, distilbert, electra, modernbert, neobert, roberta
+from bothways.families import (
+    albert,
+    bert,
+    distilbert,
+    electra,
+    ernie_gram,
+    modernbert,
+    mosaicbert,
+    mpnet,
+    neobert,
+    nomic,
+    roberta,
+)
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
@@ -60,6 +72,18 @@ PUBLISHED = [
     ("ModernBERT-large, masked LM", modernbert.FAMILY, modernbert.SIZES["large"], _MODERN_LM, 395_881_664),
     ("NeoBERT", neobert.FAMILY, neobert.SIZES["base"], Heads(), 28 * 7_079_424 + 23_440_896 + 768),
     ("NeoBERT, masked LM", neobert.FAMILY, neobert.SIZES["base"], _NEO_LM, 245_136_954),
+    # MPNetModel, MPNetForMaskedLM
+    ("mpnet-base", mpnet.FAMILY, mpnet.SIZES["base"], _POOLER, 109_486_464),
+    ("mpnet-base, masked LM", mpnet.FAMILY, mpnet.SIZES["base"], _BERT_LM, 109_518_527),
+    # NomicBertModel, NomicBertForMaskedLM
+    ("nomic-embed-text-v1.5", nomic.FAMILY, nomic.SIZES["embed-text-v1.5"], Heads(), 136_731_648),
+    ("nomic-bert, masked LM", nomic.FAMILY, nomic.SIZES["2048"], _BERT_LM, 137_354_304),
+    # no class there: those of tests/references, with the published configs; BERT's less its types and with the table, 33 * 12
+    ("ERNIE-Gram", ernie_gram.FAMILY, ernie_gram.SIZES["base"], _POOLER, 109_482_240 - 2 * 768 + 33 * 12),
+    # a layer of it: Wqkv 3 * 768 * 769 + dense 768 * 769 + gated_layers 6144 * 768 + wo 768 * 3073 + two norms of 1536
+    # = 9,444,096; twelve of them, words 30528 * 768, types and norm 4 * 768; the head is 768 * 769 + 1536 + 30528
+    ("mosaic-bert-base", mosaicbert.FAMILY, mosaicbert.SIZES["base"], Heads(), 12 * 9_444_096 + 30528 * 768 + 4 * 768),
+    ("mosaic-bert-base, masked LM", mosaicbert.FAMILY, mosaicbert.SIZES["base"], _BERT_LM, 137_400_384),
 ]
 
 

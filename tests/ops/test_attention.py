@@ -84,6 +84,7 @@ EDITS = {
     "none": None,
     "distance": Distance(torch.tensor(alibi_slopes(HEADS))),
     "bucket": Bucket(torch.randn(8, HEADS, generator=torch.Generator().manual_seed(4), dtype=torch.float64), 6),
+    "first_apart": Bucket(torch.randn(9, HEADS, generator=torch.Generator().manual_seed(5), dtype=torch.float64), 6, True),
 }
 
 

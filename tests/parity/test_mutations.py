@@ -36,8 +36,7 @@ def theta(old: float, config: EncoderConfig, state: State) -> EncoderConfig:
     """The layers of one rotary base take another."""
 
     def change(mixer: Attention) -> Attention:
-        assert mixer.position is not None
-        return replace(mixer, position=Rotary(theta=2 * old)) if mixer.position.theta == old else mixer
+        return replace(mixer, position=Rotary(theta=2 * old)) if mixer.position == Rotary(theta=old) else mixer
 
     return _mixers(config, change)
 
@@ -120,6 +119,41 @@ def inner_layers_apart(config: EncoderConfig, state: State) -> EncoderConfig:
 
 def no_projection_bias(config: EncoderConfig, state: State) -> EncoderConfig:
     state["embedding.project.bias"].zero_()
+
+
+def other_buckets(config: EncoderConfig, state: State) -> EncoderConfig:
+    """The same number of them, up to twice the distance."""
+    return _mixers(config, lambda mixer: replace(mixer, position=replace(mixer.position, max_distance=256)))
+
+
+def other_direction(config: EncoderConfig, state: State) -> EncoderConfig:
+    """What lies ahead read as what lies behind."""
+    table = state["relative.weight"]
+    state["relative.weight"] = torch.cat((table[:1], table[17:32], table[16:17], table[1:16], table[32:]))
+    return config
+
+
+def first_token_like_others(config: EncoderConfig, state: State) -> EncoderConfig:
+    state["relative.weight"] = state["relative.weight"][:32]
+    return _mixers(config, lambda mixer: replace(mixer, position=replace(mixer.position, first_apart=False)))
+
+
+def no_distances(config: EncoderConfig, state: State) -> EncoderConfig:
+    return _mixers(config, lambda mixer: replace(mixer, position=None))
+
+
+def causal(config: EncoderConfig, state: State) -> EncoderConfig:
+    return _mixers(config, lambda mixer: replace(mixer, causal=True))
+
+
+def slopes_backwards(config: EncoderConfig, state: State) -> EncoderConfig:
+    """The same heads in another order, so that each has another's slope."""
+    for i in range(LAYERS):
+        for part in ("weight", "bias"):
+            rows = state[f"layers.{i}.mixer.qkv.{part}"].unflatten(0, (3, HEADS, -1))
+            state[f"layers.{i}.mixer.qkv.{part}"] = rows.flip(1).flatten(0, 2)
+        columns = state[f"layers.{i}.mixer.out.weight"].unflatten(1, (HEADS, -1))
+        state[f"layers.{i}.mixer.out.weight"] = columns.flip(1).flatten(1)
     return config
 
 
@@ -151,6 +185,21 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("albert-masked_lm", other_gelu),
     ("distilbert-masked_lm", other_gelu),
     ("electra-replaced_token", other_gelu),
+    ("mpnet-masked_lm", other_buckets),
+    ("mpnet-masked_lm", other_direction),
+    ("mpnet-masked_lm", no_offset),
+    ("ernie_gram-masked_lm", other_buckets),
+    ("ernie_gram-masked_lm", other_direction),
+    ("ernie_gram-masked_lm", first_token_like_others),
+    ("mosaicbert-masked_lm", swapped_halves),
+    ("mosaicbert-masked_lm", no_distances),
+    ("mosaicbert-masked_lm", causal),
+    ("mosaicbert-masked_lm", slopes_backwards),
+    ("mosaicbert-masked_lm", other_gelu),
+    ("mosaicbert-masked_lm", no_types),
+    ("nomic_bert-masked_lm", partial(theta, 1_000.0)),
+    ("nomic_bert-masked_lm", swapped_halves),
+    ("nomic_bert-masked_lm", no_types),
 )
 
 

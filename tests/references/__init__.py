@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import albert, bert, distilbert, electra, modernbert, neobert, roberta
+from tests.references import albert, bert, distilbert, electra, ernie_gram, modernbert, mosaicbert, mpnet, neobert, nomic, roberta
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, albert, distilbert, electra, modernbert, neobert)
+_FILES = (bert, roberta, albert, distilbert, electra, modernbert, neobert, mpnet, ernie_gram, mosaicbert, nomic)
+
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -43,7 +44,7 @@ def build(case: Case, seed: int = 0, attention: str = "eager") -> nn.Module:
         import transformers
 
         config = transformers.AutoConfig.for_model(case.family, **settings, num_labels=LABELS)
-        model = architecture(case).from_config(config, attn_implementation=attention)
+        model = architecture(case).from_config(config, attn_implementation=attention if reference.sdpa else "eager")
     return randomise(model, seed).eval()
 
 
@@ -63,6 +64,15 @@ def save(model: Any, folder: Path) -> Path:
     """A folder as they write it."""
     model.save_pretrained(folder)
     return folder
+
+
+def published(case: Case, model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a reference's parameters under the names, and in the pieces, of its checkpoints."""
+    if REFERENCES[case.family].classes:
+        return tensors
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return revert_weight_conversion(model, tensors)
 
 
 def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence[np.ndarray] | None) -> dict[str, Tensor]:

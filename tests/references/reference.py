@@ -38,6 +38,7 @@ class Reference:
         layers: the list of layers, below the body; `a.*.b` for the lists `b` of all in the list `a`.
         types: how many token types its texts have.
         classes: by head, where it is restated here and not in `transformers`: built from a dict of settings.
+        sdpa: whether the class of `transformers` can compute its attention by SDPA.
     """
 
     settings: Mapping[str, Any]
@@ -46,3 +47,4 @@ class Reference:
     types: int = 1
     pad_id: int = 0
     classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)
+    sdpa: bool = True

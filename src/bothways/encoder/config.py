@@ -113,8 +113,10 @@ class EncoderConfig:
             raise InputError("EncoderConfig.layers: at least one layer is needed for the pattern")
         for i, layer in enumerate(self.layers):
             _check_mixer(layer.mixer, self.hidden_size, f"EncoderConfig.layers.{i}.mixer")
-        if len({layer.mixer.position for layer in self.layers if isinstance(layer.mixer.position, Bucketed)}) > 1:
-            raise InputError("EncoderConfig.layers: bucketed positions share one table, so they must be the same in all layers")
+        mixers = [layer.mixer for layer in self.layers]
+        if len({(mixer.position, mixer.heads) for mixer in mixers if isinstance(mixer.position, Bucketed)}) > 1:
+            shared = "bucketed positions share one table, so they, and the number of heads, must be the same in all layers"
+            raise InputError(f"EncoderConfig.layers: {shared}")
         self._check_shared()
         if self.skip_first_norm and self.layers[0].order == "post":
             raise InputError("EncoderConfig.skip_first_norm: only a pre-norm layer has a norm before it")

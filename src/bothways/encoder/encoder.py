@@ -108,5 +108,5 @@ def _relative(config: EncoderConfig) -> nn.Embedding | None:
     """The table of relative positions that all layers share."""
     for mixer in (layer.mixer for layer in config.layers):
         if isinstance(mixer.position, Bucketed):
-            return nn.Embedding(mixer.position.buckets, mixer.heads)
+            return nn.Embedding(mixer.position.rows, mixer.heads)
     return None

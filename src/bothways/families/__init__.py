@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from bothways.families import albert, bert, distilbert, electra, modernbert, neobert, roberta
+from bothways.families import (
+    albert,
+    bert,
+    distilbert,
+    electra,
+    ernie_gram,
+    modernbert,
+    mosaicbert,
+    mpnet,
+    neobert,
+    nomic,
+    roberta,
+)
 from bothways.families.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -14,4 +26,8 @@ FAMILIES: tuple[Family, ...] = (
     electra.FAMILY,
     modernbert.FAMILY,
     neobert.FAMILY,
+    mpnet.FAMILY,
+    ernie_gram.FAMILY,
+    mosaicbert.FAMILY,
+    nomic.FAMILY,
 )

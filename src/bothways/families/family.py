@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -77,6 +77,8 @@ class Family:
         write: a `Spec` to config.json (without `architectures` and versions); it raises Inexpressible.
         architecture: the `transformers` class for a set of heads.
         rules: the table of weights of a `Spec`; names of the body carry the prefix given.
+        claims: whether a config.json is this family's though its `model_type` is another's (MosaicBERT's says "bert").
+        released_prefix: of the body's weights where code older than the class of `transformers` wrote them; read, never written.
     """
 
     name: str
@@ -87,6 +89,8 @@ class Family:
     write: Callable[[Spec], dict[str, Any]]
     architecture: Callable[[frozenset[str]], str]
     rules: Callable[[Spec, str], list[Rule]]
+    claims: Callable[[Mapping[str, Any]], bool] = lambda published: False
+    released_prefix: str = ""
 
 
 # Keys of `transformers` configs that do not change an encoder's numbers.

@@ -85,9 +85,9 @@ class SelfAttention(nn.Module):
         match self.config.position:
             case Alibi():
                 return Distance(torch.tensor(alibi_slopes(self.heads), device=x.device))
-            case Bucketed(max_distance=furthest):
+            case Bucketed(max_distance=furthest, first_apart=apart):
                 assert context.relative is not None
-                return Bucket(context.relative, furthest)
+                return Bucket(context.relative, furthest, apart)
             case _:
                 return None
 

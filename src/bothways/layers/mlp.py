@@ -29,13 +29,17 @@ class Plain:
 class Gated:
     """down(act(a) * b) with a, b the halves of up(x): GeGLU, SwiGLU (arXiv 2002.05202).
 
-    `size` is the width of each half; dropouts as in `Plain`.
+    Attributes:
+        size: the width of each half.
+        out_bias: whether the second projection has a bias; None: as the first.
+        dropout, out_dropout: as in `Plain`.
     """
 
     type: Literal["gated"] = "gated"
     size: PositiveInt
     activation: Activation = "gelu"
     bias: bool = True
+    out_bias: bool | None = None
     dropout: Dropout = 0.0
     out_dropout: Dropout = 0.0
 
@@ -51,7 +55,8 @@ class FeedForward(nn.Module):
         self.config = config
         inner = 2 * config.size if isinstance(config, Gated) else config.size
         self.up = nn.Linear(size, inner, bias=config.bias)
-        self.down = nn.Linear(config.size, size, bias=config.bias)
+        out_bias = config.out_bias if isinstance(config, Gated) and config.out_bias is not None else config.bias
+        self.down = nn.Linear(config.size, size, bias=out_bias)
         self.dropout = nn.Dropout(config.dropout)
         self.out_dropout = nn.Dropout(config.out_dropout)
 

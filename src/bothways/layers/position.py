@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from bothways.config import config
+from bothways.errors import InputError
 from bothways.layers.ranges import Positive
 
 
@@ -49,11 +50,27 @@ class Alibi:
 
 @config
 class Bucketed:
-    """A trained number a head for each range of distances, the same in all layers (T5, arXiv 1910.10683; MPNet)."""
+    """A trained number a head for each range of distances, the same in all layers (T5, arXiv 1910.10683; MPNet).
+
+    Attributes:
+        max_distance: all that is further away shares one number.
+        first_apart: where the first token looks, and where it is looked at, it is no distance that
+            counts, but two numbers of its own (TUPE, arXiv 2006.15595; ERNIE-Gram).
+    """
 
     type: Literal["bucketed"] = "bucketed"
     buckets: Annotated[int, Field(ge=4)] = 32
     max_distance: PositiveInt = 128
+    first_apart: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_distance <= self.buckets // 4:
+            raise InputError(f"Bucketed.max_distance: {self.buckets} buckets need more than {self.buckets // 4}")
+
+    @property
+    def rows(self) -> int:
+        """Of the table. One bucket is left over by distances (0 is never ahead); the first token takes it and one more."""
+        return self.buckets + self.first_apart
 
 
 Position = Annotated[Learned | Sinusoidal, Field(discriminator="type")]

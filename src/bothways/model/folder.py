@@ -45,7 +45,7 @@ def load(
     """Load a model from a folder, or from a Hugging Face repository by its id.
 
     Args:
-        family: the family of a folder whose `config.json` has no `model_type`.
+        family: the family of a folder whose `config.json` has no `model_type`, or another family's.
         device: where to put it; None is CUDA where there is a GPU, else the CPU.
         dtype: of the weights; None is float32.
         strict: refuse unknown keys in `config.json` instead of warning of them.
@@ -58,7 +58,7 @@ def load(
     published = _config(folder)
     chosen = _family(published, family, folder)
     reader = Reader(published, str(folder / "config.json"))
-    weights = _without_other_heads(read_weights(folder), chosen, reader)
+    weights = _without_other_heads(_of_today(read_weights(folder), chosen), chosen, reader)
     spec = _read(chosen, reader, _heads(chosen, weights))
     _report_unknown(reader.unknown(chosen.inert), reader.where, strict)
     prefix = chosen.prefix if any(name.startswith(chosen.prefix) for name in weights) else ""
@@ -191,13 +191,20 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _family(published: dict[str, Any], family: str | None, folder: Path) -> Family:
-    name = family or published.get("model_type")
+    claimed = next((one.name for one in FAMILIES if one.claims(published)), None)
+    name = family or claimed or published.get("model_type")
     known = {one.name: one for one in FAMILIES}
     if name is None:
         raise InputError(f"{folder / 'config.json'}: no model_type; say which family it is (family='bert'; --family bert)")
     if name not in known:
         raise InputError(f"{folder / 'config.json'}: the family '{name}' is not supported; supported: {', '.join(known)}")
     return known[name]
+
+
+def _of_today(weights: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """The weights with the body's names under the family's prefix, where they are under the one it was released with."""
+    old, new = family.released_prefix, family.prefix
+    return {new + name.removeprefix(old) if old and name.startswith(old) else name: one for name, one in weights.items()}
 
 
 def _without_other_heads(weights: dict[str, Tensor], family: Family, reader: Reader) -> dict[str, Tensor]:

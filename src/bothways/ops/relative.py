@@ -63,19 +63,46 @@ class Distance:
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Adds the entry of each head for the distance's bucket, from a table [buckets, heads]."""
+    """Adds the entry of each head for the distance's bucket, from a table [buckets, heads].
+
+    With `first_apart` the table has a row more, the entry of keys that are a sequence's first token;
+    a first token that looks takes the bucket of no distance ahead, which is free.
+    """
 
     table: Float[Tensor, "buckets heads"]
     max_distance: int
+    first_apart: bool = False
 
     def dense(
         self, q: Tensor, k: Tensor, rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]
     ) -> Float[Tensor, "1 heads rows columns"]:
-        ahead = columns[None, :] - rows[:, None]
-        return self.table[relative_buckets(ahead, len(self.table), self.max_distance)].permute(2, 0, 1)[None].to(q.dtype)
+        return self._entries(rows[:, None], columns[None, :]).permute(2, 0, 1)[None].to(q.dtype)
 
     def flex(self, q: Tensor, k: Tensor, queries: Ragged, keys: Ragged) -> ScoreMod:
+        # every pair of positions would be too many: distances have their entries, and the first token its own
         row_at, column_at, furthest = queries.positions, keys.positions, queries.longest
-        ahead = torch.arange(-furthest, keys.longest + 1, device=q.device)
-        by_distance = self.table[relative_buckets(ahead, len(self.table), self.max_distance)]
-        return lambda score, batch, head, row, column: score + by_distance[column_at[column] - row_at[row] + furthest, head]
+        steps = torch.arange(-furthest, keys.longest + 1, device=q.device)
+        by_distance = self.table[relative_buckets(steps, self._ordinary, self.max_distance)]
+        if not self.first_apart:
+            return lambda score, batch, head, row, column: score + by_distance[column_at[column] - row_at[row] + furthest, head]
+        first = self.table[torch.tensor([self._ordinary // 2, self._ordinary], device=q.device)]
+        return lambda score, batch, head, row, column: (
+            score
+            + torch.where(
+                row_at[row] == 0,
+                first[0, head],
+                torch.where(
+                    column_at[column] == 0, first[1, head], by_distance[column_at[column] - row_at[row] + furthest, head]
+                ),
+            )
+        )
+
+    @property
+    def _ordinary(self) -> int:
+        return len(self.table) - self.first_apart
+
+    def _entries(self, rows: Tensor, columns: Tensor) -> Tensor:
+        bucket = relative_buckets(columns - rows, self._ordinary, self.max_distance)
+        if self.first_apart:
+            bucket = bucket.masked_fill(columns == 0, self._ordinary).masked_fill(rows == 0, self._ordinary // 2)
+        return self.table[bucket]
