@@ -23,7 +23,7 @@ from torch import Tensor
 
 import bothways
 from bothways.families.convert import expand, to_theirs
-from bothways.layers.heads import pool
+from bothways.layers.heads import Classifier, pool
 from bothways.model.model import Model
 from bothways.ragged import Batch
 
@@ -45,8 +45,16 @@ def texts(case: Case) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
     return random_ids(LENGTHS), [generator.integers(0, types, n) for n in LENGTHS] if types > 1 else None
 
 
+def batch_of(case: Case) -> Batch:
+    """The texts of a case, packed, with their global tokens."""
+    sequences, types = texts(case)
+    return Batch.of(sequences, types, global_mask=references.global_masks(case, sequences))
+
+
 def run(model: Model, batch: Batch) -> dict[str, Tensor]:
     """Everything our model computes, under the keys of `references.run`."""
+    classifier = model.heads["classifier"] if "classifier" in model.heads else None
+    batch = classifier.marked(batch) if isinstance(classifier, Classifier) else batch
     encoded = model.encoder(batch, keep=True)
     out = {f"layer.{i}": hidden for i, hidden in enumerate(encoded.layers)} | {"final": encoded.hidden}
     for name, head in model.heads.items():
@@ -71,7 +79,7 @@ def outputs(case: Case) -> tuple[Model, Batch, dict[str, Tensor]]:
     theirs, ours = loaded(case, torch.float32, "eager")
     sequences, types = texts(case)
     with torch.no_grad():
-        return ours, Batch.of(sequences, types), references.run(case, theirs, sequences, types)
+        return ours, batch_of(case), references.run(case, theirs, sequences, types)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -102,7 +110,7 @@ def gradients(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[s
     theirs, ours = loaded(case, dtype, "sdpa")
     sequences, types = texts(case)
     functional(references.run(case, theirs, sequences, types)).backward()
-    functional(run(ours, Batch.of(sequences, types))).backward()
+    functional(run(ours, batch_of(case))).backward()
     prefix = "" if ours.spec.heads.present() <= {"pooler"} else ours.family.prefix
     rules = expand(ours.family.rules(ours.spec, prefix), ours.spec.encoder.num_layers)
     own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in ours.named_parameters()}
@@ -119,7 +127,11 @@ def distances(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
     A key's bias adds the same to every score of a query, which softmax ignores: without rotary positions
     its gradient is 0 but for rounding, and is measured against that of the query's.
     """
-    scales = {name: expected[name.replace("self.key.bias", "self.query.bias")] for name in expected}
+    queries = {
+        name: name.replace("self.key.bias", "self.query.bias").replace("key_global.bias", "query_global.bias")
+        for name in expected
+    }
+    scales = {name: expected[query] for name, query in queries.items()}
     return {name: gap(found[name], gradient, scales[name]) for name, gradient in expected.items()}
 
 

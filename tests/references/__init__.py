@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import bert, modernbert, neobert, roberta
+from tests.references import bert, longformer, modernbert, neobert, roberta
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, modernbert, neobert)
+_FILES = (bert, roberta, longformer, modernbert, neobert)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -42,7 +42,8 @@ def build(case: Case, seed: int = 0, attention: str = "eager") -> nn.Module:
         import transformers
 
         config = transformers.AutoConfig.for_model(case.family, **settings, num_labels=LABELS)
-        model = architecture(case).from_config(config, attn_implementation=attention)
+        chosen = attention if reference.sdpa else "eager"
+        model = architecture(case).from_config(config, attn_implementation=chosen)
     return randomise(model, seed).eval()
 
 
@@ -64,6 +65,14 @@ def save(model: Any, folder: Path) -> Path:
     return folder
 
 
+def global_masks(case: Case, sequences: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    """Which tokens a case makes global: drawn at random, in every second sequence."""
+    if not case.global_tokens:
+        return None
+    generator = np.random.default_rng(7)
+    return [(generator.random(len(ids)) < 0.15) & (i % 2 == 1) for i, ids in enumerate(sequences)]
+
+
 def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence[np.ndarray] | None) -> dict[str, Tensor]:
     """Everything a reference computes for right-padded rows, at the real tokens only, packed.
 
@@ -75,13 +84,16 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
     given = {"input_ids": _padded(sequences, longest, reference.pad_id), "attention_mask": mask.long()}
     if types is not None:
         given["token_type_ids"] = _padded(types, longest, 0)
+    if (masks := global_masks(case, sequences)) is not None:
+        given["global_attention_mask"] = _padded(masks, longest, 0)
     out: dict[str, Tensor] = {}
     body = model.base_model
     embedding, layers = body.get_submodule(reference.embedding), body.get_submodule(reference.layers)
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, args: object, output: Any) -> None:
-            out[name] = (output if isinstance(output, Tensor) else output[0])[mask]
+            # inside, Longformer's rows are longer: padded to a multiple of its window
+            out[name] = (output if isinstance(output, Tensor) else output[0])[:, :longest][mask]
 
         return hook
 
@@ -92,7 +104,8 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
 
     hooks = [part.register_forward_hook(keep(f"layer.{i}")) for i, part in enumerate((embedding, *layers))]
     hooks.append(body.register_forward_hook(keep_body))
-    result = model(**given)
+    with reference.within():
+        result = model(**given)
     for hook in hooks:
         hook.remove()
     match case.head:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from bothways.families import bert, modernbert, neobert, roberta
+from bothways.families import bert, longformer, modernbert, neobert, roberta
 from bothways.families.family import Family
 
-FAMILIES: tuple[Family, ...] = (bert.FAMILY, roberta.FAMILY, roberta.XLM_FAMILY, modernbert.FAMILY, neobert.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    bert.FAMILY,
+    roberta.FAMILY,
+    roberta.XLM_FAMILY,
+    longformer.FAMILY,
+    modernbert.FAMILY,
+    neobert.FAMILY,
+)
