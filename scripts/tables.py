@@ -13,7 +13,7 @@ import torch
 
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
-from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.families import FAMILIES, bert, longformer, modernbert, neobert, roberta
 from bothways.layers.position import Rotary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +24,7 @@ BASES = {
     "bert": bert.SIZES["base"],
     "roberta": roberta.SIZES["base"],
     "xlm-roberta": roberta.SIZES["xlm-base"],
+    "longformer": longformer.SIZES["base"],
     "modernbert": modernbert.SIZES["base"],
     "neobert": neobert.SIZES["base"],
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bothways.encoder.config import EncoderConfig
-from bothways.families import bert, modernbert, neobert, roberta
+from bothways.families import bert, longformer, modernbert, neobert, roberta
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
@@ -17,7 +17,7 @@ _BERT_LM = Heads(masked_lm=MaskedLmHead(transform=Transform(norm=LayerNorm())))
 _MODERN_LM = Heads(masked_lm=MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias=False))))
 _NEO_LM = Heads(masked_lm=MaskedLmHead(transform=None, tied=False))
 
-# Numbers of the classes of `transformers` with the published configs (BertModel, BertForMaskedLM, ...). NeoBERT has no
+# Numbers of the classes of `transformers` with the published configs (BertModel, LongformerForMaskedLM, ...). NeoBERT has no
 # class there; a layer of it: qkv 3 * 768² + wo 768² + w12 768 * 4096 + w3 2048 * 768 + two norms of 768 = 7,079,424.
 # 28 of them, the embedding 30522 * 768 = 23,440,896 and the last norm are 221,665,536; the decoder with its bias adds
 # 23,440,896 + 30,522.
@@ -32,6 +32,9 @@ PUBLISHED = [
     ("roberta-large", roberta.FAMILY, roberta.SIZES["large"], _POOLER, 355_359_744),
     ("xlm-roberta-base", roberta.XLM_FAMILY, roberta.SIZES["xlm-base"], _POOLER, 278_043_648),
     ("xlm-roberta-large", roberta.XLM_FAMILY, roberta.SIZES["xlm-large"], _POOLER, 559_890_432),
+    ("longformer-base-4096", longformer.FAMILY, longformer.SIZES["base"], _POOLER, 148_659_456),
+    ("longformer-base-4096, masked LM", longformer.FAMILY, longformer.SIZES["base"], _BERT_LM, 148_711_257),
+    ("longformer-large-4096", longformer.FAMILY, longformer.SIZES["large"], _POOLER, 434_600_960),
     ("ModernBERT-base", modernbert.FAMILY, modernbert.SIZES["base"], Heads(), 149_014_272),
     ("ModernBERT-base, masked LM", modernbert.FAMILY, modernbert.SIZES["base"], _MODERN_LM, 149_655_232),
     ("ModernBERT-large", modernbert.FAMILY, modernbert.SIZES["large"], Heads(), 394_781_696),

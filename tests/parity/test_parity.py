@@ -53,8 +53,8 @@ def batch_of(case: Case) -> Batch:
 
 def run(model: Model, batch: Batch) -> dict[str, Tensor]:
     """Everything our model computes, under the keys of `references.run`."""
-    classifier = model.heads["classifier"] if "classifier" in model.heads else None
-    batch = classifier.marked(batch) if isinstance(classifier, Classifier) else batch
+    if isinstance(classifier := dict(model.heads.items()).get("classifier"), Classifier):
+        batch = classifier.marked(batch)
     encoded = model.encoder(batch, keep=True)
     out = {f"layer.{i}": hidden for i, hidden in enumerate(encoded.layers)} | {"final": encoded.hidden}
     for name, head in model.heads.items():
