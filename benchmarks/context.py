@@ -109,7 +109,7 @@ def plot(figures: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="tokens", title=title)
         ticks = sorted({int(length) for rows in figures.values() for length in rows})
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45)
-        axes.minorticks_off()
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     path.parent.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ import torch
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
-from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.families import FAMILIES, bert, longformer, modernbert, neobert, roberta
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm, RmsNorm
@@ -32,6 +32,7 @@ SIZES: dict[str, Any] = {
     "max_length": 16,
 }
 BERT, MODERNBERT, NEOBERT = bert.bert(**SIZES), modernbert.modernbert(**SIZES), neobert.neobert(**SIZES)
+LONGFORMER = longformer.longformer(**SIZES, windows=[4, 8])
 BERT_LM = bert.masked_lm_head(BERT)
 NEOBERT_LM = MaskedLmHead(transform=None, tied=False)
 MODERNBERT_LM = MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias=False)))
@@ -39,7 +40,9 @@ MODERNBERT_LM = MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias
 
 def model_of(family: Family, encoder: EncoderConfig, **heads: Any) -> Model:
     with torch.device("meta"):
-        return Model(family, Spec(encoder=encoder, heads=Heads(**heads), pad_id=1 if family is roberta.FAMILY else 0))
+        return Model(
+            family, Spec(encoder=encoder, heads=Heads(**heads), pad_id=1 if family in (roberta.FAMILY, longformer.FAMILY) else 0)
+        )
 
 
 def with_layers(encoder: EncoderConfig, change: Callable[[Any], Any]) -> EncoderConfig:
@@ -73,6 +76,7 @@ def test_positions_that_the_padding_id_would_shift_are_refused(tmp_path: Path) -
         (bert.FAMILY, BERT, {"masked_lm": BERT_LM}),
         (bert.FAMILY, activated(BERT, "relu"), {"masked_lm": bert.masked_lm_head(activated(BERT, "relu"))}),
         (roberta.FAMILY, roberta.roberta(**SIZES), {"masked_lm": bert.masked_lm_head(roberta.roberta(**SIZES))}),
+        (longformer.FAMILY, LONGFORMER, {"masked_lm": bert.masked_lm_head(LONGFORMER)}),
         (modernbert.FAMILY, MODERNBERT, {"masked_lm": MODERNBERT_LM}),
         (neobert.FAMILY, NEOBERT, {"masked_lm": NEOBERT_LM}),
     ],
@@ -95,6 +99,15 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
         (bert.FAMILY, replace(BERT, embedding=replace(BERT.embedding, norm=RmsNorm())), {}, "encoder's embedding.norm"),
         (roberta.FAMILY, replace(BERT, embedding=replace(BERT.embedding, position=None)), {}, "encoder's embedding.position"),
         (roberta.FAMILY, roberta.roberta(**SIZES), {"next_sentence": ClassifierHead(labels=2)}, "next_sentence head;"),
+        (longformer.FAMILY, roberta.roberta(**SIZES), {}, "encoder's layers.0.mixer.window"),
+        (
+            longformer.FAMILY,
+            with_layers(LONGFORMER, lambda layer: replace(layer, mixer=replace(layer.mixer, global_tokens=False))),
+            {},
+            "encoder's layers.0.mixer.global_tokens and",
+        ),
+        (longformer.FAMILY, NEOBERT, {}, "encoder's embedding.position"),
+        (roberta.FAMILY, LONGFORMER, {}, "encoder's layers.0.mixer.window and"),
         (modernbert.FAMILY, activated(MODERNBERT, "tanh"), {}, "encoder's layers.0.mlp.activation 'tanh'"),
         (modernbert.FAMILY, BERT, {}, "encoder's layers.0.mixer.position"),
         (modernbert.FAMILY, with_layers(MODERNBERT, lambda layer: replace(layer, norm=RmsNorm())), {}, "encoder's layers.0.norm"),

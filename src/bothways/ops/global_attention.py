@@ -82,8 +82,8 @@ def _by_length(q: Tensor, k: Tensor, v: Tensor, everywhere: Globals, ragged: Rag
     """Sequences of equal length and equal number of global tokens at a time."""
     kinds = list(zip(ragged.lengths, everywhere.ragged.lengths, strict=True))
     groups = Counter(kinds)  # in the order in which they first appear
-    places = {kind: place for place, kind in enumerate(groups)}
-    order = sorted(range(len(kinds)), key=lambda i: places[kinds[i]])
+    place = {kind: number for number, kind in enumerate(groups)}
+    order = sorted(range(len(kinds)), key=lambda i: place[kinds[i]])
     columns, mask, back = ragged.positions[everywhere.rows], everywhere.mask, None
     if order != list(range(len(kinds))):
         rows = ragged.take(order)[1]
@@ -91,13 +91,13 @@ def _by_length(q: Tensor, k: Tensor, v: Tensor, everywhere: Globals, ragged: Rag
         columns = columns[everywhere.ragged.take(order)[1]]
         q, k, v, mask = q[rows], k[rows], v[rows], mask[rows]
     sizes = [length * n for (length, _), n in groups.items()]
-    places_of = columns.split([count * n for (_, count), n in groups.items()])
-    parts = zip(groups.items(), *(x.split(sizes) for x in (q, k, v, mask)), places_of, strict=True)
+    counts = [count * n for (_, count), n in groups.items()]
+    parts = zip(groups.items(), *(x.split(sizes) for x in (q, k, v, mask)), columns.split(counts), strict=True)
     out = []
-    for ((length, _), n), *given, marked, places_here in parts:
+    for ((length, count), n), *given, marked, numbers in parts:
         if length:
             one, two, three = (x.unflatten(0, (n, length)).transpose(1, 2) for x in given)
-            mixed = _local(one, two, three, marked.view(n, length), places_here.view(n, -1), score)
+            mixed = _local(one, two, three, marked.view(n, length), numbers.view(n, count), score)
             out.append(mixed.transpose(1, 2).flatten(0, 1))
     packed = torch.cat(out) if len(out) > 1 else out[0]
     return packed if back is None else packed[back]
@@ -111,7 +111,7 @@ def _local(
     columns: Int[Tensor, "n globals"],
     score: Score,
 ) -> Float[Tensor, "n heads length size"]:
-    """Equal sequences, whose global tokens `mask` marks and `columns` counts up.
+    """Sequences of one length and one number of global tokens: `mask` marks them, `columns` are their positions.
 
     The global keys stand first, and are left out of the window, which would count them twice.
     """
