@@ -25,6 +25,7 @@ HEADS = {
     "bert": MaskedLmHead(transform=Transform(norm=LayerNorm())),
     "modernbert": MaskedLmHead(transform=Transform(norm=LayerNorm())),
     "neobert": MaskedLmHead(transform=None, tied=False),
+    "longformer": MaskedLmHead(transform=Transform(norm=LayerNorm())),
 }
 
 
