@@ -17,6 +17,7 @@ from bothways.encoder.encoder import Encoder
 from bothways.families.albert import albert
 from bothways.families.bert import bert
 from bothways.families.ernie_gram import ernie_gram
+from bothways.families.longformer import longformer
 from bothways.families.modernbert import modernbert
 from bothways.families.mosaicbert import mosaicbert
 from bothways.families.mpnet import mpnet
@@ -35,6 +36,7 @@ CONFIGS: dict[str, EncoderConfig] = {
     "mpnet": mpnet(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
     "ernie_gram": ernie_gram(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
     "mosaicbert": mosaicbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0),
+    "longformer": longformer(**_SIZES, intermediate_size=INNER, max_length=LONGEST, windows=2 * WINDOW),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

@@ -70,6 +70,18 @@ def test_a_batch_packs_in_the_order_given() -> None:
     assert (changed.ids.tolist(), batch.ids.tolist()) == ([8, 9, 10], [7, 8, 9])
 
 
+def test_global_tokens() -> None:
+    batch = Batch.of([[7, 8], [], [9]], global_mask=[[True, False], [], np.array([True])])
+    assert batch.global_mask is not None
+    assert batch.global_mask.dtype == torch.bool
+    assert batch.global_mask.tolist() == [True, False, True]
+    assert batch.with_ids(batch.ids + 1).global_mask is batch.global_mask
+    assert batch.to("meta").global_mask.is_meta  # type: ignore[union-attr]
+    assert Batch.of([[7, 8], [], [9]]).with_first_global().global_mask.tolist() == [True, False, True]  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="as many truth values as ids"):
+        Batch.of([[1, 2]], global_mask=[[True]])
+
+
 def test_token_types_need_the_lengths_of_the_ids() -> None:
     with pytest.raises(InputError, match="as many types as ids"):
         Batch.of([[1, 2]], types=[[0]])

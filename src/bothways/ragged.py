@@ -14,7 +14,7 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bothways.errors import InputError
@@ -97,12 +97,15 @@ class Batch:
         ragged: the boundaries.
         types: int64 [tokens], token types (segments) of sentence pairs; None means all 0.
         samples: the data set's number of each sequence, where there is one.
+        global_mask: bool [tokens], the tokens that see their whole sequence and are seen by all of it, in
+            layers that have such tokens (Longformer); None means there are none.
     """
 
     ids: Int[Tensor, " tokens"]
     ragged: Ragged
     types: Int[Tensor, " tokens"] | None = None
     samples: tuple[int, ...] | None = None
+    global_mask: Bool[Tensor, " tokens"] | None = None
 
     @classmethod
     def of(
@@ -110,24 +113,32 @@ class Batch:
         sequences: Sequence[Sequence[int] | np.ndarray],
         types: Sequence[Sequence[int] | np.ndarray] | None = None,
         samples: Sequence[int] | None = None,
+        global_mask: Sequence[Sequence[bool] | np.ndarray] | None = None,
     ) -> Batch:
         """Pack sequences of token ids, in the order given.
 
         Raises:
-            InputError: token types whose lengths are not those of the ids.
+            InputError: token types, or global masks, whose lengths are not those of the ids.
         """
         lengths = [len(sequence) for sequence in sequences]
         if types is not None and [len(row) for row in types] != lengths:
             raise InputError("token types: each sequence needs exactly as many types as ids")
+        if global_mask is not None and [len(row) for row in global_mask] != lengths:
+            raise InputError("global_mask: each sequence needs exactly as many truth values as ids")
         return cls(
             ids=_packed(sequences),
             ragged=Ragged.of(lengths),
             types=None if types is None else _packed(types),
             samples=None if samples is None else tuple(int(sample) for sample in samples),
+            global_mask=None if global_mask is None else _packed(global_mask).bool(),
         )
 
     def with_ids(self, ids: Int[Tensor, " tokens"]) -> Batch:
         return replace(self, ids=ids)
+
+    def with_first_global(self) -> Batch:
+        """The first token of each sequence is a global one, and no other."""
+        return replace(self, global_mask=self.ragged.positions == 0)
 
     def to(self, device: torch.device | str) -> Batch:
         return replace(
@@ -135,6 +146,7 @@ class Batch:
             ids=self.ids.to(device, non_blocking=True),
             ragged=self.ragged.to(device),
             types=None if self.types is None else self.types.to(device, non_blocking=True),
+            global_mask=None if self.global_mask is None else self.global_mask.to(device, non_blocking=True),
         )
 
 

@@ -12,6 +12,7 @@ from bothways.families import (
     distilbert,
     electra,
     ernie_gram,
+    longformer,
     modernbert,
     mosaicbert,
     mpnet,
@@ -31,7 +32,7 @@ _MODERN_LM = Heads(masked_lm=MaskedLmHead(transform=Transform(bias=False, norm=L
 _REPLACED = Heads(replaced_token=ReplacedTokenHead())
 _NEO_LM = Heads(masked_lm=MaskedLmHead(transform=None, tied=False))
 
-# Numbers of the classes of `transformers` with the published configs (BertModel, BertForMaskedLM, ...). NeoBERT has no
+# Numbers of the classes of `transformers` with the published configs (BertModel, LongformerForMaskedLM, ...). NeoBERT has no
 # class there; a layer of it: qkv 3 * 768² + wo 768² + w12 768 * 4096 + w3 2048 * 768 + two norms of 768 = 7,079,424.
 # 28 of them, the embedding 30522 * 768 = 23,440,896 and the last norm are 221,665,536; the decoder with its bias adds
 # 23,440,896 + 30,522.
@@ -66,6 +67,9 @@ PUBLISHED = [
     ("electra-small-generator", electra.FAMILY, electra.SIZES["small-generator"], _BERT_LM, 13_546_682),
     ("electra-base-generator", electra.FAMILY, electra.SIZES["base-generator"], _BERT_LM, 33_740_602),
     ("electra-large-generator", electra.FAMILY, electra.SIZES["large-generator"], _BERT_LM, 51_295_290),
+    ("longformer-base-4096", longformer.FAMILY, longformer.SIZES["base"], _POOLER, 148_659_456),
+    ("longformer-base-4096, masked LM", longformer.FAMILY, longformer.SIZES["base"], _BERT_LM, 148_711_257),
+    ("longformer-large-4096", longformer.FAMILY, longformer.SIZES["large"], _POOLER, 434_600_960),
     ("ModernBERT-base", modernbert.FAMILY, modernbert.SIZES["base"], Heads(), 149_014_272),
     ("ModernBERT-base, masked LM", modernbert.FAMILY, modernbert.SIZES["base"], _MODERN_LM, 149_655_232),
     ("ModernBERT-large", modernbert.FAMILY, modernbert.SIZES["large"], Heads(), 394_781_696),

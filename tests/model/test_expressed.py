@@ -13,7 +13,7 @@ import torch
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
-from bothways.families import FAMILIES, albert, bert, distilbert, electra, modernbert, neobert, roberta
+from bothways.families import FAMILIES, albert, bert, distilbert, electra, longformer, modernbert, neobert, roberta
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm, RmsNorm
@@ -33,6 +33,7 @@ SIZES: dict[str, Any] = {
     "max_length": 16,
 }
 BERT, MODERNBERT, NEOBERT = bert.bert(**SIZES), modernbert.modernbert(**SIZES), neobert.neobert(**SIZES)
+LONGFORMER = longformer.longformer(**SIZES, windows=[4, 8])
 BERT_LM = bert.masked_lm_head(BERT)
 TANH = Transform(activation="tanh")
 BERT_TANH_LM = MaskedLmHead(transform=Transform(activation="gelu_tanh", norm=LayerNorm(eps=1e-12)))
@@ -44,7 +45,9 @@ MODERNBERT_LM = MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias
 
 def model_of(family: Family, encoder: EncoderConfig, **heads: Any) -> Model:
     with torch.device("meta"):
-        return Model(family, Spec(encoder=encoder, heads=Heads(**heads), pad_id=1 if family is roberta.FAMILY else 0))
+        return Model(
+            family, Spec(encoder=encoder, heads=Heads(**heads), pad_id=1 if family in (roberta.FAMILY, longformer.FAMILY) else 0)
+        )
 
 
 def with_layers(encoder: EncoderConfig, change: Callable[[Any], Any]) -> EncoderConfig:
@@ -78,6 +81,7 @@ def test_positions_that_the_padding_id_would_shift_are_refused(tmp_path: Path) -
         (bert.FAMILY, BERT, {"masked_lm": BERT_LM}),
         (bert.FAMILY, activated(BERT, "relu"), {"masked_lm": bert.masked_lm_head(activated(BERT, "relu"))}),
         (roberta.FAMILY, roberta.roberta(**SIZES), {"masked_lm": bert.masked_lm_head(roberta.roberta(**SIZES))}),
+        (longformer.FAMILY, LONGFORMER, {"masked_lm": bert.masked_lm_head(LONGFORMER)}),
         (modernbert.FAMILY, MODERNBERT, {"masked_lm": MODERNBERT_LM}),
         (neobert.FAMILY, NEOBERT, {"masked_lm": NEOBERT_LM}),
         (albert.FAMILY, ALBERT, {"masked_lm": BERT_TANH_LM, "sentence_order": ClassifierHead(labels=2, transform=TANH)}),
@@ -126,6 +130,15 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
         (electra.FAMILY, ELECTRA, {"classifier": ClassifierHead(labels=2, transform=TANH)}, "classifier head's transform"),
         (electra.FAMILY, ELECTRA, {"replaced_token": ReplacedTokenHead(transform=TANH)}, "replaced_token head's transform"),
         (electra.FAMILY, ELECTRA, {"pooler": TANH}, "pooler head"),
+        (longformer.FAMILY, roberta.roberta(**SIZES), {}, "encoder's layers.0.mixer.window"),
+        (
+            longformer.FAMILY,
+            with_layers(LONGFORMER, lambda layer: replace(layer, mixer=replace(layer.mixer, global_tokens=False))),
+            {},
+            "encoder's layers.0.mixer.global_tokens and",
+        ),
+        (longformer.FAMILY, NEOBERT, {}, "encoder's embedding.position"),
+        (roberta.FAMILY, LONGFORMER, {}, "encoder's layers.0.mixer.window and"),
         (modernbert.FAMILY, activated(MODERNBERT, "tanh"), {}, "encoder's layers.0.mlp.activation 'tanh'"),
         (modernbert.FAMILY, BERT, {}, "encoder's layers.0.mixer.position"),
         (modernbert.FAMILY, with_layers(MODERNBERT, lambda layer: replace(layer, norm=RmsNorm())), {}, "encoder's layers.0.norm"),

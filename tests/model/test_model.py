@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests import references
 from tests.builders import SIZE, VOCAB, random_ids
+from tests.model.conftest import WORDS
 from tests.references import CASES
 
 import bothways
@@ -123,6 +124,20 @@ def test_predict_pairs(tiny: Tiny) -> None:
     encoded = model.encoder(Batch.of([[CLS, 5, 7, SEP, 6, SEP]], types=[[0, 0, 0, 0, 1, 1]]))
     expected = model.heads["classifier"](encoded.hidden, encoded.ragged).softmax(dim=-1)
     np.testing.assert_allclose(model.predict([("the cat", "a")]), expected.detach().numpy(), atol=1e-6)
+
+
+def test_a_longformer_predicts_with_a_global_first_token(tiny: Tiny) -> None:
+    """As its class does; embedding has no global tokens."""
+    model = tiny("longformer-classifier")
+    words = [WORDS[5 + i % 7] for i in range(40)]
+    ids = [CLS, *(WORDS.index(word) for word in words), SEP]
+    theirs = references.build(next(case for case in CASES if str(case) == "longformer-classifier"))
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).logits.softmax(dim=-1)
+        first = model.encoder(Batch.of([ids])).hidden[0]
+    np.testing.assert_allclose(model.predict([" ".join(words)]), expected.numpy(), atol=1e-5)
+    model.settings = EmbeddingSettings(pooling="cls")
+    np.testing.assert_allclose(model.encode([" ".join(words)])[0], first.numpy(), atol=1e-5)
 
 
 def test_predict_refuses(tiny: Tiny) -> None:

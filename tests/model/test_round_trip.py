@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests import references
-from tests.parity.test_parity import TOLERANCE, run, texts, worst
+from tests.parity.test_parity import TOLERANCE, batch_of, run, texts, worst
 from tests.references import CASES, Case
 
 import bothways
@@ -19,7 +19,6 @@ from bothways.errors import InputError
 from bothways.families import modernbert
 from bothways.families.family import Heads, Spec
 from bothways.model.model import Model
-from bothways.ragged import Batch
 
 
 def case_of(name: str) -> Case:
@@ -44,7 +43,7 @@ def shape(model: Model) -> tuple[object, ...]:
 
 def numbers(model: Model, case: Case) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        return run(model, Batch.of(*texts(case)))
+        return run(model, batch_of(case))
 
 
 def their_numbers(case: Case, folder: Path) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -128,3 +129,14 @@ def test_flops_of_the_head() -> None:
     task = objective("bert", "mean")
     inputs = task.prepare(samples([5, 7]), 0, 0)
     assert task.flops(inputs) == task.encoder.flops(inputs.batch.ragged) + 2 * 2 * (SIZE * SIZE + SIZE * LABELS)
+
+
+def test_a_head_that_wants_a_global_first_token_gets_it() -> None:
+    task = objective("longformer", "cls")
+    head = Classifier(replace(task.head.config, global_first=True), SIZE)
+    head.load_state_dict(task.head.state_dict())
+    inputs = task.prepare(samples([40, 30]), 0, 0)
+    marked = replace(inputs, batch=inputs.batch.with_first_global())
+    other = SequenceClassification(task.encoder, head)
+    assert torch.equal(other(inputs)["loss"], task(marked)["loss"])
+    assert not torch.equal(other(inputs)["loss"], task(inputs)["loss"])

@@ -24,6 +24,7 @@ VOCABULARY = Vocabulary(VOCAB, MASK, frozenset(range(5)))
 HEADS = {
     **dict.fromkeys(CONFIGS, MaskedLmHead(transform=Transform(norm=LayerNorm()))),
     "neobert": MaskedLmHead(transform=None, tied=False),
+    "longformer": MaskedLmHead(transform=Transform(norm=LayerNorm())),
 }
 
 

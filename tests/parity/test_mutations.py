@@ -18,6 +18,8 @@ from bothways.encoder.config import EncoderConfig, Layer
 from bothways.layers.attention import Attention
 from bothways.layers.position import Learned, Rotary
 from bothways.model.model import Model
+from bothways.ops import global_attention
+from bothways.ops.attention import Score
 
 State = dict[str, Tensor]
 Mutation = Callable[[EncoderConfig, State], EncoderConfig]
@@ -43,6 +45,29 @@ def theta(old: float, config: EncoderConfig, state: State) -> EncoderConfig:
 
 def window(by: int, config: EncoderConfig, state: State) -> EncoderConfig:
     return _mixers(config, lambda mixer: replace(mixer, window=WINDOW + by) if mixer.window else mixer)
+
+
+def width(config: EncoderConfig, state: State) -> EncoderConfig:
+    """The full width of a window taken for the reach to each side."""
+    return _mixers(config, lambda mixer: replace(mixer, window=2 * WINDOW))
+
+
+def global_keys_for_all(config: EncoderConfig, state: State) -> EncoderConfig:
+    """The keys and values of global queries, in the rows of local ones as well."""
+    for i in range(LAYERS):
+        for part in ("weight", "bias"):
+            name = f"layers.{i}.mixer.{{}}.{part}"
+            state[name.format("qkv")][SIZE:] = state[name.format("everywhere.key_value")]
+    return config
+
+
+def local_queries(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Global queries by the projection of local ones."""
+    for i in range(LAYERS):
+        for part in ("weight", "bias"):
+            name = f"layers.{i}.mixer.{{}}.{part}"
+            state[name.format("everywhere.query")] = state[name.format("qkv")][:SIZE]
+    return config
 
 
 def swapped_halves(config: EncoderConfig, state: State) -> EncoderConfig:
@@ -200,6 +225,13 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("nomic_bert-masked_lm", partial(theta, 1_000.0)),
     ("nomic_bert-masked_lm", swapped_halves),
     ("nomic_bert-masked_lm", no_types),
+    ("longformer-masked_lm", no_offset),
+    ("longformer-masked_lm", partial(window, 1)),
+    ("longformer-masked_lm", partial(window, -1)),
+    ("longformer-masked_lm-globals", width),
+    ("longformer-masked_lm-globals", global_keys_for_all),
+    ("longformer-masked_lm-globals", local_queries),
+    ("longformer-classifier", local_queries),
 )
 
 
@@ -278,6 +310,37 @@ def test_the_unchanged_copy_is_within_tolerance() -> None:
         "electra-masked_lm",
     ],
 )
+def test_parity_notices_a_key_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Global keys left in the window, where they are neighbours: in one softmax, but twice."""
+    model, batch, expected = outputs(_case("longformer-masked_lm-globals"))
+    right = global_attention._local
+
+    def doubled(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, columns: Tensor, score: Score) -> Tensor:
+        return right(q, k, v, torch.zeros_like(mask), columns, score)
+
+    monkeypatch.setattr(global_attention, "_local", doubled)
+    with torch.no_grad():
+        assert worst(run(model, batch), expected) > 10 * TOLERANCE
+
+
+def test_parity_notices_two_softmaxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window and the global keys each with a softmax of its own, and the two added up."""
+    model, batch, expected = outputs(_case("longformer-masked_lm-globals"))
+    right = global_attention._sdpa
+
+    def apart(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, score: Score) -> Tensor:
+        if mask is None:
+            return right(q, k, v, mask, score)
+        first = mask.all(dim=2, keepdim=True)  # the columns of global keys: all queries see them
+        parts = [right(q, k, v, part, score).nan_to_num() for part in (mask & first, mask & ~first)]
+        return parts[0] + parts[1]
+
+    monkeypatch.setattr(global_attention, "_sdpa", apart)
+    with torch.no_grad():
+        assert worst(run(model, batch), expected) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("case", ["bert-masked_lm", "modernbert-masked_lm", "neobert-masked_lm"])
 def test_attention_is_far_from_uniform(case: str) -> None:
     """Else a wrong score could hide: without queries and keys the outputs are others."""
     model, batch, expected = outputs(_case(case))

@@ -23,14 +23,19 @@ from torch import Tensor
 
 import bothways
 from bothways.families.convert import expand, to_theirs
-from bothways.layers.heads import pool
+from bothways.layers.heads import Classifier, pool
 from bothways.model.model import Model
 from bothways.ragged import Batch
 
 TOLERANCE = 1e-5
 LENGTHS = (1, 230, 17, 40, 2)
 # where a family's projections are apart: the biases of its keys, and of its queries
-KEY_BIASES = {"key.bias": "query.bias", "k_lin.bias": "q_lin.bias", "attn.k.bias": "attn.q.bias"}
+KEY_BIASES = {
+    "key.bias": "query.bias",
+    "key_global.bias": "query_global.bias",
+    "k_lin.bias": "q_lin.bias",
+    "attn.k.bias": "attn.q.bias",
+}
 
 
 def loaded(case: Case, dtype: torch.dtype, attention: str) -> tuple[Any, Model]:
@@ -47,8 +52,16 @@ def texts(case: Case) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
     return random_ids(LENGTHS), [generator.integers(0, types, n) for n in LENGTHS] if types > 1 else None
 
 
+def batch_of(case: Case) -> Batch:
+    """The texts of a case, packed, with their global tokens."""
+    sequences, types = texts(case)
+    return Batch.of(sequences, types, global_mask=references.global_masks(case, sequences))
+
+
 def run(model: Model, batch: Batch) -> dict[str, Tensor]:
     """Everything our model computes, under the keys of `references.run`."""
+    if isinstance(classifier := dict(model.heads.items()).get("classifier"), Classifier):
+        batch = classifier.marked(batch)
     encoded = model.encoder(batch, keep=True)
     out = {f"layer.{i}": hidden for i, hidden in enumerate(encoded.layers)} | {"final": encoded.hidden}
     for name, head in model.heads.items():
@@ -75,7 +88,7 @@ def outputs(case: Case) -> tuple[Model, Batch, dict[str, Tensor]]:
     theirs, ours = loaded(case, torch.float32, "eager")
     sequences, types = texts(case)
     with torch.no_grad():
-        return ours, Batch.of(sequences, types), references.run(case, theirs, sequences, types)
+        return ours, batch_of(case), references.run(case, theirs, sequences, types)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -105,7 +118,7 @@ def gradients(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[s
     theirs, ours = loaded(case, dtype, "sdpa")
     sequences, types = texts(case)
     functional(references.run(case, theirs, sequences, types)).backward()
-    functional(run(ours, Batch.of(sequences, types))).backward()
+    functional(run(ours, batch_of(case))).backward()
     prefix = "" if ours.spec.heads.present() <= {"pooler"} else ours.family.prefix
     rules = expand(ours.family.rules(ours.spec, prefix), ours.spec.encoder.num_layers)
     own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in ours.named_parameters()}

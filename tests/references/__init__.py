@@ -11,12 +11,37 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import albert, bert, distilbert, electra, ernie_gram, modernbert, mosaicbert, mpnet, neobert, nomic, roberta
+from tests.references import (
+    albert,
+    bert,
+    distilbert,
+    electra,
+    ernie_gram,
+    longformer,
+    modernbert,
+    mosaicbert,
+    mpnet,
+    neobert,
+    nomic,
+    roberta,
+)
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, albert, distilbert, electra, modernbert, neobert, mpnet, ernie_gram, mosaicbert, nomic)
-
+_FILES = (
+    bert,
+    roberta,
+    albert,
+    distilbert,
+    electra,
+    longformer,
+    modernbert,
+    neobert,
+    mpnet,
+    ernie_gram,
+    mosaicbert,
+    nomic,
+)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -75,6 +100,14 @@ def published(case: Case, model: Any, tensors: dict[str, Tensor]) -> dict[str, T
     return revert_weight_conversion(model, tensors)
 
 
+def global_masks(case: Case, sequences: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    """Which tokens a case makes global: drawn at random, in every second sequence."""
+    if not case.global_tokens:
+        return None
+    generator = np.random.default_rng(7)
+    return [(generator.random(len(ids)) < 0.15) & (i % 2 == 1) for i, ids in enumerate(sequences)]
+
+
 def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence[np.ndarray] | None) -> dict[str, Tensor]:
     """Everything a reference computes for right-padded rows, at the real tokens only, packed.
 
@@ -86,14 +119,15 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
     given = {"input_ids": _padded(sequences, longest, reference.pad_id), "attention_mask": mask.long()}
     if types is not None:
         given["token_type_ids"] = _padded(types, longest, 0)
+    if (masks := global_masks(case, sequences)) is not None:
+        given["global_attention_mask"] = _padded(masks, longest, 0)
     out: dict[str, Tensor] = {}
     body = model.base_model
 
-    # a shared layer is called more than once
+    # a shared layer is called more than once; inside, Longformer's rows are longer: padded to a multiple of its window
     def keep(module: nn.Module, args: object, output: Any) -> None:
-        out[f"layer.{sum(name.startswith('layer.') for name in out)}"] = (output if isinstance(output, Tensor) else output[0])[
-            mask
-        ]
+        number = sum(name.startswith("layer.") for name in out)
+        out[f"layer.{number}"] = (output if isinstance(output, Tensor) else output[0])[:, :longest][mask]
 
     def keep_body(module: nn.Module, args: object, output: Any) -> None:
         out["final"] = output.last_hidden_state[mask]
@@ -102,7 +136,8 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
 
     hooks = [part.register_forward_hook(keep) for part in (_embedding(body, reference), *_layers(body, reference))]
     hooks.append(body.register_forward_hook(keep_body))
-    result = model(**given)
+    with reference.within():
+        result = model(**given)
     for hook in hooks:
         hook.remove()
     match case.head:

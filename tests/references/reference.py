@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,16 @@ BERT_SHAPE = {**SHAPE, "intermediate_size": INNER, "max_position_embeddings": LO
 class Case:
     """A published architecture: family, head (bare, masked_lm, classifier, pretraining, replaced_token) and config changes."""
 
+    """A published architecture: family, head (bare, masked_lm, classifier, pretraining) and config changes.
+
+    With `global_tokens`, some tokens of its texts see everything and are seen by all (Longformer).
+    """
+
     family: str
     head: str
     changes: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    global_tokens: bool = False
 
     def __str__(self) -> str:
         return "-".join(part for part in (self.family, self.head, self.note) if part)
@@ -37,8 +44,9 @@ class Reference:
         embedding: the module, below the body, whose output enters the first layer; of several, apart by |, the first there is.
         layers: the list of layers, below the body; `a.*.b` for the lists `b` of all in the list `a`.
         types: how many token types its texts have.
+        sdpa: whether the class has attention by SDPA; else it is run with its own.
+        within: what its forward pass runs in.
         classes: by head, where it is restated here and not in `transformers`: built from a dict of settings.
-        sdpa: whether the class of `transformers` can compute its attention by SDPA.
     """
 
     settings: Mapping[str, Any]
@@ -46,5 +54,6 @@ class Reference:
     layers: str = "encoder.layer"
     types: int = 1
     pad_id: int = 0
-    classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)
     sdpa: bool = True
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
+    classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)

@@ -152,3 +152,7 @@ def _check_mixer(mixer: Attention, hidden_size: int, where: str) -> None:
         raise InputError(f"{where}.kv_heads: {kv_heads} does not divide the {heads} heads")
     if isinstance(mixer.position, Rotary) and size % 2:
         raise InputError(f"{where}: rotary positions need an even head size, not {size}")
+    if mixer.global_tokens and (mixer.window is None or mixer.causal or mixer.position or kv_heads != heads):
+        raise InputError(
+            f"{where}.global_tokens: they need a window, and are not to be had with causal, position or fewer kv_heads"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bothways.encoder.config import EncoderConfig, Layer
@@ -16,6 +16,7 @@ from bothways.layers.mlp import FeedForward
 from bothways.layers.norm import build_norm
 from bothways.layers.position import Bucketed, Rotary
 from bothways.ops.attention import Backend
+from bothways.ops.global_attention import Globals
 from bothways.ops.rotary import rotary_table
 from bothways.ragged import Batch, Encoded, Ragged
 
@@ -76,8 +77,12 @@ class Encoder(nn.Module):
             raise InputError(f"a sequence has {longest} tokens, the encoder takes at most {self.config.max_length}")
         return self.embedding(batch), batch.ragged
 
-    def context(self, ragged: Ragged) -> Context:
-        """What the layers of one forward pass share."""
+    def context(self, ragged: Ragged, global_mask: Bool[Tensor, " tokens"] | None = None) -> Context:
+        """What the layers of one forward pass share.
+
+        Raises:
+            InputError: a mask of global tokens, but no layer that knows any.
+        """
         mixers = [layer.mixer for layer in self.config.layers]
         rotary = {
             (position, size): rotary_table(ragged.positions, ragged.longest, size, position.theta)
@@ -85,12 +90,17 @@ class Encoder(nn.Module):
             if isinstance(position, Rotary)
         }
         relative = None if self.relative is None else self.relative.weight
-        return Context(ragged=ragged, rotary=rotary, relative=relative, backend=self.backend)
+        everywhere = None
+        if global_mask is not None:
+            if not any(mixer.global_tokens for mixer in mixers):
+                raise InputError("the batch has a global_mask, but no layer of this encoder has global tokens")
+            everywhere = Globals.of(global_mask, ragged)
+        return Context(ragged=ragged, rotary=rotary, relative=relative, everywhere=everywhere, backend=self.backend)
 
     def forward(self, batch: Batch, keep: bool = False) -> Encoded:
         """Hidden states of a batch; with `keep`, the embedding's and every layer's output as well."""
         x, ragged = self.embed(batch)
-        context = self.context(ragged)
+        context = self.context(ragged, batch.global_mask)
         kept = [x]
         for layer in self.stack:
             x = layer(x, context)

@@ -8,6 +8,7 @@ from bothways.families import (
     distilbert,
     electra,
     ernie_gram,
+    longformer,
     modernbert,
     mosaicbert,
     mpnet,
@@ -30,4 +31,5 @@ FAMILIES: tuple[Family, ...] = (
     ernie_gram.FAMILY,
     mosaicbert.FAMILY,
     nomic.FAMILY,
+    longformer.FAMILY,
 )

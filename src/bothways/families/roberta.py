@@ -42,7 +42,7 @@ SIZES = {
 }
 
 
-def _read(reader: Reader, heads: Collection[str]) -> Spec:
+def read(reader: Reader, heads: Collection[str]) -> Spec:
     pad_id = reader.get("pad_token_id", 1)
     encoder = read_encoder(reader, position_offset=pad_id + 1)
     labels = read_labels(reader)
@@ -75,10 +75,10 @@ def _write(spec: Spec, model_type: str) -> dict[str, Any]:
     return {"bos_token_id": 0, "eos_token_id": 2, **write_encoder(spec, model_type, position.offset)}
 
 
-def _rules(spec: Spec, prefix: str) -> list[Rule]:
-    rules, heads = body(prefix), spec.heads
+def rules(spec: Spec, prefix: str) -> list[Rule]:
+    table, heads = body(prefix), spec.heads
     if heads.masked_lm:
-        rules += [
+        table += [
             *affine("heads.masked_lm.transform.dense", "lm_head.dense"),
             *affine("heads.masked_lm.transform.norm", "lm_head.layer_norm"),
             Rename("heads.masked_lm.bias", "lm_head.bias"),
@@ -86,13 +86,13 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
             Tied("lm_head.decoder.bias", "lm_head.bias"),
         ]
     if heads.classifier:
-        rules += [
+        table += [
             *affine("heads.classifier.transform.dense", "classifier.dense"),
             *affine("heads.classifier.out", "classifier.out_proj"),
         ]
     if heads.pooler:
-        rules += affine("heads.pooler.dense", f"{prefix}pooler.dense")
-    return rules
+        table += affine("heads.pooler.dense", f"{prefix}pooler.dense")
+    return table
 
 
 def _family(model_type: str, prefix: str) -> Family:
@@ -109,10 +109,10 @@ def _family(model_type: str, prefix: str) -> Family:
             "pooler": "pooler.dense.weight",
         },
         prefix="roberta.",
-        read=_read,
+        read=read,
         write=lambda spec: _write(spec, model_type),
         architecture=architecture,
-        rules=_rules,
+        rules=rules,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.layers.context import Context
+from bothways.layers.global_attention import GlobalAttention
 from bothways.layers.position import Alibi, Bucketed, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
@@ -28,6 +29,8 @@ class Attention:
         head_size: features of a head; None is hidden_size / heads.
         window: a token sees tokens at most this many positions away; None sees the whole sequence.
         causal: a token sees none after it.
+        global_tokens: tokens that the batch marks see the whole sequence, by projections of their own, and are seen
+            by all of it (Longformer, arXiv 2004.05150).
         position: positions that act inside the score.
         bias: whether the projections have biases.
         out_bias: whether the output projection has one; None: as the others.
@@ -41,6 +44,7 @@ class Attention:
     head_size: PositiveInt | None = None
     window: NonNegativeInt | None = None
     causal: bool = False
+    global_tokens: bool = False
     position: ScorePosition | None = None
     bias: bool = True
     out_bias: bool | None = None
@@ -62,6 +66,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(size, (self.heads + 2 * self.kv_heads) * self.head_size, bias=config.bias)
         out_bias = config.bias if config.out_bias is None else config.out_bias
         self.out = nn.Linear(self.heads * self.head_size, size, bias=out_bias)
+        self.everywhere = GlobalAttention(size, self.heads, self.head_size, config.bias) if config.global_tokens else None
         self.dropout = nn.Dropout(config.out_dropout)
 
     def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
@@ -78,7 +83,10 @@ class SelfAttention(nn.Module):
             dropout=self.config.dropout if self.training else 0.0,
             edit=self._edit(x, context),
         )
-        mixed = attention(q, k, v, context.ragged, context.ragged, score, context.backend)
+        if self.everywhere is not None and context.everywhere is not None:
+            mixed = self.everywhere(x, (q, k, v), score, context.everywhere, context)
+        else:
+            mixed = attention(q, k, v, context.ragged, context.ragged, score, context.backend)
         return self.dropout(self.out(mixed.flatten(1)))
 
     def _edit(self, x: Tensor, context: Context) -> Edit | None:
@@ -92,7 +100,7 @@ class SelfAttention(nn.Module):
                 return None
 
     def flops(self, lengths: tuple[int, ...]) -> float:
-        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths."""
+        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths, none of their tokens global."""
         reach = self.config.window
         pairs = sum(n * (n if reach is None else min(n, 2 * reach + 1)) for n in lengths)
         projections = self.qkv.weight.numel() + self.out.weight.numel()

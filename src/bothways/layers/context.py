@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bothways.layers.position import Rotary
 from bothways.ops.attention import Backend
+from bothways.ops.global_attention import Globals
 from bothways.ragged import Ragged
 
 
@@ -20,10 +21,12 @@ class Context:
         ragged: the boundaries of the hidden states.
         rotary: cosine and sine [tokens, head size / 2] for each (Rotary, head size) in use.
         relative: the table of relative positions that all layers share, where there is one.
+        everywhere: the tokens that see all of their sequence and are seen by all of it; None: there are none.
         backend: the attention backend to use; None lets the dispatcher choose.
     """
 
     ragged: Ragged
     rotary: Mapping[tuple[Rotary, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     relative: Tensor | None = None
+    everywhere: Globals | None = None
     backend: Backend | None = None

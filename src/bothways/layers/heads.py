@@ -16,7 +16,7 @@ from bothways.layers.norm import Norm, build_norm
 from bothways.layers.ranges import Dropout
 from bothways.ops.cross_entropy import linear_cross_entropy
 from bothways.ops.segment import segment_first, segment_max, segment_mean
-from bothways.ragged import Ragged
+from bothways.ragged import Batch, Ragged
 
 Pooling = Literal["mean", "cls", "max"]
 
@@ -106,6 +106,7 @@ class ClassifierHead:
         transform: what comes before the output layer.
         dropout: before the output layer.
         input_dropout: before the transform (RoBERTa).
+        global_first: the first token sees its whole sequence and is seen by all of it (Longformer).
     """
 
     labels: PositiveInt
@@ -113,6 +114,7 @@ class ClassifierHead:
     transform: Transform | None = None
     dropout: Dropout = 0.0
     input_dropout: Dropout = 0.0
+    global_first: bool = False
 
 
 class Classifier(nn.Module):
@@ -123,6 +125,10 @@ class Classifier(nn.Module):
         self.transform = TransformLayer(config.transform, size) if config.transform else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(size, config.labels)
+
+    def marked(self, batch: Batch) -> Batch:
+        """The batch as this head wants it encoded: with a global first token, unless the batch says which are global."""
+        return batch.with_first_global() if self.config.global_first and batch.global_mask is None else batch
 
     def forward(self, hidden: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences labels"]:
         pooled = self.input_dropout(pool(self.config.pooling, hidden, ragged))

@@ -48,6 +48,7 @@ def run(
     types: Sequence[np.ndarray] | None = None,
     budget: int | None = None,
     progress: Progress | None = None,
+    mark: Callable[[Batch], Batch] | None = None,
 ) -> list[Tensor]:
     """`reduce` of every sequence's hidden states, in the order given.
 
@@ -55,12 +56,14 @@ def run(
         reduce: from an encoded batch and its sequence numbers, one tensor a sequence.
         types: token types of each sequence.
         budget: tokens of a batch.
+        mark: from a batch to the one that is encoded, with its global tokens.
     """
     device = encoder.embedding.tokens.weight.device
     budget = budget or (GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
     out: list[Tensor | None] = [None] * len(sequences)
     for chosen in by_budget([len(sequence) for sequence in sequences], budget):
         batch = Batch.of([sequences[i] for i in chosen], None if types is None else [types[i] for i in chosen])
+        batch = batch if mark is None else mark(batch)
         for i, result in zip(chosen, reduce(encoder(batch.to(device)), chosen), strict=True):
             out[i] = result
         if progress is not None:

@@ -242,7 +242,9 @@ class Model(nn.Module):
             raise InputError(f"{self.name or 'this model'} has no classifier; fine-tune it first")
         ids, types = self._classified(inputs, overflow)
         head = cast("Classifier", self.heads["classifier"])
-        logits = run(self.encoder, ids, lambda encoded, _: head(encoded.hidden, encoded.ragged).float().cpu(), types)
+        logits = run(
+            self.encoder, ids, lambda encoded, _: head(encoded.hidden, encoded.ragged).float().cpu(), types, mark=head.marked
+        )
         if not logits:
             return np.zeros((0, head.config.labels), np.float32)
         return self._scores(torch.stack(logits)).numpy()

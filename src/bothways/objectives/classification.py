@@ -74,7 +74,7 @@ class SequenceClassification(Objective[LabelledInputs]):
         return {"loss": sequences} if self.regression else {"loss": sequences, "accuracy": sequences}
 
     def forward(self, inputs: LabelledInputs) -> dict[str, Num[Tensor, ""]]:
-        encoded = self.encoder(inputs.batch)
+        encoded = self.encoder(self.head.marked(inputs.batch))
         logits = self.head(encoded.hidden, encoded.ragged).float()
         if self.regression:
             return {"loss": F.mse_loss(logits[:, 0], inputs.labels, reduction="sum")}

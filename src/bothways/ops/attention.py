@@ -7,7 +7,7 @@ backend states what it can do, and `attention` takes the first that can.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -178,35 +178,30 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, runs: list[tuple[int, int, int]], 
 
 
 def _windowed(q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
-    """SDPA of equal-length sequences [count, heads, length, size], the window respected.
-
-    A long sequence is cut into blocks of queries, each with just the pieces of keys in its reach, so
-    the work grows with the length and not with its square. Pieces are split once and joined per
-    block: the gradient of a split is one concatenation, where overlapping slices would each write a
-    gradient of the full length.
-    """
-    length, window = q.shape[2], score.window
-    if window is None or length <= window + 1:
+    """SDPA of equal-length sequences [count, heads, length, size], the window respected."""
+    if score.window is None or q.shape[2] <= score.window + 1:
         return _near(q, k, v, 0, 0, replace(score, window=None))
+    out = [_near(*block, score) for block in blocks(q, k, v, score.window)]
+    return torch.cat(out, dim=2) if len(out) > 1 else out[0]
+
+
+def blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int, int]]:
+    """Blocks of queries, the keys and values in their reach, and the positions of the first query and the first key.
+
+    A long sequence [count, heads, length, size] is cut into blocks of queries, each with just the
+    pieces of keys in its reach, so the work grows with the length and not with its square. Pieces are
+    split once and joined per block: the gradient of a split is one concatenation, where overlapping
+    slices would each write a gradient of the full length.
+    """
     piece = max(window, _PIECE)
-    if length <= 3 * piece:
-        return _near(q, k, v, 0, 0, score)
+    if q.shape[2] <= 3 * piece:
+        yield q, k, v, 0, 0
+        return
     pieces_k, pieces_v = k.split(piece, dim=2), v.split(piece, dim=2)
-    out = []
     for i, block in enumerate(q.split(2 * piece, dim=2)):
         first = max(0, 2 * i - 1)
         near = slice(first, 2 * i + 3)
-        out.append(
-            _near(
-                block,
-                torch.cat(pieces_k[near], dim=2),
-                torch.cat(pieces_v[near], dim=2),
-                2 * i * piece,
-                first * piece,
-                score,
-            )
-        )
-    return torch.cat(out, dim=2)
+        yield block, torch.cat(pieces_k[near], dim=2), torch.cat(pieces_v[near], dim=2), 2 * i * piece, first * piece
 
 
 def _near(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:
