@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from bothways.encoder.config import EncoderConfig
+from bothways.encoder.config import EncoderConfig, Layer
 from bothways.encoder.encoder import Encoder
-from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.families import FAMILIES, bert, m2bert, modernbert, neobert, roberta
+from bothways.layers.attention import Attention
 from bothways.layers.position import Rotary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ BASES = {
     "xlm-roberta": roberta.SIZES["xlm-base"],
     "modernbert": modernbert.SIZES["base"],
     "neobert": neobert.SIZES["base"],
+    "m2_bert": m2bert.SIZES["80m"],
 }
 COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
 
@@ -54,14 +56,21 @@ def decisions(name: str, config: EncoderConfig) -> tuple[str, ...]:
 def position(config: EncoderConfig) -> str:
     if config.embedding.position is not None:
         return kind(config.embedding.position)
-    positions = [layer.mixer.position for layer in config.layers]
+    positions = [mixer.position for mixer in config.attentions]
     thetas = dict.fromkeys(position.theta for position in positions if isinstance(position, Rotary))
     return "rotary, theta " + " and ".join(f"{theta:,.0f}" for theta in thetas)
 
 
 def windows(config: EncoderConfig) -> str:
-    reaches = ["none" if layer.mixer.window is None else f"±{layer.mixer.window}" for layer in config.layers]
+    reaches = [reach(layer) for layer in config.layers]
     return "none" if set(reaches) == {"none"} else ", ".join(reaches)
+
+
+def reach(layer: Layer) -> str:
+    """How far attention looks; a mixer of another kind is named."""
+    if not isinstance(layer.mixer, Attention):
+        return f"no attention: {kind(layer.mixer)}"
+    return "none" if layer.mixer.window is None else f"±{layer.mixer.window}"
 
 
 def kind(choice: Any) -> str:

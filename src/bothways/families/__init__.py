@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bothways.families import bert, modernbert, neobert, roberta
+from bothways.families import bert, m2bert, modernbert, neobert, roberta
 from bothways.families.family import Family
 
-FAMILIES: tuple[Family, ...] = (bert.FAMILY, roberta.FAMILY, roberta.XLM_FAMILY, modernbert.FAMILY, neobert.FAMILY)
+FAMILIES: tuple[Family, ...] = (bert.FAMILY, roberta.FAMILY, roberta.XLM_FAMILY, modernbert.FAMILY, neobert.FAMILY, m2bert.FAMILY)

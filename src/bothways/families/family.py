@@ -6,10 +6,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from bothways.encoder.config import EncoderConfig
+from bothways.encoder.config import EncoderConfig, Layer
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
+from bothways.layers.attention import Attention
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+from bothways.layers.mlp import BlockDiagonal
+from bothways.layers.monarch import Monarch
 
 # the kinds of classifiers, as `transformers` names them
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -72,6 +75,7 @@ class Family:
         write: a `Spec` to config.json (without `architectures` and versions); it raises Inexpressible.
         architecture: the `transformers` class for a set of heads.
         rules: the table of weights of a `Spec`; names of the body carry the prefix given.
+        without: kinds of mixers and MLPs that its configs have no words for.
     """
 
     name: str
@@ -82,6 +86,24 @@ class Family:
     write: Callable[[Spec], dict[str, Any]]
     architecture: Callable[[frozenset[str]], str]
     rules: Callable[[Spec, str], list[Rule]]
+    without: tuple[type, ...] = (Monarch, BlockDiagonal)
+
+    def check_bricks(self, encoder: EncoderConfig) -> None:
+        """Make sure that `write` is given layers of kinds it knows.
+
+        Raises:
+            Inexpressible: a layer with a mixer or MLP of another kind.
+        """
+        for i, layer in enumerate(encoder.layers):
+            for name, brick in (("mixer", layer.mixer), ("mlp", layer.mlp)):
+                if isinstance(brick, self.without):
+                    raise Inexpressible(self.name, f"encoder's layers.{i}.{name} of the type '{brick.type}'")
+
+
+def attention_of(layer: Layer) -> Attention:
+    """The attention of a layer that has it: `Family.check_bricks` has refused others."""
+    assert isinstance(layer.mixer, Attention)
+    return layer.mixer
 
 
 # Keys of `transformers` configs that do not change an encoder's numbers.
