@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families.bert import bert
+from bothways.families.m2bert import m2bert
 from bothways.families.modernbert import modernbert
 from bothways.families.neobert import neobert
 from bothways.ragged import Batch, Ragged
@@ -27,6 +28,16 @@ CONFIGS: dict[str, EncoderConfig] = {
     "bert": bert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
     "modernbert": modernbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, window=WINDOW),
     "neobert": neobert(**_SIZES, intermediate_size=30, max_length=LONGEST),
+    "m2_bert": m2bert(
+        vocab_size=VOCAB,
+        hidden_size=SIZE,
+        num_layers=LAYERS,
+        intermediate_size=INNER,
+        max_length=LONGEST,
+        width=16,
+        dropout=0.0,
+        filler=None,
+    ),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

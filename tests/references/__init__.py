@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import bert, modernbert, neobert, roberta
+from tests.references import bert, m2bert, modernbert, neobert, roberta
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, modernbert, neobert)
+_FILES = (bert, roberta, modernbert, neobert, m2bert)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -70,9 +70,10 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
     The keys: `layer.0` (the embedding) to `layer.n`, `final`, and a head's name.
     """
     reference = REFERENCES[case.family]
-    longest = max(len(ids) for ids in sequences)
+    longest = reference.rows or max(len(ids) for ids in sequences)
     mask = torch.tensor([[i < len(ids) for i in range(longest)] for ids in sequences])
-    given = {"input_ids": _padded(sequences, longest, reference.pad_id), "attention_mask": mask.long()}
+    pad_id = case.changes.get("pad_token_id", reference.pad_id)
+    given = {"input_ids": _padded(sequences, longest, pad_id), "attention_mask": mask.long()}
     if types is not None:
         given["token_type_ids"] = _padded(types, longest, 0)
     out: dict[str, Tensor] = {}
@@ -100,6 +101,8 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
             out["masked_lm"] = result.logits[mask]
         case "classifier":
             out["classifier"] = result.logits
+            if getattr(result, "pooler_output", None) is not None:  # beside the classifier, not below it
+                out["pooler"] = result.pooler_output
         case "pretraining":
             out["masked_lm"], out["next_sentence"] = result.prediction_logits[mask], result.seq_relationship_logits
     return out

@@ -37,6 +37,7 @@ class Reference:
         embedding: the module, below the body, whose output enters the first layer.
         layers: the list of layers, below the body.
         types: how many token types its texts have.
+        rows: the length their rows are padded to; None: that of the longest text.
         classes: by head, where it is restated here and not in `transformers`: built from a dict of settings.
     """
 
@@ -45,4 +46,5 @@ class Reference:
     layers: str = "encoder.layer"
     types: int = 1
     pad_id: int = 0
+    rows: int | None = None
     classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)

@@ -16,7 +16,6 @@ from bothways.layers.norm import Norm
 from bothways.layers.position import Bucketed, Rotary
 from bothways.layers.ranges import Dropout, Positive
 
-
 Mixer = Annotated[Attention | Monarch, Field(discriminator="type")]
 
 
@@ -101,8 +100,8 @@ class EncoderConfig:
         final_norm: after the last layer.
         skip_first_norm: the first layer does not normalise its input again (ModernBERT, whose
             embedding is normalised already).
-        filler: the id of a token that fills every sequence up to `max_length`, and is read like any other. What is returned, pooled
-            and counted are the given tokens alone. None: sequences stay as they are. Only where no layer has attention: it is how
+        filler: the id of a token that fills every sequence up to `max_length`, and is read like any other; only what the layers
+            make of the given tokens is returned. None: sequences stay as they are. Only where no layer has attention: it is how
             mixers without a mask were trained, and they know no other length (M2-BERT).
     """
 

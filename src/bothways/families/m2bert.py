@@ -1,7 +1,7 @@
 """M2-BERT (arXiv 2310.12109): long convolutions and block-diagonal matrices in place of attention and MLP.
 
-A layer is y = mixer(x), without residual or norm, then norm(y + MLP(y)). The mixer knows no padding mask: texts are filled up to the
-full length with the padding token, which is read like any other. Configs of older checkpoints call themselves `bert`; give
+A layer is y = mixer(x), without residual or norm, then norm(y + MLP(y)). The mixer knows no padding mask: texts are filled up to
+the full length with the padding token, which is read like any other. Configs of older checkpoints call themselves `bert`; give
 `family="m2_bert"` for these.
 """
 
@@ -117,6 +117,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
             )
     reader.only("use_glu_mlp", True)
     reader.only("hyena_w_mod", 1)
+    reader.only("use_flash_mm", False)
     reader.only("sequence_token_planting", False)
     reader.only("attention_pooling", False)
     pad = reader.get("pad_token_id", 0)
@@ -208,7 +209,7 @@ def _write(spec: Spec) -> dict[str, Any]:
 
 
 def _convolution(spec: Spec, ours: str, theirs: str) -> list[Rule]:
-    """A long convolution. One tensor holds the frequencies of all sines, so a pickled checkpoint has it under every one's name."""
+    """A long convolution. One tensor holds the frequencies of all its sines; pickled, it is there under the name of each."""
     mixer = spec.encoder.layer(0).mixer
     assert isinstance(mixer, Monarch)
     networks = {"past": "implicit_filter"} | ({"future": "implicit_filter_rev"} if mixer.bidirectional else {})
@@ -269,10 +270,14 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
 FAMILY = Family(
     name="m2_bert",
     inert=(*INERT, "num_attention_heads", "attention_probs_dropout_prob", "alibi_starting_size", "position_embedding_type",
-           "long_conv_kernel_learning_rate", "hyena_lr_pos_emb", "hyena_wd", "hyena_filter_dropout", "use_flash_mm", "use_flash_fft",
-           "expand_positional_embeddings", "performing_BEIR_evaluation", "gather_sentence_embeddings", "use_normalized_embeddings",
-           "use_learnable_monarch", "max_seq_len", "precision", "pretrained_checkpoint"),
-    marks={"masked_lm": "cls.predictions.transform.dense.weight", "classifier": "classifier.weight", "pooler": "pooler.dense.weight"},
+           "long_conv_kernel_learning_rate", "hyena_lr_pos_emb", "hyena_wd", "hyena_filter_dropout", "use_flash_fft",
+           "expand_positional_embeddings", "performing_BEIR_evaluation", "gather_sentence_embeddings",
+           "use_normalized_embeddings", "use_learnable_monarch", "precision", "pretrained_checkpoint"),
+    marks={
+        "masked_lm": "cls.predictions.transform.dense.weight",
+        "classifier": "classifier.weight",
+        "pooler": "pooler.dense.weight",
+    },
     prefix="bert.",
     read=_read,
     write=_write,

@@ -43,7 +43,7 @@ class Gated:
 class BlockDiagonal:
     """`Gated` with block-diagonal matrices, a bias after the second alone (Monarch Mixer, arXiv 2310.12109).
 
-    A block sees an equal part of the features. So with four blocks, a comes from the first half of the features, b from the second.
+    A block sees an equal part of the features: with four blocks, a is made of the first half of them, b of the second.
     """
 
     type: Literal["block_diagonal"] = "block_diagonal"

@@ -35,8 +35,8 @@ class Monarch:
         length: positions of the grid that the long filters are functions on; their rates are relative to it.
         bidirectional: filters reach after a token as well as before it.
         residual: a second long convolution, of the input as it is, is added.
-        short: which three tokens the short convolution sees: "causal", the two before and the token itself, which is what published
-            models do in bidirectional mode, too; or "centred", a neighbour on either side.
+        short: which three tokens the short convolution sees: "causal", the two before and the token itself, as published models
+            do in bidirectional mode, too; or "centred", the token between its neighbours.
         width: of the network whose values the filters are.
         features: of a position, where it enters that network: its place from 0 to 1, then cosines and sines.
         frequency: of that network's sines, in the beginning.
@@ -124,8 +124,8 @@ def _shifted(x: Tensor, lag: int, ragged: Ragged) -> Tensor:
 class LongConvolution(nn.Module):
     """A convolution whose kernels are the values of a small network at each position (arXiv 2302.10866), fading exponentially.
 
-    `places` [1, length, features] are trained; `times` [1, length, 1] and `decays` [1, 1, size] are not. Their leading ones, and the one
-    `frequencies` [1, width] of all sines, are as published checkpoints have them.
+    `places` [1, length, features] are trained; `times` [1, length, 1] and `decays` [1, 1, size] are not. Their leading ones, and
+    the one `frequencies` [1, width] of all sines, are as published checkpoints have them.
     """
 
     times: Tensor
