@@ -83,6 +83,7 @@ def test_flops_are_those_of_the_matrix_products(name: str) -> None:
         for layer in config.layers
     )
     encoder, batch = Encoder(replace(config, layers=full)), random_batch([6, 6, 6])
+    encoder.requires_grad_(False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         encoder(batch)
     assert encoder.flops(batch.ragged) == counter.get_total_flops()

@@ -92,7 +92,7 @@ def test_the_filler_takes_part_and_learns_nothing() -> None:
     assert not gradient[FILLER].any()
     with torch.no_grad():
         before = encoder(batch).hidden
-        encoder.embedding.tokens.weight[FILLER] += 1
+        encoder.embedding.tokens.weight[FILLER] += torch.randn(SIZE)
         assert gap(encoder(batch).hidden, before) > 1e-3
 
 

@@ -68,7 +68,7 @@ def test_an_older_config_that_calls_itself_bert(tmp_path: Path) -> None:
 
 def test_sines_of_different_frequencies_are_refused(tmp_path: Path) -> None:
     other = {"bert.encoder.layer.2.attention.filter_fn2.implicit_filter_rev.5.freq": torch.zeros(1, 16)}
-    with pytest.raises(InputError, match="implicit_filter_rev.5.freq differs from .*implicit_filter.1.freq"):
+    with pytest.raises(InputError, match=r"implicit_filter_rev.5.freq differs from .*implicit_filter.1.freq"):
         bothways.load(pickled(folder_of(tmp_path / "odd"), **other))
 
 
