@@ -61,7 +61,9 @@ def _grouped(x: Tensor, lengths: list[int], past: Tensor, future: Tensor | None,
     for (length, count), rows in zip(counts.items(), x.split([n * count for n, count in counts.items()]), strict=True):
         ahead = None if future is None else future[:length]
         out.append(backend.run(rows.reshape(count, length, -1), past[:length], ahead).flatten(0, 1))
-    return torch.cat(out) if out else x * 0
+    if not out:
+        return x * 0  # empty slots alone
+    return torch.cat(out) if len(out) > 1 else out[0]
 
 
 def _direct(x: Tensor, past: Tensor, future: Tensor | None) -> Tensor:
