@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bothways.encoder.config import EncoderConfig
+from bothways.encoder.config import EncoderConfig, Layer
 from bothways.encoder.encoder import Encoder
 from bothways.families import (
     FAMILIES,
@@ -21,6 +21,7 @@ from bothways.families import (
     electra,
     ernie_gram,
     longformer,
+    m2bert,
     modernbert,
     mosaicbert,
     mpnet,
@@ -28,6 +29,7 @@ from bothways.families import (
     nomic,
     roberta,
 )
+from bothways.layers.attention import Attention
 from bothways.layers.position import Rotary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +50,7 @@ BASES = {
     "ernie_gram": ernie_gram.SIZES["base"],
     "mosaicbert": mosaicbert.SIZES["base"],
     "nomic_bert": nomic.SIZES["2048"],
+    "m2_bert": m2bert.SIZES["80m"],
 }
 COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
 
@@ -76,7 +79,7 @@ def decisions(name: str, config: EncoderConfig) -> tuple[str, ...]:
 def position(config: EncoderConfig) -> str:
     """Where positions act: added to the embedding, inside the score, or both."""
     added = [kind(config.embedding.position)] if config.embedding.position is not None else []
-    positions = [layer.mixer.position for layer in config.layers]
+    positions = [mixer.position for mixer in config.attentions]
     thetas = dict.fromkeys(position.theta for position in positions if isinstance(position, Rotary))
     rotary = ["rotary, theta " + " and ".join(f"{theta:,.0f}" for theta in thetas)] if thetas else []
     others = dict.fromkeys(kind(one) for one in positions if one is not None and not isinstance(one, Rotary))
@@ -84,8 +87,15 @@ def position(config: EncoderConfig) -> str:
 
 
 def windows(config: EncoderConfig) -> str:
-    reaches = ["none" if layer.mixer.window is None else f"±{layer.mixer.window}" for layer in config.layers]
+    reaches = [reach(layer) for layer in config.layers]
     return "none" if set(reaches) == {"none"} else ", ".join(reaches)
+
+
+def reach(layer: Layer) -> str:
+    """How far attention looks; a mixer of another kind is named."""
+    if not isinstance(layer.mixer, Attention):
+        return f"no attention: {kind(layer.mixer)}"
+    return "none" if layer.mixer.window is None else f"±{layer.mixer.window}"
 
 
 def kind(choice: Any) -> str:

@@ -18,6 +18,7 @@ from bothways.families.albert import albert
 from bothways.families.bert import bert
 from bothways.families.ernie_gram import ernie_gram
 from bothways.families.longformer import longformer
+from bothways.families.m2bert import m2bert
 from bothways.families.modernbert import modernbert
 from bothways.families.mosaicbert import mosaicbert
 from bothways.families.mpnet import mpnet
@@ -37,6 +38,16 @@ CONFIGS: dict[str, EncoderConfig] = {
     "ernie_gram": ernie_gram(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
     "mosaicbert": mosaicbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0),
     "longformer": longformer(**_SIZES, intermediate_size=INNER, max_length=LONGEST, windows=2 * WINDOW),
+    "m2_bert": m2bert(
+        vocab_size=VOCAB,
+        hidden_size=SIZE,
+        num_layers=LAYERS,
+        intermediate_size=INNER,
+        max_length=LONGEST,
+        width=16,
+        dropout=0.0,
+        filler=None,
+    ),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

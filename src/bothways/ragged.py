@@ -78,6 +78,10 @@ class Ragged:
         index = torch.from_numpy(np.concatenate(rows) if rows else np.zeros(0, np.int64))
         return taken.to(self.starts.device), index.to(self.starts.device)
 
+    def beginnings(self, shorter: Ragged) -> Int[Tensor, " tokens"]:
+        """The rows of each sequence's first tokens, as many as `shorter` has of it."""
+        return self.starts[shorter.segments] + shorter.positions
+
     def to(self, device: torch.device | str) -> Ragged:
         if self.starts.device == torch.device(device):
             return self
@@ -139,6 +143,14 @@ class Batch:
     def with_first_global(self) -> Batch:
         """The first token of each sequence is a global one, and no other."""
         return replace(self, global_mask=self.ragged.positions == 0)
+
+    def filled(self, length: int, filler: int) -> Batch:
+        """Every sequence brought to `length` tokens by a token of this id, of type 0; empty ones stay empty."""
+        ragged = Ragged.of([length if one else 0 for one in self.ragged.lengths]).to(self.ids.device)
+        rows = ragged.beginnings(self.ragged)
+        ids = self.ids.new_full((ragged.tokens,), filler).index_copy(0, rows, self.ids)
+        types = None if self.types is None else self.types.new_zeros(ragged.tokens).index_copy(0, rows, self.types)
+        return replace(self, ids=ids, ragged=ragged, types=types)
 
     def to(self, device: torch.device | str) -> Batch:
         return replace(

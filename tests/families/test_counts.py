@@ -13,6 +13,7 @@ from bothways.families import (
     electra,
     ernie_gram,
     longformer,
+    m2bert,
     modernbert,
     mosaicbert,
     mpnet,
@@ -33,6 +34,15 @@ _REPLACED = Heads(replaced_token=ReplacedTokenHead())
 _NEO_LM = Heads(masked_lm=MaskedLmHead(transform=None, tied=False))
 
 # Numbers of the classes of `transformers` with the published configs (BertModel, LongformerForMaskedLM, ...). NeoBERT has no
+# A layer of M2-BERT-80M: projections 4 * 768² + 4 * 768; short convolution 3 * 768 * 4; two long ones, each with a grid 128 * 5,
+# 128 frequencies, a skip of 768 and two networks of 5 * 128 + 128 + 2 * (128² + 128) + 128 * 768; an MLP of blocks
+# (768 * 6144 + 3072 * 768) / 4 + 768; a norm of 2 * 768. Around them: tables of 30528, 128 and 2 rows, a norm; the head's
+# dense, norm and bias.
+_LONG = 128 * 5 + 128 + 768 + 2 * (5 * 128 + 128 + 2 * (128**2 + 128) + 128 * 768)
+_M2_LAYER = 4 * 768**2 + 4 * 768 + 12 * 768 + 2 * _LONG + (768 * 6144 + 3072 * 768) // 4 + 768 + 2 * 768
+M2_80M = 12 * _M2_LAYER + (30528 + 128 + 2) * 768 + 2 * 768 + (768**2 + 768 + 2 * 768 + 30528)
+
+# Numbers of the classes of `transformers` with the published configs (BertModel, BertForMaskedLM, ...). NeoBERT has no
 # class there; a layer of it: qkv 3 * 768² + wo 768² + w12 768 * 4096 + w3 2048 * 768 + two norms of 768 = 7,079,424.
 # 28 of them, the embedding 30522 * 768 = 23,440,896 and the last norm are 221,665,536; the decoder with its bias adds
 # 23,440,896 + 30,522.
@@ -74,6 +84,13 @@ PUBLISHED = [
     ("ModernBERT-base, masked LM", modernbert.FAMILY, modernbert.SIZES["base"], _MODERN_LM, 149_655_232),
     ("ModernBERT-large", modernbert.FAMILY, modernbert.SIZES["large"], Heads(), 394_781_696),
     ("ModernBERT-large, masked LM", modernbert.FAMILY, modernbert.SIZES["large"], _MODERN_LM, 395_881_664),
+    # M2-BERT's: the restated class of tests/references/m2bert.py, with the published yaml's sizes and a vocabulary of 30528
+    ("M2-BERT-80M, masked LM", m2bert.FAMILY, m2bert.SIZES["80m"], _BERT_LM, M2_80M),
+    ("M2-BERT-80M (the first release), masked LM", m2bert.FAMILY, m2bert.SIZES["80m-legacy"], _BERT_LM, M2_80M + 12 * 2 * 768),
+    ("M2-BERT-110M, masked LM", m2bert.FAMILY, m2bert.SIZES["110m"], _BERT_LM, 115_583_616),
+    ("M2-BERT-260M, masked LM", m2bert.FAMILY, m2bert.SIZES["260m"], _BERT_LM, 259_133_760),
+    ("M2-BERT-341M, masked LM", m2bert.FAMILY, m2bert.SIZES["341m"], _BERT_LM, 341_038_144),
+    ("M2-BERT-80M-2k", m2bert.FAMILY, m2bert.SIZES["80m-2k"], _POOLER, 81_349_632 + 768 * 768 + 768),
     ("NeoBERT", neobert.FAMILY, neobert.SIZES["base"], Heads(), 28 * 7_079_424 + 23_440_896 + 768),
     ("NeoBERT, masked LM", neobert.FAMILY, neobert.SIZES["base"], _NEO_LM, 245_136_954),
     # MPNetModel, MPNetForMaskedLM

@@ -182,6 +182,40 @@ def slopes_backwards(config: EncoderConfig, state: State) -> EncoderConfig:
     return config
 
 
+def own_length(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Texts read at their own length, by a mixer that was trained at the full one."""
+    return replace(config, filler=None)
+
+
+def other_filler(config: EncoderConfig, state: State) -> EncoderConfig:
+    return replace(config, filler=11)
+
+
+def centred(config: EncoderConfig, state: State) -> EncoderConfig:
+    """A short convolution that sees a token's neighbours."""
+    return replace(config, layers=tuple(replace(x, mixer=replace(x.mixer, short="centred")) for x in config.layers))
+
+    """What lies after a token weighed as if it lay before, and the other way round."""
+    for name in [name for name in state if ".past." in name]:
+        other = name.replace(".past.", ".future.")
+        state[name], state[other] = state[other], state[name]
+    return config
+
+
+def other_gate(config: EncoderConfig, state: State) -> EncoderConfig:
+    """x1 where x2 should be."""
+    for name in [name for name in state if ".mixer.project." in name or ".mixer.short." in name]:
+        one, two, three = state[name].chunk(3)
+        state[name] = torch.cat((two, one, three))
+    return config
+
+
+def residual_around_the_mixer(config: EncoderConfig, state: State) -> EncoderConfig:
+    for i in range(LAYERS):
+        state |= {f"layers.{i}.mixer_norm.weight": torch.ones(SIZE), f"layers.{i}.mixer_norm.bias": torch.zeros(SIZE)}
+    return replace(config, layers=tuple(replace(layer, mixer_residual=True) for layer in config.layers))
+
+
 MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("modernbert-masked_lm", partial(theta, 160_000.0)),
     ("modernbert-masked_lm", partial(theta, 10_000.0)),
@@ -232,6 +266,8 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("longformer-masked_lm-globals", global_keys_for_all),
     ("longformer-masked_lm-globals", local_queries),
     ("longformer-classifier", local_queries),
+    *(("m2_bert-masked_lm", mutation) for mutation in (own_length, other_filler, centred, other_direction, other_gate)),
+    *(("m2_bert-masked_lm", mutation) for mutation in (residual_around_the_mixer, swapped_halves, other_gelu, no_types)),
 )
 
 

@@ -121,7 +121,8 @@ def gradients(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[s
     functional(run(ours, batch_of(case))).backward()
     prefix = "" if ours.spec.heads.present() <= {"pooler"} else ours.family.prefix
     rules = expand(ours.family.rules(ours.spec, prefix), ours.spec.encoder.num_layers)
-    own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in ours.named_parameters()}
+    own = {name: torch.zeros_like(tensor) for name, tensor in ours.state_dict().items()}
+    own |= {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
     found = to_theirs(rules, own, ties=True)
     expected = references.published(case, theirs, {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None})
     assert len(expected) >= 6 * len(ours.encoder.layers)

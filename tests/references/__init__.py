@@ -18,6 +18,7 @@ from tests.references import (
     electra,
     ernie_gram,
     longformer,
+    m2bert,
     modernbert,
     mosaicbert,
     mpnet,
@@ -41,6 +42,7 @@ _FILES = (
     ernie_gram,
     mosaicbert,
     nomic,
+    m2bert,
 )
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
@@ -114,9 +116,10 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
     The keys: `layer.0` (the embedding) to `layer.n` in the order they are called, `final`, and a head's name.
     """
     reference = REFERENCES[case.family]
-    longest = max(len(ids) for ids in sequences)
+    longest = reference.rows or max(len(ids) for ids in sequences)
     mask = torch.tensor([[i < len(ids) for i in range(longest)] for ids in sequences])
-    given = {"input_ids": _padded(sequences, longest, reference.pad_id), "attention_mask": mask.long()}
+    pad_id = case.changes.get("pad_token_id", reference.pad_id)
+    given = {"input_ids": _padded(sequences, longest, pad_id), "attention_mask": mask.long()}
     if types is not None:
         given["token_type_ids"] = _padded(types, longest, 0)
     if (masks := global_masks(case, sequences)) is not None:
@@ -145,6 +148,8 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
             out["masked_lm"] = result.logits[mask]
         case "classifier":
             out["classifier"] = result.logits
+            if getattr(result, "pooler_output", None) is not None:  # beside the classifier, not below it
+                out["pooler"] = result.pooler_output
         case "pretraining":
             out["masked_lm"] = result.prediction_logits[mask]
             names = (("next_sentence", "seq_relationship_logits"), ("sentence_order", "sop_logits"))

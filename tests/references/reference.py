@@ -46,6 +46,7 @@ class Reference:
         types: how many token types its texts have.
         sdpa: whether the class has attention by SDPA; else it is run with its own.
         within: what its forward pass runs in.
+        rows: the length their rows are padded to; None: that of the longest text.
         classes: by head, where it is restated here and not in `transformers`: built from a dict of settings.
     """
 
@@ -56,4 +57,5 @@ class Reference:
     pad_id: int = 0
     sdpa: bool = True
     within: Callable[[], AbstractContextManager[object]] = nullcontext
+    rows: int | None = None
     classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)

@@ -38,10 +38,11 @@ def info(
 
 
 def _facts(model: Model, length: int) -> dict[str, Any]:
+    from bothways.layers.attention import Attention
     from bothways.ragged import Ragged
 
     config, settings, tokenizer = model.spec.encoder, model.settings, model.tokenizer
-    length = min(length, config.max_length)
+    length, mixers = min(length, config.max_length), [layer.mixer for layer in config.layers]
     parts = {
         "embedding": model.encoder.embedding,
         "layers": model.encoder.layers,
@@ -54,9 +55,10 @@ def _facts(model: Model, length: int) -> dict[str, Any]:
         "family": model.family.name,
         "hidden_size": config.hidden_size,
         "layers": config.num_layers,
-        "heads": [layer.mixer.heads for layer in config.layers],
+        "mixers": [mixer.type for mixer in mixers],
+        "heads": [mixer.heads if isinstance(mixer, Attention) else None for mixer in mixers],
         "intermediate_size": [layer.mlp.size for layer in config.layers],
-        "windows": [layer.mixer.window for layer in config.layers],
+        "windows": [mixer.window if isinstance(mixer, Attention) else None for mixer in mixers],
         "context": config.max_length,
         "vocab_size": config.vocab_size,
         "parameters": {**{name: count for name, count in counts.items() if count}, "total": model.parameters_count},
@@ -92,9 +94,9 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
         "family": facts["family"],
         "hidden size": f"{facts['hidden_size']:,}",
         "layers": f"{facts['layers']}",
-        "heads": _each(facts["heads"]),
+        "heads": _each(["none" if heads is None else heads for heads in facts["heads"]]),
         "mlp": _each(facts["intermediate_size"]),
-        "attention": _each(["global" if window is None else f"window {window}" for window in facts["windows"]]),
+        "attention": _each(list(map(_mixing, facts["mixers"], facts["windows"]))),
         "context": f"{facts['context']:,} tokens",
         "vocabulary": f"{facts['vocab_size']:,}",
         "parameters": f"{parameters['total']:,}",
@@ -108,6 +110,13 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
         if tokenizer is None
         else f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} ids, {' '.join(tokenizer['special_tokens'].values())}",
     }
+
+
+def _mixing(mixer: str, window: int | None) -> str:
+    """How far a layer looks."""
+    if mixer != "attention":
+        return f"none: {mixer}"
+    return "global" if window is None else f"window {window}"
 
 
 def _each(values: list[Any]) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from bothways.config import config
 from bothways.errors import InputError
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
-from bothways.layers.mlp import Mlp
+from bothways.layers.mlp import BlockDiagonal, Mlp
+from bothways.layers.monarch import Monarch
 from bothways.layers.norm import Norm
 from bothways.layers.position import Bucketed, Rotary
 from bothways.layers.ranges import Dropout, Positive
+
+Mixer = Annotated[Attention | Monarch, Field(discriminator="type")]
 
 
 @config
@@ -22,13 +25,15 @@ class Layer:
 
     Attributes:
         order: "post" normalises the sum (BERT), "pre" normalises what enters (ModernBERT).
+        mixer_residual: without it the mixer's output takes the place of what entered, and has no norm around it (M2-BERT).
         dropout: of what the mixer and the MLP add.
     """
 
-    mixer: Attention
+    mixer: Mixer
     mlp: Mlp
     norm: Norm
     order: Literal["pre", "post"]
+    mixer_residual: bool = True
     dropout: Dropout = 0.0
 
 
@@ -95,6 +100,9 @@ class EncoderConfig:
         final_norm: after the last layer.
         skip_first_norm: the first layer does not normalise its input again (ModernBERT, whose
             embedding is normalised already).
+        filler: the id of a token that fills every sequence up to `max_length`, and is read like any other; only what the layers
+            make of the given tokens is returned. None: sequences stay as they are. Only where no layer has attention: it is how
+            mixers without a mask were trained, and they know no other length (M2-BERT).
     """
 
     vocab_size: PositiveInt
@@ -106,30 +114,51 @@ class EncoderConfig:
     shared: Groups | None = None
     final_norm: Norm | None = None
     skip_first_norm: bool = False
+    filler: NonNegativeInt | None = None
     initialisation: Initialisation = TruncatedNormal()
 
     def __post_init__(self) -> None:
         if not self.layers:
             raise InputError("EncoderConfig.layers: at least one layer is needed for the pattern")
         for i, layer in enumerate(self.layers):
-            _check_mixer(layer.mixer, self.hidden_size, f"EncoderConfig.layers.{i}.mixer")
-        mixers = [layer.mixer for layer in self.layers]
-        if len({(mixer.position, mixer.heads) for mixer in mixers if isinstance(mixer.position, Bucketed)}) > 1:
+            self._check_layer(layer, f"EncoderConfig.layers.{i}")
+        if len({(mixer.position, mixer.heads) for mixer in self.attentions if isinstance(mixer.position, Bucketed)}) > 1:
             shared = "bucketed positions share one table, so they, and the number of heads, must be the same in all layers"
             raise InputError(f"EncoderConfig.layers: {shared}")
         self._check_shared()
-        if self.skip_first_norm and self.layers[0].order == "post":
+        if self.skip_first_norm and (self.layers[0].order == "post" or not self.layers[0].mixer_residual):
             raise InputError("EncoderConfig.skip_first_norm: only a pre-norm layer has a norm before it")
+        if self.filler is not None and (self.attentions or self.filler >= self.vocab_size):
+            raise InputError(f"EncoderConfig.filler: {self.filler} is no token, or a layer has attention, which needs no filler")
 
     def layer(self, number: int) -> Layer:
         """The config of the layer at this depth, from 0."""
         return self.layers[number % len(self.layers)]
 
     @property
+    def attentions(self) -> list[Attention]:
+        """The mixers of the pattern that are attention."""
+        return [layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention)]
+
+    def taken(self, length: int) -> int:
+        """How many tokens the layers read for a sequence of this length."""
+        return self.max_length if self.filler is not None and length else length
+
+    @property
     def depths(self) -> tuple[int, ...]:
         """The number of the module at each depth: 0, 1, 2, ... unless layers are shared."""
         numbers = range(self.num_layers)
         return tuple(self.shared.module(i, self.num_layers) if self.shared else i for i in numbers)
+
+    def _check_layer(self, layer: Layer, where: str) -> None:
+        mixer, mlp = layer.mixer, layer.mlp
+        if isinstance(mixer, Attention):
+            _check_attention(mixer, self.hidden_size, f"{where}.mixer")
+        elif mixer.length < self.max_length:
+            raise InputError(f"{where}.mixer.length: {mixer.length} positions are fewer than max_length {self.max_length}")
+        if isinstance(mlp, BlockDiagonal) and (self.hidden_size % mlp.blocks or mlp.size % mlp.blocks):
+            sizes = f"hidden_size {self.hidden_size} and size {mlp.size}"
+            raise InputError(f"{where}.mlp.blocks: {mlp.blocks} does not divide {sizes}")
 
     def _check_shared(self) -> None:
         if self.shared is None:
@@ -144,7 +173,7 @@ class EncoderConfig:
                 raise InputError(f"EncoderConfig.shared: the layers at depths {first} and {i} differ, but are one module")
 
 
-def _check_mixer(mixer: Attention, hidden_size: int, where: str) -> None:
+def _check_attention(mixer: Attention, hidden_size: int, where: str) -> None:
     heads, kv_heads, size = mixer.sizes(hidden_size)
     if mixer.head_size is None and hidden_size % heads:
         raise InputError(f"{where}.heads: {heads} does not divide hidden_size {hidden_size}")

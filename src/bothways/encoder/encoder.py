@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from bothways.encoder.config import EncoderConfig, Layer
 from bothways.errors import InputError
-from bothways.layers.attention import SelfAttention
+from bothways.layers.attention import Attention, SelfAttention
 from bothways.layers.context import Context
 from bothways.layers.embedding import TokenEmbedding
 from bothways.layers.mlp import FeedForward
+from bothways.layers.monarch import Monarch, MonarchMixer
 from bothways.layers.norm import build_norm
 from bothways.layers.position import Bucketed, Rotary
 from bothways.ops.attention import Backend
@@ -27,18 +28,28 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: Layer, size: int, normalised: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.mixer = SelfAttention(config.mixer, size)
+        self.mixer = build_mixer(config.mixer, size)
         self.mlp = FeedForward(config.mlp, size)
-        self.mixer_norm = build_norm(None if normalised else config.norm, size)
+        self.mixer_norm = build_norm(config.norm if config.mixer_residual and not normalised else None, size)
         self.mlp_norm = build_norm(config.norm, size)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
-        if self.config.order == "pre":
+        pre = self.config.order == "pre"
+        if not self.config.mixer_residual:
+            x = self.dropout(self.mixer(x, context))
+        elif pre:
             x = x + self.dropout(self.mixer(self.mixer_norm(x), context))
+        else:
+            x = self.mixer_norm(x + self.dropout(self.mixer(x, context)))
+        if pre:
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
-        x = self.mixer_norm(x + self.dropout(self.mixer(x, context)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
+
+
+def build_mixer(config: Attention | Monarch, size: int) -> SelfAttention | MonarchMixer:
+    """The module of a mixer."""
+    return SelfAttention(config, size) if isinstance(config, Attention) else MonarchMixer(config, size)
 
 
 class Encoder(nn.Module):
@@ -53,7 +64,7 @@ class Encoder(nn.Module):
         self.config = config
         self.backend: Backend | None = None
         size = config.hidden_size
-        self.embedding = TokenEmbedding(config.embedding, config.vocab_size, size, config.max_length)
+        self.embedding = TokenEmbedding(config.embedding, config.vocab_size, size, config.max_length, config.filler)
         self.layers = nn.ModuleList(
             EncoderLayer(config.layer(config.depths.index(i)), size, normalised=config.skip_first_norm and i == 0)
             for i in range(max(config.depths) + 1)
@@ -67,7 +78,7 @@ class Encoder(nn.Module):
         return [cast("EncoderLayer", self.layers[i]) for i in self.config.depths]
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "tokens size"], Ragged]:
-        """The vectors that enter the first layer, and their boundaries.
+        """The vectors that enter the first layer, and their boundaries: longer ones where sequences are filled up.
 
         Raises:
             InputError: a sequence longer than the encoder allows.
@@ -75,6 +86,8 @@ class Encoder(nn.Module):
         longest = max(batch.ragged.lengths, default=0)
         if longest > self.config.max_length:
             raise InputError(f"a sequence has {longest} tokens, the encoder takes at most {self.config.max_length}")
+        if self.config.filler is not None:
+            batch = batch.filled(self.config.max_length, self.config.filler)
         return self.embedding(batch), batch.ragged
 
     def context(self, ragged: Ragged, global_mask: Bool[Tensor, " tokens"] | None = None) -> Context:
@@ -83,7 +96,7 @@ class Encoder(nn.Module):
         Raises:
             InputError: a mask of global tokens, but no layer that knows any.
         """
-        mixers = [layer.mixer for layer in self.config.layers]
+        mixers = self.config.attentions
         rotary = {
             (position, size): rotary_table(ragged.positions, ragged.longest, size, position.theta)
             for position, size in dict.fromkeys((mixer.position, mixer.sizes(self.config.hidden_size)[2]) for mixer in mixers)
@@ -106,17 +119,22 @@ class Encoder(nn.Module):
             x = layer(x, context)
             if keep:
                 kept.append(x)
-        return Encoded(hidden=self.final_norm(x), ragged=ragged, layers=tuple(kept) if keep else ())
+        hidden = self.final_norm(x)
+        if self.config.filler is not None:
+            rows = ragged.beginnings(batch.ragged)
+            hidden, kept, ragged = hidden[rows], [one[rows] for one in kept], batch.ragged
+        return Encoded(hidden=hidden, ragged=ragged, layers=tuple(kept) if keep else ())
 
     def flops(self, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass."""
-        layers = sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.stack)
-        return self.embedding.flops(ragged.tokens) + layers
+        lengths = tuple(map(self.config.taken, ragged.lengths))
+        layers = sum(layer.mixer.flops(lengths) + layer.mlp.flops(sum(lengths)) for layer in self.stack)
+        return self.embedding.flops(sum(lengths)) + layers
 
 
 def _relative(config: EncoderConfig) -> nn.Embedding | None:
     """The table of relative positions that all layers share."""
-    for mixer in (layer.mixer for layer in config.layers):
+    for mixer in config.attentions:
         if isinstance(mixer.position, Bucketed):
             return nn.Embedding(mixer.position.rows, mixer.heads)
     return None

@@ -9,11 +9,14 @@ from torch import nn
 
 from bothways.encoder.config import TruncatedNormal, Uniform
 from bothways.encoder.encoder import EncoderLayer
+from bothways.layers.mlp import BlockLinear
+from bothways.layers.monarch import LongConvolution, ShortConvolution
 
 
 def initialise(module: nn.Module, scheme: TruncatedNormal | Uniform, num_layers: int, seed: int) -> None:
     """Draw every weight of an encoder and its heads: matrices by the scheme, biases 0, norms 1.
 
+    Convolutions and block-diagonal matrices have fresh weights of their own, whatever the scheme. A filler's vector is 0.
     The draw depends on the seed and the order of the modules alone.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -25,6 +28,11 @@ def initialise(module: nn.Module, scheme: TruncatedNormal | Uniform, num_layers:
         for part in module.modules():
             if isinstance(part, nn.Linear | nn.Embedding):
                 _draw(part.weight, scheme, shrink if id(part) in residual else 1.0, generator)
+            if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+                part.weight[part.padding_idx].zero_()
+            if isinstance(part, BlockLinear | ShortConvolution | LongConvolution):
+                part.draw(generator)
+                continue
             for name, parameter in part.named_parameters(recurse=False):
                 if name == "bias":
                     parameter.zero_()

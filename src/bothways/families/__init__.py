@@ -9,6 +9,7 @@ from bothways.families import (
     electra,
     ernie_gram,
     longformer,
+    m2bert,
     modernbert,
     mosaicbert,
     mpnet,
@@ -32,4 +33,5 @@ FAMILIES: tuple[Family, ...] = (
     mosaicbert.FAMILY,
     nomic.FAMILY,
     longformer.FAMILY,
+    m2bert.FAMILY,
 )

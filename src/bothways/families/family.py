@@ -6,10 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from bothways.encoder.config import EncoderConfig
+from bothways.encoder.config import EncoderConfig, Layer
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
+from bothways.layers.attention import Attention
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+from bothways.layers.mlp import BlockDiagonal
+from bothways.layers.monarch import Monarch
 from bothways.layers.replaced_token import ReplacedTokenHead
 
 # the kinds of classifiers, as `transformers` names them
@@ -79,6 +82,7 @@ class Family:
         rules: the table of weights of a `Spec`; names of the body carry the prefix given.
         claims: whether a config.json is this family's though its `model_type` is another's (MosaicBERT's says "bert").
         released_prefix: of the body's weights where code older than the class of `transformers` wrote them; read, never written.
+        without: kinds of mixers and MLPs that its configs have no words for.
     """
 
     name: str
@@ -91,6 +95,24 @@ class Family:
     rules: Callable[[Spec, str], list[Rule]]
     claims: Callable[[Mapping[str, Any]], bool] = lambda published: False
     released_prefix: str = ""
+    without: tuple[type, ...] = (Monarch, BlockDiagonal)
+
+    def check_bricks(self, encoder: EncoderConfig) -> None:
+        """Make sure that `write` is given layers of kinds it knows.
+
+        Raises:
+            Inexpressible: a layer with a mixer or MLP of another kind.
+        """
+        for i, layer in enumerate(encoder.layers):
+            for name, brick in (("mixer", layer.mixer), ("mlp", layer.mlp)):
+                if isinstance(brick, self.without):
+                    raise Inexpressible(self.name, f"encoder's layers.{i}.{name} of the type '{brick.type}'")
+
+
+def attention_of(layer: Layer) -> Attention:
+    """The attention of a layer that has it: `Family.check_bricks` has refused others."""
+    assert isinstance(layer.mixer, Attention)
+    return layer.mixer
 
 
 # Keys of `transformers` configs that do not change an encoder's numbers.

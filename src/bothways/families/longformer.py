@@ -18,7 +18,7 @@ from bothways.errors import InputError
 from bothways.families import roberta
 from bothways.families.bert import write_encoder
 from bothways.families.convert import Fuse, Reader, Rename, Rule
-from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec
+from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec, attention_of
 from bothways.layers.heads import ClassifierHead
 from bothways.layers.position import Learned
 
@@ -99,7 +99,7 @@ def _write(spec: Spec) -> dict[str, Any]:
 
 def _widths(encoder: EncoderConfig) -> list[int]:
     """The full width of each layer's window."""
-    windows = [encoder.layer(i).mixer.window for i in range(encoder.num_layers)]
+    windows = [attention_of(encoder.layer(i)).window for i in range(encoder.num_layers)]
     for i, window in enumerate(windows):
         if not window:
             raise Inexpressible("longformer", f"encoder's layers.{i}.mixer.window")

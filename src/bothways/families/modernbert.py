@@ -21,6 +21,7 @@ from bothways.families.family import (
     Heads,
     Inexpressible,
     Spec,
+    attention_of,
     published_activation,
     read_labels,
     read_problem,
@@ -172,19 +173,21 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
 
 def _write(spec: Spec) -> dict[str, Any]:
     encoder, first = spec.encoder, spec.encoder.layer(0)
-    kinds = [_GLOBAL if encoder.layer(i).mixer.window is None else _LOCAL for i in range(encoder.num_layers)]
+    kinds = [_GLOBAL if attention_of(encoder.layer(i)).window is None else _LOCAL for i in range(encoder.num_layers)]
     thetas = {kind: _written_theta(encoder, kinds.index(kind)) for kind in dict.fromkeys(kinds)}
-    windows = [layer.mixer.window for layer in encoder.layers if layer.mixer.window is not None]
+    windows = [mixer.window for mixer in encoder.attentions if mixer.window is not None]
     globals_ = [i for i, kind in enumerate(kinds) if kind == _GLOBAL]
     every = globals_[1] if len(globals_) > 1 else len(kinds)
     if not isinstance(first.norm, LayerNorm):
         raise Inexpressible("modernbert", "encoder's layers.0.norm")
+    if not isinstance(first.mlp, Gated):
+        raise Inexpressible("modernbert", "encoder's layers.0.mlp.type")
     config = {
         "model_type": "modernbert",
         "vocab_size": encoder.vocab_size,
         "hidden_size": encoder.hidden_size,
         "num_hidden_layers": encoder.num_layers,
-        "num_attention_heads": first.mixer.heads,
+        "num_attention_heads": attention_of(first).heads,
         "intermediate_size": first.mlp.size,
         "max_position_embeddings": encoder.max_length,
         "local_attention": 2 * (windows[0] if windows else 64),
@@ -196,9 +199,9 @@ def _write(spec: Spec) -> dict[str, Any]:
         "norm_eps": first.norm.eps,
         "initializer_range": encoder.initialisation.spread,
         "norm_bias": first.norm.bias,
-        "attention_bias": first.mixer.bias,
+        "attention_bias": attention_of(first).bias,
         "mlp_bias": first.mlp.bias,
-        "attention_dropout": first.mixer.dropout,
+        "attention_dropout": attention_of(first).dropout,
         "mlp_dropout": first.mlp.dropout,
         "embedding_dropout": encoder.embedding.dropout,
         "pad_token_id": spec.pad_id,
@@ -212,7 +215,7 @@ def _write(spec: Spec) -> dict[str, Any]:
 
 
 def _written_theta(encoder: EncoderConfig, number: int) -> float:
-    position = encoder.layer(number).mixer.position
+    position = attention_of(encoder.layer(number)).position
     if not isinstance(position, Rotary):
         raise Inexpressible("modernbert", f"encoder's layers.{number}.mixer.position")
     return position.theta
@@ -235,13 +238,15 @@ def _write_heads(spec: Spec) -> dict[str, Any]:
 
 def _rules(spec: Spec, prefix: str) -> list[Rule]:
     layer, heads = spec.encoder.layer(0), spec.heads
+    mixer = attention_of(layer)
     assert isinstance(layer.norm, LayerNorm)
+    assert isinstance(layer.mlp, Gated)
     norm_bias, ours, theirs = layer.norm.bias, "encoder.layers.{i}.", prefix + "layers.{i}."
     rules: list[Rule] = [
         Rename("encoder.embedding.tokens.weight", f"{prefix}embeddings.tok_embeddings.weight"),
         *affine("encoder.embedding.norm", f"{prefix}embeddings.norm", norm_bias),
-        *affine(ours + "mixer.qkv", theirs + "attn.Wqkv", layer.mixer.bias),
-        *affine(ours + "mixer.out", theirs + "attn.Wo", layer.mixer.bias),
+        *affine(ours + "mixer.qkv", theirs + "attn.Wqkv", mixer.bias),
+        *affine(ours + "mixer.out", theirs + "attn.Wo", mixer.bias),
         *affine(ours + "mlp.up", theirs + "mlp.Wi", layer.mlp.bias),
         *affine(ours + "mlp.down", theirs + "mlp.Wo", layer.mlp.bias),
         *affine(ours + "mlp_norm", theirs + "mlp_norm", norm_bias),

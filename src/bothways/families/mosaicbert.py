@@ -17,7 +17,7 @@ from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.bert import FAMILY as BERT
 from bothways.families.bert import write_encoder
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
-from bothways.families.family import Family, Spec, published_activation
+from bothways.families.family import Family, Spec, attention_of, published_activation
 from bothways.layers.activation import Activation
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
@@ -77,12 +77,12 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         vocab_size=like.vocab_size,
         hidden_size=like.hidden_size,
         num_layers=like.num_layers,
-        heads=layer.mixer.heads,
+        heads=attention_of(layer).heads,
         intermediate_size=layer.mlp.size,
         max_length=reader.get("alibi_starting_size", 512),
         token_types=like.embedding.token_types,
         dropout=like.embedding.dropout,
-        attention_dropout=layer.mixer.dropout,
+        attention_dropout=attention_of(layer).dropout,
         eps=reader.get("layer_norm_eps", 1e-12),
         initializer_range=like.initialisation.spread,
     )

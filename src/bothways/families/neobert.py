@@ -15,7 +15,17 @@ from torch import Tensor
 
 from bothways.encoder.config import EncoderConfig, Layer, Uniform
 from bothways.families.convert import Reader, Rename, Rule, affine
-from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec, read_labels, read_problem, write_labels
+from bothways.families.family import (
+    INERT,
+    Family,
+    Heads,
+    Inexpressible,
+    Spec,
+    attention_of,
+    read_labels,
+    read_problem,
+    write_labels,
+)
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
@@ -126,7 +136,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         "vocab_size": encoder.vocab_size,
         "hidden_size": encoder.hidden_size,
         "num_hidden_layers": encoder.num_layers,
-        "num_attention_heads": layer.mixer.heads,
+        "num_attention_heads": attention_of(layer).heads,
         "intermediate_size": _intermediate_size(layer.mlp.size),
         "max_length": encoder.max_length,
         "norm_eps": layer.norm.eps,
@@ -144,7 +154,7 @@ def _write(spec: Spec) -> dict[str, Any]:
 
 def _rules(spec: Spec, prefix: str) -> list[Rule]:
     ours, theirs = "encoder.layers.{i}.", prefix + "transformer_encoder.{i}."
-    order = partial(rows, spec.encoder.layer(0).mixer.heads)
+    order = partial(rows, attention_of(spec.encoder.layer(0)).heads)
     rules: list[Rule] = [
         Rename("encoder.embedding.tokens.weight", f"{prefix}encoder.weight"),
         Rename(ours + "mixer.qkv.weight", theirs + "qkv.weight", order),

@@ -23,6 +23,7 @@ from bothways.families.family import (
     Heads,
     Inexpressible,
     Spec,
+    attention_of,
     published_activation,
     read_labels,
     read_problem,
@@ -167,7 +168,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
 
 def _write(spec: Spec) -> dict[str, Any]:
     encoder, layer, heads = spec.encoder, spec.encoder.layer(0), spec.heads
-    position = layer.mixer.position
+    position = attention_of(layer).position
     if not isinstance(layer.norm, LayerNorm) or not isinstance(position, Rotary):
         raise Inexpressible("nomic_bert", "encoder's layers.0")
     return {
@@ -175,8 +176,8 @@ def _write(spec: Spec) -> dict[str, Any]:
         "vocab_size": encoder.vocab_size,
         "hidden_size": encoder.hidden_size,
         "num_hidden_layers": encoder.num_layers,
-        "num_attention_heads": layer.mixer.heads,
-        "head_dim": layer.mixer.sizes(encoder.hidden_size)[2],
+        "num_attention_heads": attention_of(layer).heads,
+        "head_dim": attention_of(layer).sizes(encoder.hidden_size)[2],
         "intermediate_size": layer.mlp.size,
         "max_position_embeddings": encoder.max_length,
         "n_positions": encoder.max_length,
@@ -184,7 +185,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         "rope_parameters": {"rope_type": "default", "rope_theta": position.theta},
         "hidden_act": published_activation("nomic_bert", layer.mlp.activation, "encoder's layers.0.mlp.activation"),
         "hidden_dropout_prob": layer.dropout,
-        "attention_probs_dropout_prob": layer.mixer.dropout,
+        "attention_probs_dropout_prob": attention_of(layer).dropout,
         **({"classifier_dropout": heads.classifier.dropout} if heads.classifier else {}),
         "layer_norm_eps": layer.norm.eps,
         "initializer_range": encoder.initialisation.spread,

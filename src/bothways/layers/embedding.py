@@ -33,13 +33,16 @@ class Embedding:
 
 
 class TokenEmbedding(nn.Module):
-    """The sum of a token's, its position's and its type's vectors, normalised."""
+    """The sum of a token's, its position's and its type's vectors, normalised.
 
-    def __init__(self, config: Embedding, vocab_size: int, size: int, max_length: int) -> None:
+    The vector of `filler` takes part, but learns nothing here.
+    """
+
+    def __init__(self, config: Embedding, vocab_size: int, size: int, max_length: int, filler: int | None = None) -> None:
         super().__init__()
         self.config = config
         inner = config.size or size
-        self.tokens = nn.Embedding(vocab_size, inner)
+        self.tokens = nn.Embedding(vocab_size, inner, padding_idx=filler)
         learned = config.position if isinstance(config.position, Learned) else None
         self.positions = nn.Embedding(max_length + learned.offset, inner) if learned else None
         self.types = nn.Embedding(config.token_types, inner) if config.token_types else None

@@ -61,7 +61,7 @@ def run(
     device = encoder.embedding.tokens.weight.device
     budget = budget or (GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
     out: list[Tensor | None] = [None] * len(sequences)
-    for chosen in by_budget([len(sequence) for sequence in sequences], budget):
+    for chosen in by_budget([encoder.config.taken(len(sequence)) for sequence in sequences], budget):
         batch = Batch.of([sequences[i] for i in chosen], None if types is None else [types[i] for i in chosen])
         batch = batch if mark is None else mark(batch)
         for i, result in zip(chosen, reduce(encoder(batch.to(device)), chosen), strict=True):

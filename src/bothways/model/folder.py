@@ -106,6 +106,7 @@ def check_expressed(model: Model) -> None:
         InputError: it would not; the message names what the family cannot express.
     """
     name, ours, heads = model.family.name, model.spec, model.spec.heads.present()
+    model.family.check_bricks(ours.encoder)
     theirs = _read(model.family, Reader(_written(model), name), heads)
     _check_same(name, "encoder", _by_depth(ours.encoder), _by_depth(theirs.encoder))
     for head in sorted(heads):
