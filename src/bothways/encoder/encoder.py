@@ -100,7 +100,15 @@ class Encoder(nn.Module):
 
     def flops(self, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass."""
-        return sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.stack)
+        return sum(self.flops_by_part(ragged).values())
+
+    def flops_by_part(self, ragged: Ragged) -> dict[str, float]:
+        """The same, by what they are spent on; a layer that is shared counts at each depth."""
+        return {
+            "embedding": self.embedding.flops(ragged.tokens),
+            "attention": sum(layer.mixer.flops(ragged.lengths) for layer in self.stack),
+            "mlp": sum(layer.mlp.flops(ragged.tokens) for layer in self.stack),
+        }
 
 
 def _relative(config: EncoderConfig) -> nn.Embedding | None:

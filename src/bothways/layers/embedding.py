@@ -57,3 +57,7 @@ class TokenEmbedding(nn.Module):
         elif isinstance(self.config.position, Sinusoidal):
             x = x + sinusoidal_table(batch.ragged.positions, x.shape[1]).to(x.dtype)
         return self.project(self.dropout(self.norm(x)))
+
+    def flops(self, tokens: int) -> float:
+        """Matrix-multiply FLOPs of one forward pass over `tokens` tokens: looking up costs none."""
+        return 2.0 * tokens * self.project.weight.numel() if isinstance(self.project, nn.Linear) else 0.0
