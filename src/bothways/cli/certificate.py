@@ -70,13 +70,15 @@ def _checks(checks: tuple[Check, ...]) -> Table:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for column in ({"width": 3}, {"no_wrap": True}, {"overflow": "fold"}, {"no_wrap": True, "style": "dim"}):
-        table.add_column(**column)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold", style="dim")
     for check in checks:
         mark, style = _MARKS[check.passed]
-        table.add_row(
-            Text(f"  {mark}", style), check.name, Text(check.found, style if check.passed is False else ""), check.budget
-        )
+        name = Text(f"  {mark}  ", style)
+        name.append(check.name, "" if check.passed is not False else "bold")
+        table.add_row(name, Text(check.found, style if check.passed is False else ""), Text(check.budget), Text(check.note))
     return table
 
 

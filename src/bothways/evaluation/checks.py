@@ -44,7 +44,7 @@ class Budget:
 FLOAT32 = Budget()
 # Weights rounded to 8 bits of mantissa (docs/verify.md has what is measured).
 BFLOAT16 = Budget(
-    mean_cosine=0.9999, least_cosine=0.999, vectors=0.05, neighbours=0.97, layers=0.05, logits=0.05, top1=0.97, outputs=0.05,
+    mean_cosine=0.9999, least_cosine=0.999, vectors=0.03, neighbours=0.97, layers=0.03, logits=0.03, top1=0.97, outputs=0.03,
     flips=0.01,
 )  # fmt: skip
 INT8 = Budget(
@@ -76,12 +76,14 @@ class Check:
 
     Attributes:
         found: for people; `value` is the figure, None where it is not finite or none.
+        note: where, or of how much.
         budget: for people; `limit` is the number in it.
         passed: None where the budget says nothing of it.
     """
 
     name: str
     found: str
+    note: str = ""
     value: float | None = None
     limit: float | None = None
     budget: str = ""
@@ -89,7 +91,7 @@ class Check:
 
     def line(self) -> str:
         """The check in a part of a line."""
-        return f"{self.name} {self.found} (budget: {self.budget})"
+        return f"{self.name}: {self.found} (budget {self.budget}{f'; {self.note}' if self.note else ''})"
 
 
 def at_least(name: str, value: float, limit: float, note: str = "") -> Check:
@@ -97,7 +99,7 @@ def at_least(name: str, value: float, limit: float, note: str = "") -> Check:
 
 
 def at_most(name: str, value: float, limit: float, note: str = "") -> Check:
-    return _check(name, f"{value:.1e}", value, limit, f"at most {limit:g}", value <= limit, note)
+    return _check(name, f"{value:.1e}" if value else "0", value, limit, f"at most {limit:g}", value <= limit, note)
 
 
 def equal(name: str, reference: str, candidate: str) -> Check:
@@ -106,16 +108,17 @@ def equal(name: str, reference: str, candidate: str) -> Check:
     return Check(name=name, found=found, budget="equal", passed=same)
 
 
-def open_question(name: str, found: str, value: float | None = None, budget: str = "") -> Check:
-    """Something told, and not judged."""
-    return Check(name=name, found=found, value=value, budget=budget)
+def untold(name: str, why: str) -> Check:
+    """Something that cannot be compared, and is not judged."""
+    return Check(name=name, found="not compared", note=why)
 
 
 def _check(name: str, shown: str, value: float, limit: float, budget: str, passed: bool, note: str) -> Check:
     finite = math.isfinite(value)  # what is not finite is within no limit, and in no JSON
     return Check(
         name=name,
-        found=(shown if finite else "not finite") + (f"; {note}" if note else ""),
+        found=shown if finite else "not finite",
+        note=note,
         value=value if finite else None,
         limit=limit,
         budget=budget,

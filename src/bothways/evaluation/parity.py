@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bothways.data.tokenizer import Tokenizer
-from bothways.evaluation.checks import Budget, Check, at_least, at_most, equal, open_question
+from bothways.evaluation.checks import Budget, Check, at_least, at_most, equal, untold
 from bothways.evaluation.comparison import closeness, label_flips, layer_gaps, masked_gap, overlap
 from bothways.model.model import Model
 from bothways.retrieval.embedder import tokenizer_of
@@ -48,14 +48,19 @@ def read_texts(reference: Model, candidate: Model, texts: Sequence[str]) -> Read
 
 
 def token_check(reference: Model, candidate: Model, texts: Sequence[str], alike: list[bool], allowed: bool) -> Check:
-    share = sum(alike) / len(alike)
-    found = f"{sum(alike):,} of {len(alike):,} texts alike"
+    share, note = sum(alike) / len(alike), ""
     if share < 1:
         number = alike.index(False)
-        found += f"; first other: {number + 1}, {_excerpt(texts[number])}, {_first_other(reference, candidate, texts[number])}"
-    if allowed and share < 1:
-        return open_question("token ids", found, value=share, budget="allowed")
-    return Check(name="token ids", found=found, value=share, limit=1.0, budget="equal", passed=share == 1)
+        note = f"first other: text {number + 1}, {_excerpt(texts[number])}, {_first_other(reference, candidate, texts[number])}"
+    return Check(
+        name="token ids",
+        found=f"{sum(alike):,} of {len(alike):,} alike",
+        note=note,
+        value=share,
+        limit=None if allowed else 1.0,
+        budget="allowed" if allowed else "equal",
+        passed=None if allowed and share < 1 else share == 1,
+    )
 
 
 def _first_other(reference: Model, candidate: Model, text: str) -> str:
@@ -103,11 +108,11 @@ def compare_layers(
 ) -> tuple[list[tuple[str, float]], Check]:
     depths = [model.spec.encoder.num_layers for model in (reference, candidate)]
     if depths[0] != depths[1]:
-        return [], open_question("layers", f"not compared: the reference has {depths[0]}, the candidate {depths[1]}")
+        return [], untold("layers", f"the reference has {depths[0]}, the candidate {depths[1]}")
     if not common:
-        return [], open_question("layers", "not compared: no text has the same token ids")
+        return [], untold("layers", "no text has the same token ids")
     if reference.spec.encoder.hidden_size != candidate.spec.encoder.hidden_size:
-        return [], open_question("layers", "not compared: their widths differ")
+        return [], untold("layers", "their widths differ")
     gaps = layer_gaps(reference.encoder, candidate.encoder, common)
     worst = max((gap for _, gap in gaps), key=lambda gap: np.inf if np.isnan(gap) else gap)
     first = next((name for name, gap in gaps if not gap <= budget.layers), None)
@@ -120,12 +125,12 @@ def vector_checks(vectors: tuple[np.ndarray, np.ndarray], texts: Sequence[str], 
     checks = [
         at_least("mean cosine", close.mean_cosine, budget.mean_cosine),
         at_least("least cosine", close.least_cosine, budget.least_cosine, worst),
-        at_most("vectors", close.relative, budget.vectors, f"largest difference {close.largest:.1e}"),
+        at_most("vectors", close.relative, budget.vectors),
     ]
     for k in (1, 10):
         share = overlap(*vectors, k)
-        name = f"neighbours, {k}"
-        one = open_question(name, "not compared: a single text") if share is None else at_least(name, share, budget.neighbours)
+        name = f"nearest {k}"
+        one = untold(name, "a single text") if share is None else at_least(name, share, budget.neighbours)
         checks.append(one)
     return checks
 
@@ -137,7 +142,7 @@ def head_checks(
     for name in ("masked_lm", "classifier"):
         owners = [who for who, model in (("reference", reference), ("candidate", candidate)) if name in model.heads]
         if len(owners) == 1:
-            checks.append(open_question(f"head {name}", f"not compared: only the {owners[0]} has it"))
+            checks.append(untold(f"head {name}", f"only the {owners[0]} has it"))
         elif owners:
             compare = _masked_checks if name == "masked_lm" else _label_checks
             checks += compare(reference, candidate, texts, common, budget)
@@ -149,9 +154,9 @@ def _masked_checks(
 ) -> list[Check]:
     sizes = [model.spec.encoder.vocab_size for model in (reference, candidate)]
     if sizes[0] != sizes[1]:
-        return [open_question("logits", f"not compared: vocabularies of {sizes[0]:,} and {sizes[1]:,}")]
+        return [untold("logits", f"vocabularies of {sizes[0]:,} and {sizes[1]:,}")]
     if not common:
-        return [open_question("logits", "not compared: no text has the same token ids")]
+        return [untold("logits", "no text has the same token ids")]
     gap = masked_gap(reference, candidate, common)
     return [
         at_most("logits", gap.relative, budget.logits, f"{gap.positions:,} masked tokens"),

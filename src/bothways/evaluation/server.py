@@ -30,7 +30,11 @@ class Server:
     """
 
     def __init__(self, client: httpx2.Client, url: str, api: Api, name: str, normalize: bool) -> None:
-        self.client, self.url, self.api, self.name, self.normalize = client, url, api, name, normalize
+        self.client = client
+        self.url = url
+        self.api: Api = api
+        self.name = name
+        self.normalize = normalize
 
     def __enter__(self) -> Server:
         return self

@@ -24,3 +24,18 @@ def add_line(folder: Path, key: str, text: str) -> None:
     old = card.read_text(encoding="utf-8")
     new, found = re.subn(re.escape(marker) + ".*?" + re.escape(marker), lambda _: block, old, count=1, flags=re.DOTALL)
     write_text(card, new if found else f"{old.rstrip()}\n\n{block}\n")
+
+
+def license_of(folder: Path) -> str | None:
+    """The license that a folder states: in its card's front matter, else the first line of its LICENSE."""
+    from huggingface_hub import metadata_load  # slow to import, and seldom wanted
+
+    try:
+        stated = (metadata_load(folder / CARD) or {}).get("license") if (folder / CARD).is_file() else None
+    except Exception:  # whatever stands at the head of the card, it states no license that can be read
+        stated = None
+    if stated:
+        return ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
+    file = folder / "LICENSE"
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
+    return next((line.strip() for line in lines if line.strip()), None)
