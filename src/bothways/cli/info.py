@@ -170,7 +170,7 @@ def _shape(facts: dict[str, Any]) -> dict[str, str]:
 
 def _parts(facts: dict[str, Any]) -> list[str]:
     """A table: what each part holds, and what it costs a token in texts of each length."""
-    counts, costs, heads = facts["parameters"], facts["flops_per_token"], facts["head_flops"]
+    counts, costs = facts["parameters"], facts["flops_per_token"]
     total = counts["total"]
     rows = [["part", "parameters", "share", *(f"at {int(length):,}" for length in costs)]]
     for name in dict.fromkeys([*counts, *(part for parts in costs.values() for part in parts)]):
@@ -181,10 +181,7 @@ def _parts(facts: dict[str, Any]) -> list[str]:
         rows.append([name, f"{count:,}", f"{count / total:.1%}", *spent])
     rows.append(["total", f"{total:,}", "", *(_flops(parts["total"]) for parts in costs.values())])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths)))
-        for row in rows
-    ]
+    lines = [f"{row[0]:<{widths[0]}}  " + "  ".join(map(str.rjust, row[1:], widths[1:])) for row in rows]
     rule = "-" * len(lines[0])
     above = " " * (sum(widths[:3]) + 6) + "FLOPs a token in texts"
     return [above, lines[0], rule, *(line.rstrip() for line in lines[1:-1]), rule, lines[-1]]
@@ -232,7 +229,7 @@ def _papers(facts: dict[str, Any]) -> dict[str, str]:
         certificate = f"unreadable: {found['error']}"
     else:
         stale = "" if found["current"] else " (not of these weights: they have changed since)"
-        certificate = f"{found['verdict']}{stale}; {found['summary']}"
+        certificate = found["summary"] + stale
     return {"license": facts["license"] or "not stated", "certificate": certificate}
 
 
@@ -245,7 +242,8 @@ def _flops(flops: float) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
+    units = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
+    return next(f"{count / 2**power:,.1f} {unit}" for power, unit in units if count >> power or power == 10)
 
 
 def _each(values: list[Any]) -> str:

@@ -135,10 +135,8 @@ def verify(
         vectors = (np.asarray(reference.encode(texts)), np.asarray(candidate.encode(texts)))
     sizes = [one.shape[1] for one in vectors]
     if sizes[0] != sizes[1]:
-        name = _party(candidate).name
-        raise InputError(
-            f"{name}: its vectors have {sizes[1]} numbers, those of {reference.name} {sizes[0]}; it cannot stand for it"
-        )
+        name = _party(candidate).name or "the candidate"
+        raise InputError(f"{name}: its vectors have {sizes[1]} numbers, those of the reference, {reference.name}, {sizes[0]}")
     if isinstance(candidate, Model):
         found = _compare(reference, candidate, vectors, texts, budget, allow_tokenizer, say)
     else:
@@ -231,8 +229,10 @@ def read_certificate(folder: Path) -> Certificate | None:
 
 def summary(certificate: Certificate) -> str:
     """The certificate in one line of Markdown."""
-    found = {check.name: check.found for check in certificate.checks}
-    figures = [f"{name} {found[name]}" for name in ("mean cosine", "layers") if name in found]
+    found = {check.name: check for check in certificate.checks}
+    figures = [f"mean cosine {found['mean cosine'].found}"]
+    if certificate.layers:
+        figures.append(f"largest difference after a layer {found['layers'].found}")
     what = "Parity" if certificate.verdict == "passed" else "No parity"
     against = f"{what} with `{certificate.reference.name}` on {certificate.texts} texts"
     return f"{against}: {', '.join(figures)} (`{FILE}`, bothways {certificate.versions['bothways']})."

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ _LOGIT_ROWS = 128
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Encodes(Protocol):
     """Texts to vectors, float32 [texts, size]: a model, or a server."""
 

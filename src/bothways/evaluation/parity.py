@@ -32,13 +32,12 @@ class Read:
 
 
 def read_texts(reference: Model, candidate: Model, texts: Sequence[str]) -> Read:
-    """Each text, with its prompt and special tokens, as both models read it."""
+    """Each text with its special tokens, and no prompt, by both tokenizers."""
     both: list[list[np.ndarray]] = []
     cut = 0
     for model in (reference, candidate):
         tokenizer = tokenizer_of(model)
-        prompt = model.settings.prompts.get(model.settings.default_prompt or "", "")
-        contents = tokenizer.encode([prompt + text for text in texts], specials=False)
+        contents = tokenizer.encode(texts, specials=False)
         room = min(reference.max_seq_length, candidate.max_seq_length) - tokenizer.specials_per_sequence
         cut = max(cut, sum(len(ids) > room for ids in contents))
         both.append([tokenizer.wrap(ids[:room]) for ids in contents])
