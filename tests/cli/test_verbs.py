@@ -253,11 +253,8 @@ def test_info_of_the_papers(run: Run, model: Path) -> None:
     assert facts["license"] == "Some License"
     assert "certificate.json: " in facts["certificate"]["error"]
     assert "certificate     unreadable: " in run("info", model).out
-    for card, stated in (
-        ("---\nlicense: mit\n---\n# Mine\n", "mit"),
-        ("# Mine\n", "Some License"),
-        ("---\n: [\n---\n", "Some License"),
-    ):
+    cards = {"---\nlicense: mit\n---\n# Mine\n": "mit", "# Mine\n": "Some License", "---\n: [\n---\n": "Some License"}
+    for card, stated in cards.items():
         (model / "README.md").write_text(card)
         assert json.loads(run("info", model, "--json").out)["license"] == stated
 

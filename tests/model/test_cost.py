@@ -53,7 +53,7 @@ def test_the_estimate_of_a_forward_pass(name: str, inner: int) -> None:
     one, batch = model(name, inner), random_batch([100] * 4)
     with torch.inference_mode(), Peak() as peak:
         one.encoder(batch)
-    assert forward_bytes(one, 400) == pytest.approx(peak.most, rel=0.25)
+    assert forward_bytes(one, 400) == pytest.approx(peak.most, rel=0.3)
 
 
 def test_parts_add_up() -> None:

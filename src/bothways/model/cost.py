@@ -55,7 +55,7 @@ def forward_bytes(model: Model, tokens: int = CPU_TOKENS, element: int = 4) -> i
     """An estimate of the memory that a forward pass of `tokens` tokens takes beside the weights.
 
     Three times the stream, and twice the widest thing that a layer makes of it; `element` is the bytes of a number.
-    Within a quarter of what is measured (tests/model/test_cost.py). Fused kernels keep no scores, so none are counted.
+    Within 30 % of what is measured (tests/model/test_cost.py). Fused kernels keep no scores, so none are counted.
     """
     widest = max(one.out_features for one in model.encoder.layers.modules() if isinstance(one, nn.Linear))
     return tokens * element * (2 * widest + 3 * model.spec.encoder.hidden_size)
