@@ -152,14 +152,18 @@ def test_another_tokenizer(run: Run, model: Path, other: Path) -> None:
     assert run("verify", model, other, *options, "--allow-tokenizer").code == 1
 
 
-def test_another_depth_and_a_folder_that_cannot_be_written(
-    run: Run, model: Path, other: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_certificate_that_cannot_be_written(run: Run, model: Path, other: Path) -> None:
+    """It is said, and the comparison stands."""
     (other / "certificate.json").mkdir()
     ran = run("verify", model, other, *QUICK)
     assert ran.code == 0
     assert ran.err.startswith("no certificate: cannot write")
     assert "PASSED" in ran.out
+    (other / "certificate.json").rmdir()
+    (other / "README.md").write_bytes(b"caf\xe9")
+    ran = run("verify", model, other, *QUICK)
+    assert (ran.code, ran.err) == (0, f"no certificate: {other / 'README.md'}: not utf-8 at byte 3; it is left as it was\n")
+    assert (other / "README.md").read_bytes() == b"caf\xe9"
 
 
 # -- servers --------------------------------------------------------------------------------------

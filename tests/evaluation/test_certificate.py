@@ -350,9 +350,10 @@ def test_the_file(reference: Model, candidate: Model, folder: Path, tmp_path: Pa
         assert card.count("arity with") == 1
         assert summary(certificate) in card
     bothways.load(there, strict=True)
-    (there / "certificate.json").write_text('{"verdict": "passed"}')
-    with pytest.raises(InputError, match=r"certificate\.json: "):
-        read_certificate(there)
+    for damaged in (b'{"verdict": "passed"}', b"\xff\xfe", b""):
+        (there / "certificate.json").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"certificate\.json: "):
+            read_certificate(there)
 
 
 def test_what_cannot_be_compared(reference: Model, candidate: Model) -> None:

@@ -212,8 +212,8 @@ def write_certificate(certificate: Certificate, folder: Path) -> Path:
     Raises:
         InputError: it cannot be written; what was there before is untouched.
     """
-    write_text(folder / FILE, to_json(certificate))
     add_line(folder, "certificate", summary(certificate))
+    write_text(folder / FILE, to_json(certificate))
     return folder / FILE
 
 
@@ -224,7 +224,8 @@ def read_certificate(folder: Path) -> Certificate | None:
         InputError: the file is not a certificate.
     """
     file = folder / FILE
-    return from_json(Certificate, file.read_text(encoding="utf-8"), str(file)) if file.is_file() else None
+    # bytes that are no text are no JSON either, and are told of as such
+    return from_json(Certificate, file.read_text(encoding="utf-8", errors="replace"), str(file)) if file.is_file() else None
 
 
 def summary(certificate: Certificate) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bothways.errors import InputError
 from bothways.files import write_text
 
 CARD = "README.md"
@@ -14,14 +15,17 @@ def add_line(folder: Path, key: str, text: str) -> None:
     """Put a line between the markers of `key` in a folder's card, or at its end where it has none; no card, no line.
 
     Raises:
-        InputError: the card cannot be written; it is left as it was.
+        InputError: the card is not UTF-8, or cannot be written; it is left as it was.
     """
     card = folder / CARD
     if not card.is_file():
         return
     marker = f"<!-- bothways:{key} -->"
     block = f"{marker}\n{text}\n{marker}"
-    old = card.read_text(encoding="utf-8")
+    try:
+        old = card.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{card}: not utf-8 at byte {error.start}; it is left as it was") from None
     new, found = re.subn(re.escape(marker) + ".*?" + re.escape(marker), lambda _: block, old, count=1, flags=re.DOTALL)
     write_text(card, new if found else f"{old.rstrip()}\n\n{block}\n")
 
