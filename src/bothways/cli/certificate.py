@@ -76,7 +76,7 @@ def _checks(checks: tuple[Check, ...]) -> Table:
     table.add_column(overflow="fold", style="dim")
     for check in checks:
         mark, style = _MARKS[check.passed]
-        name = Text(f"  {mark}  ", style)
+        name = Text.assemble(("  " + mark + "  ", style))
         name.append(check.name, "" if check.passed is not False else "bold")
         table.add_row(name, Text(check.found, style if check.passed is False else ""), Text(check.budget), Text(check.note))
     return table
