@@ -60,10 +60,10 @@ def refused(run: Run) -> Refused:
     return command
 
 
-def save(folder: Path, seed: int = 0, words: Sequence[str] = (WORDS,)) -> Path:
+def save(folder: Path, seed: int = 0, words: Sequence[str] = (WORDS,), size: int = 24) -> Path:
     """A random BERT with a tokenizer of these words."""
     tokenizer = train_tokenizer(WordPiece(vocab_size=200), words)
-    encoder = bert(tokenizer.vocab_size, hidden_size=24, num_layers=2, heads=3, intermediate_size=20, max_length=LONGEST)
+    encoder = bert(tokenizer.vocab_size, hidden_size=size, num_layers=2, heads=3, intermediate_size=20, max_length=LONGEST)
     family = next(family for family in FAMILIES if family.name == "bert")
     model = Model.create(family, Spec(encoder, Heads(masked_lm=masked_lm_head(encoder))), tokenizer)
     randomise(model, seed)

@@ -171,6 +171,7 @@ def unloadable(refused: Refused, model: Path, tmp_path: Path) -> Callable[[], st
         before = snapshot(tmp_path)
         messages = {
             refused("info", model),
+            refused("verify", model, model),
             refused("fill", model, "the [MASK]"),
             refused("convert", model, tmp_path / "converted"),
             refused("embed", model, texts, "--out", tmp_path / "vectors.npy"),

@@ -23,13 +23,13 @@ from bothways.retrieval import index
 
 VERBS = [
     *("demo", "pretrain", "finetune", "recipes", "embed", "fill", "index", "search"),
-    *("tokenizer train", "tokenizer report", "convert", "info"),
+    *("tokenizer train", "tokenizer report", "convert", "info", "verify"),
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second
-HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub lancedb matplotlib rich"
+HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub httpx2 lancedb matplotlib rich"
 
 
-@pytest.mark.parametrize("verb", ["", "embed", "index", "tokenizer train"])
+@pytest.mark.parametrize("verb", ["", "embed", "index", "tokenizer train", "verify"])
 def test_help_imports_nothing_heavy(verb: str) -> None:
     code = (
         "import sys; from bothways.cli import main; code = main(sys.argv[1:]);"
@@ -83,6 +83,8 @@ def test_version(run: Run) -> None:
         "tokenizer train texts --out folder --vocab-size none",
         "convert model out --dtype int8",
         "info model --no-such-option",
+        "verify model",
+        "verify model other --api rest",
     ],
 )
 def test_a_wrong_command_is_2(run: Run, command: str) -> None:

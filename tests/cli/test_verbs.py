@@ -220,26 +220,43 @@ def test_convert(run: Run, model: Path, tmp_path: Path) -> None:
 
 
 def test_info(run: Run, model: Path) -> None:
-    facts = json.loads(run("info", model, "--json").out)
+    facts = json.loads(run("info", model, "--length", "8", "--length", "99", "--json").out)
     vocab, size, inner = facts["vocab_size"], 24, 20
-    layer = 4 * size * size + 2 * size * inner + 4 * size + inner + size + 4 * size
+    attention, mlp = 4 * size * size + 4 * size, 2 * size * inner + inner + size
     head = size * size + size + 2 * size + vocab
     embedding = (vocab + LONGEST + 2) * size + 2 * size
-    assert facts["parameters"] == {
-        "embedding": embedding,
-        "layers": 2 * layer,
-        "head masked_lm": head,
-        "total": embedding + 2 * layer + head,
-    }
-    assert facts["bytes_float32"] == 4 * facts["parameters"]["total"]
-    # two multiply-adds a weight, and attention's two products with every other token
-    weights = 4 * size * size + 2 * size * inner
-    assert facts["flops_per_token"] == {"length": LONGEST, "flops": 2 * (2 * weights + 4 * LONGEST * size)}
-    assert (facts["family"], facts["context"], facts["embedding"]["pooling"]) == ("bert", LONGEST, "mean")
+    parts = {"embedding": embedding, "attention": 2 * attention, "mlp": 2 * mlp, "norms": 2 * 4 * size, "head masked_lm": head}
+    assert facts["parameters"] == {**parts, "total": sum(parts.values())}
+    assert facts["bytes"] == {"float32": 4 * sum(parts.values()), "bfloat16": 2 * sum(parts.values())}
+    # two operations a weight, and attention's two products with every other token; no text is longer than the longest
+    for length in (8, LONGEST):
+        spent = {"attention": 2 * (2 * 4 * size * size + 4 * length * size), "mlp": 2 * 2 * 2 * size * inner}
+        assert facts["flops_per_token"][str(length)] == {"embedding": 0, **spent, "total": sum(spent.values())}
+    assert list(facts["flops_per_token"]) == ["8", str(LONGEST)]
+    assert facts["head_flops"] == {"masked_lm": 2 * (size * size + vocab * size)}
+    assert facts["forward_bytes"]["float32"] == 2 * facts["forward_bytes"]["bfloat16"] > 0
+    assert (facts["family"], facts["context"], facts["positions"]) == ("bert", LONGEST, ["learned"])
+    assert (facts["embedding"]["pooling"], facts["license"], facts["certificate"]) == ("mean", None, None)
     assert (facts["tokenizer"]["kind"], facts["tokenizer"]["special_tokens"]["mask_token"]) == ("WordPiece", "[MASK]")
     text = run("info", model).out
-    assert f"parameters        {facts['parameters']['total']:,}" in text
+    (total,) = (line.split() for line in text.splitlines() if line.startswith("total"))
+    assert total[1] == f"{sum(parts.values()):,}"
     assert "these are the defaults" in text
+    assert "license         not stated" in text
+
+
+def test_info_of_the_papers(run: Run, model: Path) -> None:
+    """The license as the card or the file states it; a certificate that is none is said to be unreadable."""
+    (model / "LICENSE").write_text("\n   Some License\nVersion 1\n")
+    (model / "certificate.json").write_text("{")
+    facts = json.loads(run("info", model, "--json").out)
+    assert facts["license"] == "Some License"
+    assert "certificate.json: " in facts["certificate"]["error"]
+    assert "certificate     unreadable: " in run("info", model).out
+    cards = {"---\nlicense: mit\n---\n# Mine\n": "mit", "# Mine\n": "Some License", "---\n: [\n---\n": "Some License"}
+    for card, stated in cards.items():
+        (model / "README.md").write_text(card)
+        assert json.loads(run("info", model, "--json").out)["license"] == stated
 
 
 def test_unknown_config_keys_are_a_warning_or_a_refusal(run: Run, model: Path, tmp_path: Path) -> None:

@@ -88,7 +88,12 @@ def test_flops_are_those_of_the_matrix_products(name: str) -> None:
     encoder.requires_grad_(False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         encoder(batch)
-    assert encoder.flops(batch.ragged) == counter.get_total_flops()
+    parts = encoder.flops_by_part(batch.ragged)
+    assert encoder.flops(batch.ragged) == sum(parts.values()) == counter.get_total_flops()
+    assert (set(parts), parts["embedding"]) == ({"embedding", "attention", "mlp"}, 0)
+    factorised = Encoder(replace(config, embedding=replace(config.embedding, size=7)))
+    # the map from the narrow table to the encoder's width
+    assert factorised.flops_by_part(batch.ragged)["embedding"] == 2 * 18 * 7 * config.hidden_size
 
 
 def test_dropout_acts_in_training_alone() -> None:

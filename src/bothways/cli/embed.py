@@ -57,7 +57,7 @@ def embed(
     if prompt is not None and role != "text":
         raise typer.BadParameter(f"takes the place of the model's own prompt; leave out --role {role}", param_hint="--prompt")
     check_replaceable(out)
-    documents = _read(source, column, split)
+    documents = read_texts(source, column, split)
     import bothways
 
     loaded = bothways.load(model)
@@ -67,7 +67,12 @@ def embed(
     show(data, f"{len(vectors):,} vectors of {vectors.shape[1]} numbers in {out}", as_json)
 
 
-def _read(path: Path, column: str, split: Split | None) -> list[Document]:
+def read_texts(path: Path, column: str, split: Split | None) -> list[Document]:
+    """The texts of a file or a folder; by lines, where a text file is not to be split otherwise.
+
+    Raises:
+        InputError: it cannot be read, or there is no text in it.
+    """
     from bothways.data.source import TextFiles, list_source, open_source, read_documents
     from bothways.errors import InputError
 

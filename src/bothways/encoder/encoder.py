@@ -127,9 +127,16 @@ class Encoder(nn.Module):
 
     def flops(self, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass."""
+        return sum(self.flops_by_part(ragged).values())
+
+    def flops_by_part(self, ragged: Ragged) -> dict[str, float]:
+        """The same, by what they are spent on; a layer that is shared counts at each depth."""
         lengths = tuple(map(self.config.taken, ragged.lengths))
-        layers = sum(layer.mixer.flops(lengths) + layer.mlp.flops(sum(lengths)) for layer in self.stack)
-        return self.embedding.flops(sum(lengths)) + layers
+        return {
+            "embedding": self.embedding.flops(sum(lengths)),
+            "attention": sum(layer.mixer.flops(lengths) for layer in self.stack),
+            "mlp": sum(layer.mlp.flops(sum(lengths)) for layer in self.stack),
+        }
 
 
 def _relative(config: EncoderConfig) -> nn.Embedding | None:

@@ -62,5 +62,5 @@ class TokenEmbedding(nn.Module):
         return self.project(self.dropout(self.norm(x)))
 
     def flops(self, tokens: int) -> float:
-        """Matrix-multiply FLOPs of one forward pass over `tokens` tokens."""
+        """Matrix-multiply FLOPs of one forward pass over `tokens` tokens: looking up costs none."""
         return 2.0 * tokens * self.project.weight.numel() if isinstance(self.project, nn.Linear) else 0.0

@@ -51,6 +51,10 @@ class TransformLayer(nn.Module):
     def forward(self, x: Float[Tensor, "rows size"]) -> Float[Tensor, "rows out"]:
         return self.norm(activate(self.config.activation, self.dense(x)))
 
+    def flops(self, rows: int) -> float:
+        """Matrix-multiply FLOPs of one forward pass over `rows` rows."""
+        return 2.0 * rows * self.dense.weight.numel()
+
 
 @config
 class MaskedLmHead:
@@ -95,6 +99,11 @@ class MaskedLm(nn.Module):
     def weight(self, table: Float[Tensor, "vocab width"]) -> Float[Tensor, "vocab width"]:
         return table if self.decoder is None else self.decoder.weight
 
+    def flops(self, rows: int, table: Float[Tensor, "vocab width"]) -> float:
+        """Matrix-multiply FLOPs of the logits of `rows` rows."""
+        transform = self.transform.flops(rows) if isinstance(self.transform, TransformLayer) else 0.0
+        return transform + 2.0 * rows * self.weight(table).numel()
+
 
 @config
 class ClassifierHead:
@@ -133,3 +142,8 @@ class Classifier(nn.Module):
     def forward(self, hidden: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences labels"]:
         pooled = self.input_dropout(pool(self.config.pooling, hidden, ragged))
         return self.out(self.dropout(self.transform(pooled)))
+
+    def flops(self, sequences: int) -> float:
+        """Matrix-multiply FLOPs of the logits of `sequences` sequences."""
+        transform = self.transform.flops(sequences) if isinstance(self.transform, TransformLayer) else 0.0
+        return transform + 2.0 * sequences * self.out.weight.numel()

@@ -25,7 +25,7 @@ from bothways.model.model import Model
 from bothways.model.settings import lowercases, read_settings, write_settings
 from bothways.model.weights import SAFETENSORS, read_weights, write_weights
 
-_FILES = ["*.json", "*.txt", "*.safetensors", "*/config.json"]
+_FILES = ["*.json", "*.txt", "*.safetensors", "*/config.json", "README.md", "LICENSE"]
 # fetched where there are no safetensors
 _PICKLES = ["pytorch_model*.bin"]
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -54,7 +54,7 @@ def load(
         InputError: no such folder, an unsupported family or value, a weight missing, unknown or
             misshapen, a damaged file, a tokenizer too large for the embedding.
     """
-    folder = _resolve(source)
+    folder = resolve(source)
     published = _config(folder)
     chosen = _family(published, family, folder)
     reader = Reader(published, str(folder / "config.json"))
@@ -159,7 +159,12 @@ def _without_code(published: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in published.items() if key != "auto_map" or in_repository}
 
 
-def _resolve(source: str | Path) -> Path:
+def resolve(source: str | Path) -> Path:
+    """The folder of a model: the one named, or what the hub has under this id.
+
+    Raises:
+        InputError: there is neither.
+    """
     folder = Path(source)
     if folder.is_dir():
         return folder

@@ -82,5 +82,4 @@ class SequenceClassification(Objective[LabelledInputs]):
         return {"loss": loss, "accuracy": (logits.argmax(dim=1) == inputs.labels).sum()}
 
     def flops(self, inputs: LabelledInputs) -> float:
-        weights = sum(parameter.numel() for parameter in self.head.parameters() if parameter.dim() == 2)
-        return self.encoder.flops(inputs.batch.ragged) + 2.0 * weights * len(inputs.labels)
+        return self.encoder.flops(inputs.batch.ragged) + self.head.flops(len(inputs.labels))

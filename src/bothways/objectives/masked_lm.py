@@ -99,7 +99,5 @@ class MaskedLanguageModeling(Objective[MaskedInputs]):
         }
 
     def flops(self, inputs: MaskedInputs) -> float:
-        table = self.encoder.embedding.tokens.weight
-        transform = self.head.config.transform is not None
-        per_row = 2.0 * table.numel() + (2.0 * table.shape[1] * self.encoder.config.hidden_size if transform else 0.0)
-        return self.encoder.flops(inputs.batch.ragged) + per_row * len(inputs.labels)
+        head = self.head.flops(len(inputs.labels), self.encoder.embedding.tokens.weight)
+        return self.encoder.flops(inputs.batch.ragged) + head

@@ -1,0 +1,65 @@
+"""What a model weighs and what a token costs, by part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from bothways.layers.heads import Classifier, MaskedLm
+from bothways.model.batching import CPU_TOKENS
+from bothways.model.model import Model
+from bothways.ragged import Ragged
+
+
+def parameters_by_part(model: Model) -> dict[str, int]:
+    """How many parameters each part holds; what is shared between depths counts once, parts without any are left out.
+
+    The parts: `embedding`, `attention` (with a table of relative positions), `mlp`, `norms` (those of the layers and
+    the last), and each head.
+    """
+    encoder = model.encoder
+    counts = {
+        "embedding": _count(encoder.embedding),
+        "attention": sum(_count(layer.mixer) for layer in encoder.layers) + _count(encoder.relative),  # type: ignore[arg-type]
+        "mlp": sum(_count(layer.mlp) for layer in encoder.layers),  # type: ignore[arg-type]
+    }
+    counts["norms"] = _count(encoder) - sum(counts.values())
+    counts |= {f"head {name}": _count(head) for name, head in model.heads.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def flops_per_token(model: Model, lengths: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Matrix-multiply FLOPs a token in texts of each length, by part of the encoder."""
+    return {
+        length: {name: flops / length for name, flops in model.encoder.flops_by_part(Ragged.of([length])).items()}
+        for length in lengths
+    }
+
+
+def head_flops(model: Model) -> dict[str, float]:
+    """Matrix-multiply FLOPs of each head: `masked_lm` for a predicted token, a classifier for a text."""
+    table, found = model.encoder.embedding.tokens.weight, {}
+    for name, head in model.heads.items():
+        match head:
+            case MaskedLm():
+                found[name] = head.flops(1, table)
+            case Classifier():
+                found[name] = head.flops(1)
+            case _:
+                found[name] = sum(2.0 * one.weight.numel() for one in head.modules() if isinstance(one, nn.Linear))
+    return found
+
+
+def forward_bytes(model: Model, tokens: int = CPU_TOKENS, element: int = 4) -> int:
+    """An estimate of the memory that a forward pass of `tokens` tokens takes beside the weights.
+
+    Three times the stream, and twice the widest thing that a layer makes of it; `element` is the bytes of a number.
+    Within 30 % of what is measured (tests/model/test_cost.py). Fused kernels keep no scores, so none are counted.
+    """
+    widest = max(one.out_features for one in model.encoder.layers.modules() if isinstance(one, nn.Linear))
+    return tokens * element * (2 * widest + 3 * model.spec.encoder.hidden_size)
+
+
+def _count(module: nn.Module | None) -> int:
+    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
