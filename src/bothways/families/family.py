@@ -72,6 +72,7 @@ class Family:
         write: a `Spec` to config.json (without `architectures` and versions); it raises Inexpressible.
         architecture: the `transformers` class for a set of heads.
         rules: the table of weights of a `Spec`; names of the body carry the prefix given.
+        in_transformers: whether `transformers` has the family without code from elsewhere; the model's card says it.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Family:
     write: Callable[[Spec], dict[str, Any]]
     architecture: Callable[[frozenset[str]], str]
     rules: Callable[[Spec, str], list[Rule]]
+    in_transformers: bool = True
 
 
 # Keys of `transformers` configs that do not change an encoder's numbers.
