@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 CARD = "README.md"
 _SEAL = re.compile(r"\n*<!-- bothways: written by the library; sha256 ([0-9a-f]{64}) -->\s*\Z")
 _LINE = r"\n*<!-- bothways (?P<key>{key}) -->\n.*?\n<!-- end of bothways (?P=key) -->\n?"
+# the kinds of `transformers` models for the hub's tasks
+_AUTO = {
+    "text-ranking": "ForSequenceClassification",
+    "text-classification": "ForSequenceClassification",
+    "fill-mask": "ForMaskedLM",
+}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -99,7 +105,7 @@ def _text(model: Model) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n{_body(model)}"
 
 
-def _known(model: Model) -> ModelCardData | dict[str, Any]:
+def _known(model: Model) -> dict[str, Any]:
     """What the card of the folder or repository that the model came from says; nothing where there is none."""
     from huggingface_hub import ModelCard, try_to_load_from_cache
 
@@ -110,7 +116,7 @@ def _known(model: Model) -> ModelCardData | dict[str, Any]:
     if not model.name or not file.is_file():
         return {}
     try:
-        return ModelCard.load(file, ignore_metadata_errors=True).data
+        return ModelCard.load(file, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # somebody's card need not be one: YAML that is none, another encoding
         return {}
 
@@ -166,8 +172,7 @@ def _loading(model: Model) -> str:
     blocks = {"Bothways": f"import bothways\n\nmodel = bothways.load({here})"}
     code = "" if model.family.in_transformers else ", trust_remote_code=True"
     if model.family.in_transformers or "auto_map" in model.published:
-        auto = {"text-ranking": "SequenceClassification", "text-classification": "SequenceClassification", "fill-mask": "MaskedLM"}
-        cls = "AutoModel" + (f"For{auto[_task(model)]}" if _task(model) in auto else "")
+        cls = "AutoModel" + _AUTO.get(_task(model), "")
         blocks["transformers"] = (
             f"from transformers import AutoTokenizer, {cls}\n\n"
             f"tokenizer = AutoTokenizer.from_pretrained({here})\nmodel = {cls}.from_pretrained({here}{code})"

@@ -121,7 +121,8 @@ def _tokenizer(folder: Path, max_length: int) -> Tokenizer | None:
     files = [folder / name for name in ("dict.txt", "encoder.json", "vocab.bpe")]
     if not all(file.exists() for file in files):
         missing = ", ".join(file.name for file in files if not file.exists())
-        warnings.warn(f"{folder}: the tokenizer is not read without {missing}; put a tokenizer.json beside the weights", stacklevel=4)
+        message = f"{folder}: without {missing} there is no tokenizer; put a tokenizer.json beside what is written"
+        warnings.warn(message, stacklevel=4)
         return None
     try:
         tokens = {number: token for token, number in json.loads(files[1].read_text(encoding="utf-8")).items()}

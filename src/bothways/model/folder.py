@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Checkpoint:
     where: str
     name: str
     tokenizer: Tokenizer | None = None
-    settings: EmbeddingSettings = EmbeddingSettings()
+    settings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
 
 
 def load(

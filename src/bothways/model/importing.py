@@ -85,9 +85,10 @@ def _pickle(path: Path) -> Path:
     if path.is_file():
         return path
     found = sorted(path.glob("*.pt"))
-    if len(found) != 1:
-        names = f"{len(found)} checkpoints ({', '.join(file.name for file in found)}); name one" if found else "no checkpoint (*.pt)"
-        raise InputError(f"{path}: {names}")
+    if not found:
+        raise InputError(f"{path}: no checkpoint of TensorFlow (NAME.index), fairseq or Composer (*.pt)")
+    if len(found) > 1:
+        raise InputError(f"{path}: {len(found)} checkpoints ({', '.join(file.name for file in found)}); name one")
     return found[0]
 
 

@@ -147,7 +147,7 @@ def _entry(value: bytes, name: str) -> Entry:
     fields = dict(_fields(value))
     if 7 in fields:
         raise _Damaged(f"{name} is a partitioned variable, which is not supported")
-    dimensions = (dict(_fields(part)) for number, part in _fields(bytes(fields.get(2, b""))) if number == 2)
+    dimensions = (dict(_fields(bytes(part))) for number, part in _fields(bytes(fields.get(2, b""))) if number == 2)
     kind, shard, offset, size, checksum = (int(fields.get(number, 0)) for number in (1, 3, 4, 5, 6))
     return Entry(kind, tuple(int(one.get(1, 0)) for one in dimensions), shard, offset, size, checksum)
 

@@ -116,7 +116,7 @@ def _albert(name: str) -> str:
 
 
 def _electra(name: str, names: Iterable[str], part: Part) -> str | None:
-    """The discriminator's network is under `electra`, the generator's under `generator`; the embeddings they share, under the first."""
+    """The discriminator is under `electra`, the generator under `generator`, the embeddings they share under the first."""
     if part == "discriminator":
         if name.startswith(("generator/", "generator_predictions/")):
             return None
