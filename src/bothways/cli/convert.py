@@ -55,7 +55,6 @@ def convert(
     import torch
 
     import bothways
-
     from bothways.model.importing import import_model, is_foreign
 
     weights = getattr(torch, dtype)

@@ -9,14 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bothways.errors import InputError
 from bothways.files import reported, write_text
 from bothways.model.model import Model
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCardData
 
 CARD = "README.md"
 _SEAL = re.compile(r"\n*<!-- bothways: written by the library; sha256 ([0-9a-f]{64}) -->\s*\Z")

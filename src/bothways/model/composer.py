@@ -20,7 +20,7 @@ from bothways.model.folder import Checkpoint
 def _plain() -> tuple[Any, ...]:
     """What a checkpoint may hold besides tensors and plain values: times, and the arrays of numpy's random state."""
     array = np.empty(0).__reduce__()[0]
-    kinds = {type(np.dtype(name)) for name in ("uint32", "uint8", "int64", "float32", "float64")}
+    kinds = {type(np.dtype(name)) for name in ("bool", *np.typecodes["AllInteger"], *np.typecodes["Float"])}
     return (
         datetime.timedelta,
         np.ndarray,

@@ -144,8 +144,15 @@ def read_pickle(file: Path, also: Sequence[Any] = ()) -> Any:
         with torch.serialization.safe_globals(list(also)):
             return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{file}: refused: it holds more than tensors, or is truncated ({reason})") from None
+        raise InputError(f"{file}: refused: it holds more than tensors, or is truncated ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """What torch found, in a line: not its advice on how to run the file all the same."""
+    text = str(error).strip()
+    found = re.search(r"WeightsUnpickler error:\s*(?:Unsupported global: )?([^\n]+)", text)
+    line = found[1] if found else text.split("\n")[0] or type(error).__name__
+    return re.split(r" was not an allowed| by default|\.? Please|\. In PyTorch", line)[0].strip()
 
 
 def _modern(name: str) -> str:
