@@ -37,7 +37,7 @@ def same(folder: Path, model: Model) -> bool:
 
 def test_shards_of_a_size(model: Model, tmp_path: Path) -> None:
     """Each is within the size, all are in the index, and `transformers` reads them with nothing missing."""
-    folder = model.save(tmp_path / "shards", max_shard_size="20KB")
+    folder = model.save(tmp_path / "shards", max_shard_size="25KB")
     index = json.loads((folder / INDEX).read_text())
     files = sorted(set(index["weight_map"].values()))
     count = len(files)
@@ -51,7 +51,7 @@ def test_shards_of_a_size(model: Model, tmp_path: Path) -> None:
         with safe_open(folder / file, "pt") as opened:
             assert opened.metadata() == {"format": "pt"}
         held = load_file(folder / file)
-        assert sum(tensor.nbytes for tensor in held.values()) <= 20_000
+        assert sum(tensor.nbytes for tensor in held.values()) <= 25_000
         assert all(index["weight_map"][name] == file and torch.equal(tensor, whole[name]) for name, tensor in held.items())
     assert same(folder, model)
     case = next(one for one in CASES if str(one) == "bert-masked_lm")
@@ -133,5 +133,5 @@ def test_a_kill_between_two_shards_is_noticed(model: Model, tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         model.save(folder, max_shard_size="20KB")
     monkeypatch.undo()
-    with pytest.raises(InputError, match="no model.safetensors"):
+    with pytest.raises(InputError, match=r"no model\.safetensors"):
         bothways.load(folder)

@@ -150,9 +150,11 @@ def read_pickle(file: Path, also: Sequence[Any] = ()) -> Any:
 def _reason(error: Exception) -> str:
     """What torch found, in a line: not its advice on how to run the file all the same."""
     text = str(error).strip()
-    found = re.search(r"WeightsUnpickler error:\s*(?:Unsupported global: )?([^\n]+)", text)
+    if named := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it names {named[1]}"
+    found = re.search(r"WeightsUnpickler error:\s*([^\n]+)", text)
     line = found[1] if found else text.split("\n")[0] or type(error).__name__
-    return re.split(r" was not an allowed| by default|\.? Please|\. In PyTorch", line)[0].strip()
+    return line.split(". ")[0].strip()
 
 
 def _modern(name: str) -> str:
