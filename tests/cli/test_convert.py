@@ -55,7 +55,7 @@ def test_tensorflow(run: Run, refused: Refused, tmp_path: Path) -> None:
         assert ran.out.startswith(f"{tmp_path / f'out{i}'}: bert, ")
         assert_same(tmp_path / f"out{i}", theirs)
     data = source / "bert_model.ckpt.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:-9])
+    data.write_bytes(data.read_bytes()[:5000])
     assert "are damaged or cut short; fetch it again" in refused("convert", source, tmp_path / "out")
     bundle_writer.write(source / "bert_model.ckpt", {"resnet/kernel": np.zeros(3, np.float32)})
     assert "of no BERT, ELECTRA or ALBERT" in refused("convert", source, tmp_path / "out")
@@ -121,7 +121,7 @@ def test_code_in_a_folder(run: Run, refused: Refused, model: Path, tmp_path: Pat
         ({"hidden_act": "mish"}, [], "hidden_act='mish' is not supported"),
         ({"model_type": "gpt2"}, [], "the family 'gpt2' is not supported"),
         ({"model_type": None}, [], "no model_type; say which family"),
-        ({}, ["--family", "roberta"], "not known to this family"),
+        ({}, ["--family", "roberta"], "weights missing"),
         ({}, ["--family", "nonesuch"], "the family 'nonesuch' is not supported"),
     ],
     ids=str,
@@ -151,5 +151,5 @@ def test_what_a_family_cannot_say(refused: Refused, model: Path, tmp_path: Path,
     windowed = replace(encoder, layers=(replace(layer, mixer=replace(layer.mixer, window=4)),))
     monkeypatch.setattr(bothways, "load", lambda *_, **__: Model.create(bert.FAMILY, Spec(encoder=windowed)))
     message = refused("convert", model, tmp_path / "out")
-    assert "the family 'bert' cannot express this encoder's layers.0.mixer.window; nothing was written" in message
+    assert "the family 'bert' cannot express this encoder's layers.0.mixer.window and" in message
     assert not (tmp_path / "out").exists()

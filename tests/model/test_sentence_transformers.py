@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ PROMPTS = {"query": "the dog ran ", "document": "a cat "}
 TOLERANCE = 1e-5
 
 CASES = [
-    *(EmbeddingSettings(pooling=pooling, normalize=unit, declared=True) for pooling in ("mean", "cls", "max") for unit in (True, False)),
+    *(EmbeddingSettings(pooling="mean", normalize=unit, declared=True) for unit in (True, False)),
+    *(EmbeddingSettings(pooling="cls", normalize=unit, declared=True) for unit in (True, False)),
+    *(EmbeddingSettings(pooling="max", normalize=unit, declared=True) for unit in (True, False)),
     EmbeddingSettings(max_seq_length=6, declared=True),
     EmbeddingSettings(prompts=PROMPTS, normalize=True, declared=True),
     EmbeddingSettings(prompts=PROMPTS, default_prompt="query", declared=True),
@@ -51,9 +54,10 @@ def test_equal_numbers(settings: EmbeddingSettings, tiny: Tiny, sentence_transfo
             assert apart(getattr(ours, name)(TEXTS), getattr(theirs, name)(TEXTS)) <= TOLERANCE, name
     assert theirs.max_seq_length == ours.max_seq_length
     assert theirs.similarity_fn_name == settings.similarity
-    again = tmp_path / "again"
-    theirs.save(str(again))  # and what they write of it means the same to us
-    assert bothways.load(again).settings == ours.settings
+    theirs.save(str(tmp_path / "again"))  # and what they write of it means the same to us: the length with the tokenizer
+    again = bothways.load(tmp_path / "again")
+    assert replace(again.settings, max_seq_length=None) == replace(ours.settings, max_seq_length=None)
+    assert again.max_seq_length == ours.max_seq_length
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
@@ -81,11 +85,7 @@ def test_the_names_of_the_steps_are_those_every_version_reads(tiny: Tiny, tmp_pa
     folder = model.save(tmp_path / "out")
     model.settings = before
     steps = json.loads((folder / "modules.json").read_text())
-    assert [step["type"] for step in steps] == [
-        f"sentence_transformers.models.{kind}" for kind in ("Transformer", "Pooling", "Normalize")
-    ]
-    assert [(step["idx"], step["name"], step["path"]) for step in steps] == [
-        (0, "0", ""),
-        (1, "1", "1_Pooling"),
-        (2, "2", "2_Normalize"),
-    ]
+    kinds = ("Transformer", "Pooling", "Normalize")
+    assert [step["type"] for step in steps] == [f"sentence_transformers.models.{kind}" for kind in kinds]
+    assert [step["path"] for step in steps] == ["", "1_Pooling", "2_Normalize"]
+    assert [(step["idx"], step["name"]) for step in steps] == [(0, "0"), (1, "1"), (2, "2")]

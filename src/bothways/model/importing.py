@@ -94,15 +94,8 @@ def _pickle(path: Path) -> Path:
 
 def _loaded(file: Path, origin: Origin | None) -> tuple[Origin, Mapping[str, Any]]:
     """The program and what its file holds; nothing in it is run, whatever it is."""
-    if origin == "composer":
-        state = read_pickle(file, composer.PLAIN)
-    else:
-        try:
-            state = read_pickle(file, fairseq.PLAIN)
-        except InputError:
-            if origin == "fairseq":
-                raise
-            state = read_pickle(file, composer.PLAIN)
+    plain = {"fairseq": fairseq.PLAIN, "composer": composer.PLAIN}
+    state = read_pickle(file, plain.get(origin or "", fairseq.PLAIN + composer.PLAIN))
     inner = state.get("state") if isinstance(state, dict) else None
     if origin != "composer" and isinstance(state, dict) and isinstance(state.get("model"), dict) and {"args", "cfg"} & set(state):
         return "fairseq", state
