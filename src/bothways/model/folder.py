@@ -27,7 +27,8 @@ from bothways.model.model import Model
 from bothways.model.settings import EmbeddingSettings, lowercases, read_settings, write_settings
 from bothways.model.weights import read_weights, write_weights
 
-_FILES = ["*.json", "*.txt", "*.safetensors", "*/config.json"]
+# README.md for the license and language that a card carries on
+_FILES = ["*.json", "*.txt", "*.safetensors", "*/config.json", "README.md"]
 # fetched where there are no safetensors
 _PICKLES = ["pytorch_model*.bin"]
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
