@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_every_old_file(tmp_path: Path, small_disk: None) -> 
     with pytest.raises(InputError, match=refused % "tokenizer.json"):
         tokenizer.save(tmp_path)
     with pytest.raises(InputError, match=refused % "model.safetensors"):
-        write_weights({"a": torch.zeros(1000)}, tmp_path / "model.safetensors")
+        write_weights({"a": torch.zeros(1000)}, tmp_path)
     with pytest.raises(InputError, match=refused % "modules.json"):
         write_settings(EmbeddingSettings(), tmp_path, 8, 16)
     assert contents(tmp_path) == before

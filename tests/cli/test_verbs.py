@@ -216,7 +216,7 @@ def test_convert(run: Run, model: Path, tmp_path: Path) -> None:
     (model / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "model_type"}))
     assert run("convert", model, tmp_path / "a").err.endswith("family='bert'; --family bert)\n")
     ran = run("convert", model, tmp_path / "a", "--family", "bert")
-    assert ran.out.startswith(f"{tmp_path / 'a'}: bert, {ours.parameters_count:,} parameters, float32\n  config.json ")
+    assert ran.out.startswith(f"{tmp_path / 'a'}: bert, {ours.parameters_count:,} parameters, float32\n  README.md ")
 
 
 def test_info(run: Run, model: Path) -> None:

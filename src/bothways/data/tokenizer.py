@@ -65,13 +65,16 @@ class Tokenizer:
         self.max_length = max_length
 
     @classmethod
-    def load(cls, folder: Path) -> Tokenizer:
+    def load(cls, folder: Path, lowercase: bool = True) -> Tokenizer:
         """Read a tokenizer from a model folder.
+
+        Args:
+            lowercase: whether a bare `vocab.txt` is of small letters, where nothing beside it says.
 
         Raises:
             InputError: no tokenizer files, or files that cannot be read; the message names them.
         """
-        settings = _json(folder / "tokenizer_config.json") or {}
+        settings = {"do_lower_case": lowercase, **(_json(folder / "tokenizer_config.json") or {})}
         named = {**(_json(folder / "special_tokens_map.json") or {}), **settings}
         try:
             backend = _backend(folder, settings)

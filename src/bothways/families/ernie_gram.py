@@ -87,4 +87,5 @@ FAMILY = Family(
     architecture=lambda heads: "ErnieGramForSequenceClassification" if "classifier" in heads
     else "ErnieGramForMaskedLM" if "masked_lm" in heads else "ErnieGramModel",
     rules=_rules,
+    in_transformers=False,
 )  # fmt: skip

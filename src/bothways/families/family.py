@@ -83,6 +83,7 @@ class Family:
         claims: whether a config.json is this family's though its `model_type` is another's (MosaicBERT's says "bert").
         released_prefix: of the body's weights where code older than the class of `transformers` wrote them; read, never written.
         without: kinds of mixers and MLPs that its configs have no words for.
+        in_transformers: whether `transformers` has the family without code from elsewhere; the model's card says it.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Family:
     claims: Callable[[Mapping[str, Any]], bool] = lambda published: False
     released_prefix: str = ""
     without: tuple[type, ...] = (Monarch, BlockDiagonal)
+    in_transformers: bool = True
 
     def check_bricks(self, encoder: EncoderConfig) -> None:
         """Make sure that `write` is given layers of kinds it knows.

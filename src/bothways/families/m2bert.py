@@ -285,4 +285,5 @@ FAMILY = Family(
     else "BertForMaskedLM" if "masked_lm" in heads else "BertModel",
     rules=_rules,
     without=(Attention, Plain, Gated),
+    in_transformers=False,
 )  # fmt: skip

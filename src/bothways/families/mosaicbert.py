@@ -151,4 +151,5 @@ FAMILY = Family(
     else "BertForMaskedLM" if "masked_lm" in heads else "BertModel",
     rules=_rules,
     claims=_claims,
+    in_transformers=False,
 )  # fmt: skip

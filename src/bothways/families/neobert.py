@@ -188,4 +188,5 @@ FAMILY = Family(
     write=_write,
     architecture=_architecture,
     rules=_rules,
+    in_transformers=False,
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from bothways.families import FAMILIES
 from bothways.families.convert import Reader, expand, to_ours, to_theirs
 from bothways.families.family import Family, Inexpressible, Spec
 from bothways.files import write_text
+from bothways.model.card import write_card
 from bothways.model.model import Model
-from bothways.model.settings import lowercases, read_settings, write_settings
-from bothways.model.weights import SAFETENSORS, read_weights, write_weights
+from bothways.model.settings import EmbeddingSettings, lowercases, read_settings, write_settings
+from bothways.model.weights import read_weights, write_weights
 
+# README.md and LICENSE for the license and language that a card carries on
 _FILES = ["*.json", "*.txt", "*.safetensors", "*/config.json", "README.md", "LICENSE"]
 # fetched where there are no safetensors
 _PICKLES = ["pytorch_model*.bin"]
@@ -33,6 +36,25 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 _OTHER_HEADS = ("TokenClassification", "MultipleChoice", "QuestionAnswering")
 # fields of configs that decide nothing once a network is trained
 _TRAINING_ONLY = ("dropout", "out_dropout", "input_dropout", "initialisation")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint, read: `config.json` and the weights as they are named there, and what comes with them.
+
+    Attributes:
+        folder: where it is.
+        where: the file of the config, for errors.
+        name: what the user called it.
+    """
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    folder: Path
+    where: str
+    name: str
+    tokenizer: Tokenizer | None = None
+    settings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
 
 
 def load(
@@ -56,46 +78,70 @@ def load(
     """
     folder = resolve(source)
     published = _config(folder)
-    chosen = _family(published, family, folder)
-    reader = Reader(published, str(folder / "config.json"))
-    weights = _without_other_heads(_of_today(read_weights(folder), chosen), chosen, reader)
-    spec = _read(chosen, reader, _heads(chosen, weights))
+    _family(published, family, str(folder / "config.json"), lambda: read_weights(folder))
+    tokenizer = _tokenizer(folder) if any((folder / name).exists() for name in _TOKENIZER_FILES) else None
+    where, settings = str(folder / "config.json"), read_settings(folder)
+    checkpoint = Checkpoint(published, read_weights(folder), folder, where, str(source), tokenizer, settings)
+    return build(checkpoint, family, device, dtype, strict)
+
+
+def build(
+    checkpoint: Checkpoint,
+    family: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    strict: bool = False,
+) -> Model:
+    """The model that a checkpoint is; arguments and errors as `load`'s."""
+    published, folder = checkpoint.config, checkpoint.folder
+    chosen = _family(published, family, checkpoint.where, lambda: checkpoint.weights)
+    reader = Reader(published, checkpoint.where)
+    spec, ours = _fitted(chosen, reader, checkpoint.weights, str(folder))
     _report_unknown(reader.unknown(chosen.inert), reader.where, strict)
-    prefix = chosen.prefix if any(name.startswith(chosen.prefix) for name in weights) else ""
     with torch.device("meta"):
-        model = Model(chosen, spec, None, read_settings(folder), str(source), published)
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    rules = expand(chosen.rules(spec, prefix), max(spec.encoder.depths) + 1)
-    ours = to_ours(rules, weights, shapes, str(folder))
+        model = Model(chosen, spec, checkpoint.tokenizer, checkpoint.settings, checkpoint.name, published)
     model.load_state_dict({name: tensor.to(dtype or torch.float32) for name, tensor in ours.items()}, assign=True)
     model.requires_grad_(True)
-    if any((folder / name).exists() for name in _TOKENIZER_FILES):
-        model.tokenizer = _tokenizer(folder)
-        if model.tokenizer.vocab_size > spec.encoder.vocab_size:
-            raise InputError(
-                f"{folder}: the tokenizer has ids up to {model.tokenizer.vocab_size - 1}, "
-                f"the embedding has {spec.encoder.vocab_size} rows"
-            )
+    if model.tokenizer is not None and model.tokenizer.vocab_size > spec.encoder.vocab_size:
+        raise InputError(
+            f"{folder}: the tokenizer has ids up to {model.tokenizer.vocab_size - 1}, "
+            f"the embedding has {spec.encoder.vocab_size} rows"
+        )
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
-def write_model(model: Model, folder: Path) -> Path:
-    """Write config, weights, tokenizer and embedding settings; `transformers` reads the result.
+def _fitted(family: Family, reader: Reader, weights: dict[str, Tensor], where: str) -> tuple[Spec, dict[str, Tensor]]:
+    """What a family makes of a config and of the weights."""
+    weights = _without_other_heads(_of_today(weights, family), family, reader)
+    spec = _read(family, reader, _heads(family, weights))
+    prefix = family.prefix if any(name.startswith(family.prefix) for name in weights) else ""
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Model(family, spec).state_dict().items()}
+    rules = expand(family.rules(spec, prefix), max(spec.encoder.depths) + 1)
+    return spec, to_ours(rules, weights, shapes, where)
+
+
+def write_model(model: Model, folder: Path, max_shard_size: int | str | None = None) -> Path:
+    """Write config, weights, tokenizer, embedding settings and a card; `transformers` reads the result.
+
+    Args:
+        max_shard_size: of a file of weights, in bytes or as "5GB"; None writes one file.
 
     Raises:
-        InputError: the folder cannot be written, or the family cannot express the model. Files are moved
+        InputError: no such size, the folder cannot be written, or the family cannot express the model. Files are moved
             into place one by one, whole.
     """
     check_expressed(model)
     config = _written(model)
     bare = model.spec.heads.present() <= {"pooler"}
     rules = expand(model.family.rules(model.spec, "" if bare else model.family.prefix), max(model.spec.encoder.depths) + 1)
-    write_weights(to_theirs(rules, model.state_dict()), folder / SAFETENSORS)
+    write_weights(to_theirs(rules, model.state_dict()), folder, max_shard_size)
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
     if model.settings.declared:
         write_settings(model.settings, folder, model.spec.encoder.hidden_size, model.spec.encoder.max_length)
+    write_card(model, folder)
     return folder
 
 
@@ -186,7 +232,8 @@ def resolve(source: str | Path) -> Path:
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.exists():
-        raise InputError(f"{folder}: no config.json; a model folder has one beside its weights")
+        others = "; another program's checkpoint is read by bothways convert" if _has_others(folder) else ""
+        raise InputError(f"{folder}: no config.json; a model folder has one beside its weights{others}")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -196,15 +243,38 @@ def _config(folder: Path) -> dict[str, Any]:
     return data
 
 
-def _family(published: dict[str, Any], family: str | None, folder: Path) -> Family:
+def _has_others(folder: Path) -> bool:
+    """Whether there is something that `import_model` might read (TensorFlow's, fairseq's or Composer's)."""
+    return any(True for pattern in ("*.ckpt*.index", "*.pt") for _ in folder.glob(pattern))
+
+
+def _family(published: dict[str, Any], family: str | None, where: str, weights: Callable[[], dict[str, Tensor]]) -> Family:
     claimed = next((one.name for one in FAMILIES if one.claims(published)), None)
     name = family or claimed or published.get("model_type")
     known = {one.name: one for one in FAMILIES}
     if name is None:
-        raise InputError(f"{folder / 'config.json'}: no model_type; say which family it is (family='bert'; --family bert)")
-    if name not in known:
-        raise InputError(f"{folder / 'config.json'}: the family '{name}' is not supported; supported: {', '.join(known)}")
-    return known[name]
+        raise InputError(f"{where}: no model_type; say which family it is (family='bert'; --family bert)")
+    if name in known:
+        return known[name]
+    supported = f"supported: {', '.join(known)}"
+    if not published.get("auto_map"):
+        raise InputError(f"{where}: the family '{name}' is not supported; {supported}")
+    fitting = [one.name for one in FAMILIES if _fits(one, published, where, weights())]
+    way_out = (
+        f"its weights have the names and shapes of '{fitting[0]}': if it computes the same, family='{fitting[0]}' "
+        f"(--family {fitting[0]}) reads it"
+        if fitting
+        else f"no supported family has weights of these names and shapes; {supported}"
+    )
+    raise InputError(f"{where}: the family '{name}' is code in the folder (auto_map), which is never run; {way_out}")
+
+
+def _fits(family: Family, published: dict[str, Any], where: str, weights: dict[str, Tensor]) -> bool:
+    try:
+        _fitted(family, Reader(published, where), weights, where)
+    except InputError:
+        return False
+    return True
 
 
 def _of_today(weights: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
@@ -221,7 +291,7 @@ def _without_other_heads(weights: dict[str, Tensor], family: Family, reader: Rea
     if not strange or not body or not left:
         return weights
     message = f"{reader.where}: the head of {strange[0]} is not supported; the encoder is read without {', '.join(left)}"
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, stacklevel=4)
     return body
 
 
@@ -251,4 +321,4 @@ def _report_unknown(keys: list[str], where: str, strict: bool) -> None:
     message = f"{where}: keys that this family does not know: {', '.join(keys)}"
     if strict:
         raise InputError(message)
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, stacklevel=4)

@@ -249,15 +249,18 @@ class Model(nn.Module):
             return np.zeros((0, head.config.labels), np.float32)
         return self._scores(torch.stack(logits)).numpy()
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, max_shard_size: int | str | None = None) -> Path:
         """Write a folder that `transformers` (and sentence-transformers) loads, and `bothways.load`.
 
+        Args:
+            max_shard_size: write the weights in files of at most so many bytes, or as "5GB"; None is one file.
+
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or no such size.
         """
         from bothways.model.folder import write_model  # the folder module makes Models, so it imports this one
 
-        return write_model(self, Path(folder))
+        return write_model(self, Path(folder), max_shard_size)
 
     # -- helpers ------------------------------------------------------------------------------
 

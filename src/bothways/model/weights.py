@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -13,9 +16,13 @@ import torch
 from torch import Tensor
 
 from bothways.errors import InputError
-from bothways.files import replacing
+from bothways.files import replacing, write_text
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+_INDEX = f"{SAFETENSORS}.index.json"
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+# the files of weights that we write
+_OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 # BERT's TensorFlow names for a norm's scale and shift, still in old files
 _LEGACY = {"gamma": "weight", "beta": "bias"}
 
@@ -32,15 +39,63 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {_modern(name): tensor for name, tensor in tensors.items()}
 
 
-def write_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a safetensors file.
+def write_weights(tensors: Mapping[str, Tensor], folder: Path, max_shard_size: int | str | None = None) -> None:
+    """Write `model.safetensors`, or shards of at most a size and their index; older ones of the other kind go.
+
+    A kill leaves the older weights, the new ones, or an incomplete set that is refused: never a mixture.
+
+    Args:
+        max_shard_size: in bytes or as "5GB", with `transformers`' units; a larger tensor has a shard of its own.
 
     Raises:
-        InputError: the disk is full or the folder cannot be written; an older file is left as it was.
+        InputError: no such size, the disk is full or the folder cannot be written; older files are left as they were.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(file) as temporary:
-        safetensors.torch.save_file(plain, temporary, metadata={"format": "pt"})
+    shards = _divide(plain, max_shard_size)
+    index = folder / _INDEX
+    if len(shards) == 1:
+        with replacing(folder / SAFETENSORS) as temporary:
+            _save(plain, temporary)
+        index.unlink(missing_ok=True)
+    else:
+        with ExitStack() as stack:
+            # all are written before the first takes its place
+            for file, names in shards.items():
+                _save({name: plain[name] for name in names}, stack.enter_context(replacing(folder / file)))
+            index.unlink(missing_ok=True)
+        found = {name: file for file, names in shards.items() for name in names}
+        size = sum(tensor.numel() * tensor.element_size() for tensor in plain.values())
+        write_text(index, json.dumps({"metadata": {"total_size": size}, "weight_map": found}, indent=2) + "\n")
+    for file in folder.glob("model*.safetensors"):
+        if file.name not in shards and _OURS.fullmatch(file.name):
+            file.unlink()
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _divide(tensors: dict[str, Tensor], max_shard_size: int | str | None) -> dict[str, list[str]]:
+    """The names of the tensors of each file."""
+    if max_shard_size is None:
+        return {SAFETENSORS: list(tensors)}
+    from huggingface_hub import split_state_dict_into_shards_factory  # brings its network's libraries
+
+    return split_state_dict_into_shards_factory(
+        tensors,
+        get_storage_size=lambda tensor: tensor.numel() * tensor.element_size(),
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=_bytes(max_shard_size),
+    ).filename_to_tensors
+
+
+def _bytes(size: int | str) -> int:
+    """A size in bytes; the units are those of `transformers`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]B|)", str(size).strip().upper())
+    count = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if count < 1:
+        raise InputError(f"the largest size of a file of weights, {size!r}, is no size; give bytes, or such as '500MB' or '5GB'")
+    return count
 
 
 def _files(folder: Path) -> list[Path]:
@@ -70,14 +125,36 @@ def _read(file: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(file)
         except (safetensors.SafetensorError, OSError) as error:
             raise InputError(f"{file}: truncated or not a safetensors file ({error}); fetch it again") from None
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{file}: refused: it holds more than tensors, or is truncated ({reason})") from None
+    loaded = read_pickle(file)
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise InputError(f"{file}: refused: expected a dictionary of tensors")
     return loaded
+
+
+def read_pickle(file: Path, also: Sequence[Any] = ()) -> Any:
+    """What torch saved, as tensors and plain values; nothing in it is run.
+
+    Args:
+        also: types that may be made besides, or pairs of one and its name in the file.
+
+    Raises:
+        InputError: there is more in it, or it is damaged.
+    """
+    try:
+        with torch.serialization.safe_globals(list(also)):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise InputError(f"{file}: refused: it holds more than tensors, or is truncated ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """What torch found, in a line: not its advice on how to run the file all the same."""
+    text = str(error).strip()
+    if named := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it names {named[1]}"
+    found = re.search(r"WeightsUnpickler error:\s*([^\n]+)", text)
+    line = found[1] if found else text.split("\n")[0] or type(error).__name__
+    return line.split(". ")[0].strip()
 
 
 def _modern(name: str) -> str:

@@ -1,0 +1,87 @@
+"""MosaicML Composer's checkpoints of Hugging Face models, MosaicBERT's among them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bothways.data.tokenizer import Tokenizer
+from bothways.errors import InputError
+from bothways.model.folder import Checkpoint
+
+
+def _plain() -> tuple[Any, ...]:
+    """What a checkpoint may hold besides tensors and plain values: times, and the arrays of numpy's random state."""
+    array = np.empty(0).__reduce__()[0]
+    kinds = {type(np.dtype(name)) for name in ("bool", *np.typecodes["AllInteger"], *np.typecodes["Float"])}
+    return (
+        datetime.timedelta,
+        np.ndarray,
+        np.dtype,
+        *kinds,
+        *((array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    )
+
+
+PLAIN = _plain()
+
+
+def read_composer(file: Path, state: Mapping[str, Any]) -> Checkpoint:
+    """What torch loaded of a checkpoint. Its config and tokenizer are in it, or beside it.
+
+    Raises:
+        InputError: no config, or one that is no JSON object.
+    """
+    inner = state["state"]
+    weights = {name.removeprefix("model."): tensor for name, tensor in inner["model"].items()}
+    if not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise InputError(f"{file}: refused: expected a dictionary of tensors under state.model")
+    hub = _hub(inner)
+    config = hub.get("model", {}).get("config", {}).get("content")
+    beside = file.parent / "config.json"
+    if config is None and not beside.exists():
+        raise InputError(f"{file}: no config in it, and none beside it: put the model's config.json into {file.parent}")
+    if config is None:
+        try:
+            config = json.loads(beside.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{beside}: not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{beside}: expected a JSON object")
+    if "id2label" in config:  # JSON's keys are texts
+        config = {**config, "id2label": {str(key): name for key, name in config["id2label"].items()}}
+    tokenizer = _tokenizer(hub.get("tokenizer") or {}) or _beside(file.parent)
+    return Checkpoint(config, weights, file.parent, str(file), str(file), tokenizer)
+
+
+def _hub(inner: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What Composer keeps of Hugging Face's files."""
+    found = (inner.get("integrations") or {}).get("huggingface")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _tokenizer(files: Mapping[str, Any]) -> Tokenizer | None:
+    """From the contents of the tokenizer's files."""
+    texts: dict[str, str] = {}
+    for name, saved in files.items():
+        kind, content = saved["file_extension"], saved["content"]
+        if kind in (".json", ".txt"):
+            text = json.dumps(content) if kind == ".json" else "".join(f"{line}\n" for line in content)
+            texts[Path(name).name.removesuffix(kind) + kind] = text
+    if not {"tokenizer.json", "vocab.txt", "vocab.json"} & set(texts):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in texts.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        return Tokenizer.load(Path(folder))
+
+
+def _beside(folder: Path) -> Tokenizer | None:
+    return Tokenizer.load(folder) if (folder / "tokenizer.json").exists() or (folder / "vocab.txt").exists() else None
