@@ -16,7 +16,6 @@ from bothways.layers.mlp import FeedForward
 from bothways.layers.norm import build_norm
 from bothways.layers.position import Bucketed, Rotary
 from bothways.ops.attention import Backend
-from bothways.ops.rotary import rotary_table
 from bothways.ragged import Batch, Encoded, Ragged
 
 
@@ -80,7 +79,7 @@ class Encoder(nn.Module):
         """What the layers of one forward pass share."""
         mixers = [layer.mixer for layer in self.config.layers]
         rotary = {
-            (position, size): rotary_table(ragged.positions, ragged.longest, size, position.theta)
+            (position, size): position.table(ragged, size)
             for position, size in dict.fromkeys((mixer.position, mixer.sizes(self.config.hidden_size)[2]) for mixer in mixers)
             if isinstance(position, Rotary)
         }

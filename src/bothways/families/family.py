@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
-from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+from bothways.layers.heads import ClassifierHead, ClassifierPooling, MaskedLmHead, Transform
 
 # the kinds of classifiers, as `transformers` names them
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -56,7 +56,7 @@ class Spec:
     pad_id: int = 0
     labels: tuple[str, ...] = ()
     problem: Problem | None = None
-    classifier_pooling: Pooling = "mean"
+    classifier_pooling: ClassifierPooling = "mean"
 
 
 @dataclass(frozen=True)

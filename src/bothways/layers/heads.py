@@ -19,6 +19,8 @@ from bothways.ops.segment import segment_first, segment_max, segment_mean
 from bothways.ragged import Ragged
 
 Pooling = Literal["mean", "cls", "max"]
+# "late": every token is classified, and a sequence has the mean of its tokens' logits
+ClassifierPooling = Literal["mean", "cls", "max", "late"]
 
 
 def pool(pooling: Pooling, hidden: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences size"]:
@@ -102,14 +104,15 @@ class ClassifierHead:
 
     Attributes:
         labels: number of outputs.
-        pooling: how tokens become one vector.
+        pooling: how tokens become one vector; "late" classifies every token and takes the mean of the logits
+            (EuroBERT, arXiv 2503.05500).
         transform: what comes before the output layer.
         dropout: before the output layer.
         input_dropout: before the transform (RoBERTa).
     """
 
     labels: PositiveInt
-    pooling: Pooling = "cls"
+    pooling: ClassifierPooling = "cls"
     transform: Transform | None = None
     dropout: Dropout = 0.0
     input_dropout: Dropout = 0.0
@@ -125,5 +128,9 @@ class Classifier(nn.Module):
         self.out = nn.Linear(size, config.labels)
 
     def forward(self, hidden: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences labels"]:
-        pooled = self.input_dropout(pool(self.config.pooling, hidden, ragged))
-        return self.out(self.dropout(self.transform(pooled)))
+        if self.config.pooling == "late":
+            return segment_mean(self._logits(hidden), ragged)
+        return self._logits(pool(self.config.pooling, hidden, ragged))
+
+    def _logits(self, x: Float[Tensor, "rows size"]) -> Float[Tensor, "rows labels"]:
+        return self.out(self.dropout(self.transform(self.input_dropout(x))))
