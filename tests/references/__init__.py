@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import bert, modernbert, neobert, roberta
+from tests.references import bert, eurobert, llama, modernbert, neobert, roberta
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, modernbert, neobert)
+_FILES = (bert, roberta, modernbert, neobert, eurobert, llama)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -27,6 +27,7 @@ def architecture(case: Case) -> Any:
     return {
         "bare": transformers.AutoModel,
         "masked_lm": transformers.AutoModelForMaskedLM,
+        "causal_lm": transformers.AutoModelForCausalLM,
         "classifier": transformers.AutoModelForSequenceClassification,
         "pretraining": transformers.AutoModelForPreTraining,
     }[case.head]
@@ -96,7 +97,7 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
     for hook in hooks:
         hook.remove()
     match case.head:
-        case "masked_lm":
+        case "masked_lm" | "causal_lm":
             out["masked_lm"] = result.logits[mask]
         case "classifier":
             out["classifier"] = result.logits

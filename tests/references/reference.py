@@ -17,7 +17,7 @@ BERT_SHAPE = {**SHAPE, "intermediate_size": INNER, "max_position_embeddings": LO
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A published architecture: family, head (bare, masked_lm, classifier, pretraining) and config changes."""
+    """A published architecture: family, head (bare, masked_lm, causal_lm, classifier, pretraining) and config changes."""
 
     family: str
     head: str
