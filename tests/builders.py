@@ -15,18 +15,23 @@ from torch import Tensor, nn
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families.bert import bert
+from bothways.families.llama import llama
 from bothways.families.modernbert import modernbert
 from bothways.families.neobert import neobert
+from bothways.layers.position import Rotary
+from bothways.layers.scaling import Yarn
 from bothways.ragged import Batch, Ragged
 
 # Odd sizes, so that a transposed or mistaken axis does not fit by accident.
 VOCAB, SIZE, LAYERS, HEADS, INNER, LONGEST, WINDOW = 101, 24, 5, 3, 20, 256, 4
+_YARN = Rotary(theta=50.0, scaling=Yarn(factor=4.0, original_length=64, beta_fast=8.0, beta_slow=0.5))
 _SIZES: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": SIZE, "num_layers": LAYERS, "heads": HEADS}
 
 CONFIGS: dict[str, EncoderConfig] = {
     "bert": bert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
     "modernbert": modernbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, window=WINDOW),
     "neobert": neobert(**_SIZES, intermediate_size=30, max_length=LONGEST),
+    "llama": llama(**_SIZES, kv_heads=1, intermediate_size=INNER, max_length=LONGEST, position=_YARN),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

@@ -1,4 +1,4 @@
-"""The trunk of Llama-shaped families: pre-norm, RMS norms, rotary, a gated MLP, grouped heads. They differ in config and heads."""
+"""The trunk of Llama-shaped families: pre-norm, RMS norms, rotary, a gated MLP, grouped heads."""
 
 from __future__ import annotations
 

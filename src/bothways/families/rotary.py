@@ -14,6 +14,7 @@ from bothways.layers.position import Rotary
 from bothways.layers.scaling import Linear, Llama3, Scaling, Yarn
 
 _KINDS = ("default", "linear", "llama3", "yarn")
+_LAYERS = ("full_attention", "sliding_attention")
 
 
 def read_rotary(reader: Reader, theta: float, max_length: int) -> Rotary:
@@ -25,6 +26,22 @@ def read_rotary(reader: Reader, theta: float, max_length: int) -> Rotary:
     original = reader.get("original_max_position_embeddings", 0)
     where = f"{reader.where}: {'rope_scaling' if scaling else 'rope_parameters'}"
     return read_scaled(Reader(scaling or parameters, where), base, max_length, original)
+
+
+def read_nested(reader: Reader, kind: str, theta: float, max_length: int) -> Rotary:
+    """The rotary positions of one kind of layers; `theta` is what older keys or the family say."""
+    both = Reader(reader.get("rope_parameters", {}), f"{reader.where}: rope_parameters")
+    one = Reader(both.get(kind, {}), f"{both.where}.{kind}")
+    if strange := both.unknown(_LAYERS):
+        raise InputError(f"{both.where}: {', '.join(strange)} is not supported")
+    # scaling beside the nested parameters is laid over those of both kinds, without its older name "type"
+    laid = {"rope_type": "default", **one.data, **reader.get("rope_scaling", {})}
+    rotary = read_scaled(Reader(laid, one.where), theta, reader.get("max_position_embeddings", max_length))
+    if isinstance(rotary.scaling, Yarn) and not rotary.scaling.truncate:
+        raise InputError(
+            f"{one.where}: truncate=False is not supported: transformers does not heed it where kinds of layers differ"
+        )
+    return rotary
 
 
 def read_scaled(reader: Reader, theta: float, max_length: int, original: int = 0) -> Rotary:

@@ -53,7 +53,7 @@ class Yarn:
 
 @config
 class Llama3:
-    """Waves longer than original_length / low are divided by `factor`, those shorter than / high kept (Llama 3.1, arXiv 2407.21783).
+    """Frequencies of few turns over the original length are divided by `factor` (Llama 3.1, arXiv 2407.21783).
 
     Attributes:
         original_length: the longest text of pretraining, in tokens.
