@@ -38,9 +38,7 @@ def read_nested(reader: Reader, kind: str, theta: float, max_length: int) -> Rot
     laid = {"rope_type": "default", **one.data, **reader.get("rope_scaling", {})}
     rotary = read_scaled(Reader(laid, one.where), theta, reader.get("max_position_embeddings", max_length))
     if isinstance(rotary.scaling, Yarn) and not rotary.scaling.truncate:
-        raise InputError(
-            f"{one.where}: truncate=False is not supported: transformers does not heed it where kinds of layers differ"
-        )
+        raise InputError(f"{one.where}: truncate=False is not supported; transformers does not heed it in nested parameters")
     return rotary
 
 

@@ -37,16 +37,18 @@ def with_rotary(
         InputError: none of these layers has rotary positions, or a table of positions that ends where it ends.
     """
     config = model.spec.encoder
-    chosen = [layers == "all" or (layers == "global") == (layer.mixer.window is None) for layer in config.layers]
-    rotary = [isinstance(layer.mixer.position, Rotary) for layer in config.layers]
-    if not any(one and other for one, other in zip(chosen, rotary, strict=True)):
+
+    def chosen(mixer: Attention) -> bool:
+        return isinstance(mixer.position, Rotary) and (layers == "all" or (layers == "global") == (mixer.window is None))
+
+    if not any(chosen(layer.mixer) for layer in config.layers):
         raise InputError(f"{model.name or 'this model'} has no rotary positions in {layers} layers")
     if max_length is not None and isinstance(config.embedding.position, Learned):
         raise InputError(f"{model.name or 'this model'} has a table of {config.max_length} positions, which cannot be extended")
 
     def change(mixer: Attention) -> Attention:
         position = mixer.position
-        if not isinstance(position, Rotary) or not (layers == "all" or (layers == "global") == (mixer.window is None)):
+        if not isinstance(position, Rotary) or not chosen(mixer):
             return mixer
         kept = position.scaling if scaling is None else None if scaling == "none" else scaling
         return replace(mixer, position=Rotary(theta=theta or position.theta, scaling=kept))
