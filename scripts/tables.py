@@ -13,7 +13,7 @@ import torch
 
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
-from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.families import FAMILIES, bert, eurobert, llama, modernbert, neobert, roberta
 from bothways.layers.position import Rotary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,8 +24,13 @@ BASES = {
     "bert": bert.SIZES["base"],
     "roberta": roberta.SIZES["base"],
     "xlm-roberta": roberta.SIZES["xlm-base"],
+    "camembert": roberta.SIZES["camembert-base"],
     "modernbert": modernbert.SIZES["base"],
     "neobert": neobert.SIZES["base"],
+    "eurobert": eurobert.SIZES["210m"],
+    "llama": llama.SIZES["llama-3.2-1b"],
+    "mistral": llama.SIZES["mistral-7b"],
+    "qwen2": llama.SIZES["qwen2.5-0.5b"],
 }
 COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
 
@@ -60,6 +65,9 @@ def position(config: EncoderConfig) -> str:
 
 
 def windows(config: EncoderConfig) -> str:
+    if all(layer.mixer.causal for layer in config.layers):
+        reach = config.layers[0].mixer.window
+        return "causal" if reach is None else f"causal, -{reach}"
     reaches = ["none" if layer.mixer.window is None else f"±{layer.mixer.window}" for layer in config.layers]
     return "none" if set(reaches) == {"none"} else ", ".join(reaches)
 

@@ -37,7 +37,7 @@ def test_the_older_name_of_the_type() -> None:
 
 
 def test_what_comes_before_what() -> None:
-    """As in `transformers`: scaling before parameters, a base inside before one outside, an original length the other way round."""
+    """As in `transformers`: scaling before parameters, a base inside before one outside, an original length not."""
     both = {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_parameters": {**YARN, "rope_theta": 7.0}}
     assert read(both) == Rotary(theta=10_000.0, scaling=Linear(factor=2.0))
     assert read({"rope_theta": 3.0, "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}).theta == 7.0

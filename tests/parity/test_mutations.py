@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.builders import HEADS, LAYERS, SIZE, WINDOW
+from tests.builders import HEADS, LAYERS, SIZE, WINDOW, gap
 from tests.parity.test_parity import TOLERANCE, outputs, run, worst
 from tests.references import CASES
 from torch import Tensor
 
 from bothways.encoder.config import EncoderConfig, Layer
 from bothways.layers.attention import Attention
+from bothways.layers.heads import Classifier, ClassifierHead
 from bothways.layers.position import Learned, Rotary
+from bothways.layers.scaling import Yarn
 from bothways.model.model import Model
 
 State = dict[str, Tensor]
@@ -97,6 +99,49 @@ def no_types(config: EncoderConfig, state: State) -> EncoderConfig:
     return config
 
 
+def other_direction(config: EncoderConfig, state: State) -> EncoderConfig:
+    return _mixers(config, lambda mixer: replace(mixer, causal=not mixer.causal))
+
+
+def unscaled(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Rotary frequencies as without the scaling."""
+    return _rotary(config, lambda position: replace(position, scaling=None))
+
+
+def no_attention_factor(config: EncoderConfig, state: State) -> EncoderConfig:
+    """YaRN's frequencies without its factor of cosines and sines."""
+
+    def change(position: Rotary) -> Rotary:
+        assert isinstance(position.scaling, Yarn)
+        return replace(position, scaling=replace(position.scaling, attention_factor=1.0))
+
+    return _rotary(config, change)
+
+
+def other_truncation(config: EncoderConfig, state: State) -> EncoderConfig:
+    """YaRN's ramp from and to whole features where it is not, and the other way round."""
+
+    def change(position: Rotary) -> Rotary:
+        assert isinstance(position.scaling, Yarn)
+        return replace(position, scaling=replace(position.scaling, truncate=not position.scaling.truncate))
+
+    return _rotary(config, change)
+
+
+def _rotary(config: EncoderConfig, change: Callable[[Rotary], Rotary]) -> EncoderConfig:
+    return _mixers(config, lambda mixer: replace(mixer, position=change(mixer.position)))  # type: ignore[arg-type]
+
+
+def dealt_groups(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Of four query heads on two key heads, the first and third share one, where the first and second should."""
+    for i in range(LAYERS):
+        qkv, out = f"layers.{i}.mixer.qkv.weight", f"layers.{i}.mixer.out.weight"
+        q, rest = state[qkv].split((SIZE, SIZE))
+        state[qkv] = torch.cat((q.view(2, 2, -1, SIZE).transpose(0, 1).reshape(SIZE, SIZE), rest))
+        state[out] = state[out].view(SIZE, 2, 2, -1).transpose(1, 2).reshape(SIZE, SIZE)
+    return config
+
+
 MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("modernbert-masked_lm", partial(theta, 160_000.0)),
     ("modernbert-masked_lm", partial(theta, 10_000.0)),
@@ -115,6 +160,28 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("roberta-masked_lm", no_offset),
     ("xlm-roberta-masked_lm", no_offset),
     ("bert-masked_lm", no_types),
+    ("modernbert-masked_lm-equal-thetas", partial(theta, 160_000.0)),
+    ("modernbert-bare-scaled", unscaled),
+    ("eurobert-masked_lm", partial(theta, 10_000.0)),
+    ("eurobert-masked_lm", other_direction),
+    ("eurobert-masked_lm", swapped_halves),
+    ("eurobert-masked_lm-groups", dealt_groups),
+    ("eurobert-masked_lm-yarn", no_attention_factor),
+    ("llama-causal_lm", other_direction),
+    ("llama-causal_lm-both-ways", other_direction),
+    ("llama-bare-linear", unscaled),
+    ("llama-bare-llama3", unscaled),
+    ("llama-bare-yarn", unscaled),
+    ("llama-bare-yarn-defaults", no_attention_factor),
+    ("llama-bare-yarn-mscale", no_attention_factor),
+    ("llama-bare-yarn-factor", no_attention_factor),
+    ("llama-bare-yarn-mscale", other_truncation),
+    ("llama-bare-yarn", other_truncation),
+    # a causal window of 4 is 3 tokens back
+    ("mistral-causal_lm", partial(window, 0)),
+    ("mistral-causal_lm", partial(window, -2)),
+    ("mistral-causal_lm", other_direction),
+    ("camembert-masked_lm", no_offset),
 )
 
 
@@ -136,6 +203,21 @@ def test_parity_notices(case: str, mutation: Mutation) -> None:
         assert worst(run(mutant, batch), expected) > 10 * TOLERANCE
 
 
+@pytest.mark.parametrize("pooling", ["late", "mean", "cls"])
+@pytest.mark.parametrize("case", ["late", "mean", "bos"])
+def test_parity_notices_another_pooling(case: str, pooling: Any) -> None:
+    model, batch, expected = outputs(_case(f"eurobert-classifier-{case}"))
+    head = model.heads["classifier"]
+    assert isinstance(head.config, ClassifierHead)
+    other = Classifier(replace(head.config, pooling=pooling), SIZE)
+    other.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        encoded = model.encoder(batch)
+        difference = gap(other(encoded.hidden, encoded.ragged), expected["classifier"])
+    same = head.config.pooling == pooling
+    assert difference <= TOLERANCE if same else difference > 10 * TOLERANCE
+
+
 def test_the_unchanged_copy_is_within_tolerance() -> None:
     """What the mutants go through does no harm by itself."""
     model, batch, expected = outputs(_case("modernbert-masked_lm"))
@@ -145,15 +227,16 @@ def test_the_unchanged_copy_is_within_tolerance() -> None:
         assert worst(run(copy, batch), expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("case", ["bert-masked_lm", "modernbert-masked_lm", "neobert-masked_lm"])
+@pytest.mark.parametrize("case", ["bert-masked_lm", "modernbert-masked_lm", "neobert-masked_lm", "eurobert-masked_lm"])
 def test_attention_is_far_from_uniform(case: str) -> None:
     """Else a wrong score could hide: without queries and keys the outputs are others."""
     model, batch, expected = outputs(_case(case))
     blind = Model(model.family, model.spec)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    heads, kv_heads, size = model.spec.encoder.layer(0).mixer.sizes(SIZE)
     for name in state:
         if ".mixer.qkv." in name:
-            state[name][: 2 * SIZE] = 0
+            state[name][: (heads + kv_heads) * size] = 0
     blind.load_state_dict(state)
     with torch.no_grad():
         assert worst(run(blind, batch), expected) > 0.1

@@ -21,6 +21,7 @@ CASES = (
     Case("eurobert", "bare"),
     Case("eurobert", "masked_lm"),
     Case("eurobert", "masked_lm", {"num_key_value_heads": 3, "head_dim": 10, **_BIASES}, "wide-biases"),
+    Case("eurobert", "masked_lm", {"num_attention_heads": 4, "num_key_value_heads": 2}, "groups"),
     Case("eurobert", "masked_lm", {"hidden_act": "gelu", "rope_parameters": {"rope_theta": 50.0}}, "gelu-theta"),
     *(Case("eurobert", "classifier", {"classifier_pooling": pooling}, pooling) for pooling in ("late", "mean", "bos")),
     *(Case("eurobert", "masked_lm", {"rope_parameters": SCALED[name]}, name) for name in ("yarn", "linear")),
