@@ -42,7 +42,9 @@ MODERNBERT_LM = MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias
 
 def model_of(family: Family, encoder: EncoderConfig, **heads: Any) -> Model:
     with torch.device("meta"):
-        return Model(family, Spec(encoder=encoder, heads=Heads(**heads), pad_id=int(family in (roberta.FAMILY, roberta.CAMEMBERT_FAMILY))))
+        return Model(
+            family, Spec(encoder=encoder, heads=Heads(**heads), pad_id=int(family in (roberta.FAMILY, roberta.CAMEMBERT_FAMILY)))
+        )
 
 
 def with_layers(encoder: EncoderConfig, change: Callable[[Any], Any]) -> EncoderConfig:

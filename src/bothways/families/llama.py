@@ -1,6 +1,6 @@
 """Llama (arXiv 2302.13971, 2407.21783), Mistral (2310.06825) and Qwen2 (2407.10671): decoders, read as encoders.
 
-A token sees none after it, unless the config says `is_causal: false`, which `transformers` honours since version 5.
+A token sees none after it, unless the config says `is_causal: false`, which `transformers` 5 honours.
 `bothways.model.extension.bidirectional` makes such a model of a published one. The vocabulary on top is our `masked_lm`.
 """
 
