@@ -31,6 +31,7 @@ BASES = {
     "llama": llama.SIZES["llama-3.2-1b"],
     "mistral": llama.SIZES["mistral-7b"],
     "qwen2": llama.SIZES["qwen2.5-0.5b"],
+    "qwen3": llama.SIZES["qwen3-0.6b"],
 }
 COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
 

@@ -59,7 +59,7 @@ PUBLISHED = [
     ("EuroBERT-610m", eurobert.FAMILY, eurobert.SIZES["610m"], Heads(), 607_874_688),
     ("EuroBERT-2.1B", eurobert.FAMILY, eurobert.SIZES["2.1b"], Heads(), 2_107_590_912),
     ("EuroBERT-2.1B, masked LM", eurobert.FAMILY, eurobert.SIZES["2.1b"], _OWN, 2_403_092_736),
-    # LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM
+    # LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
     ("Llama-2-7b", llama.FAMILY, llama.SIZES["llama-2-7b"], _OWN, 6_738_415_616),
     ("Llama-3-8B", llama.FAMILY, llama.SIZES["llama-3-8b"], _OWN, 8_030_261_248),
     ("Llama-3.1-8B", llama.FAMILY, llama.SIZES["llama-3.1-8b"], _OWN, 8_030_261_248),
@@ -68,6 +68,7 @@ PUBLISHED = [
     ("Mistral-7B", llama.MISTRAL_FAMILY, llama.SIZES["mistral-7b"], _OWN, 7_241_732_096),
     ("Qwen2.5-0.5B", llama.QWEN2_FAMILY, llama.SIZES["qwen2.5-0.5b"], _TIED, 494_032_768),
     ("Qwen2.5-1.5B", llama.QWEN2_FAMILY, llama.SIZES["qwen2.5-1.5b"], _TIED, 1_543_714_304),
+    ("Qwen3-0.6B", llama.QWEN3_FAMILY, llama.SIZES["qwen3-0.6b"], _TIED, 596_049_920),
     ("NeoBERT", neobert.FAMILY, neobert.SIZES["base"], Heads(), 28 * 7_079_424 + 23_440_896 + 768),
     ("NeoBERT, masked LM", neobert.FAMILY, neobert.SIZES["base"], _NEO_LM, 245_136_954),
 ]

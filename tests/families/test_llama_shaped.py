@@ -41,7 +41,8 @@ _LLAMA = {
     "head_dim": 64,
     "eos_token_id": 128001, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 8192,
     "max_position_embeddings": 131072, "mlp_bias": False, "model_type": "llama", "num_attention_heads": 32,
-    "num_hidden_layers": 16, "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": True,
+    "num_hidden_layers": 16, "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+    "rope_theta": 500000.0, "tie_word_embeddings": True,
     "rope_scaling": {**_NESTED, "original_max_position_embeddings": 8192}, "torch_dtype": "bfloat16", "use_cache": True,
     "transformers_version": "4.45.0.dev0", "vocab_size": 128256,
 }  # fmt: skip

@@ -68,6 +68,10 @@ def biased(encoder: EncoderConfig) -> EncoderConfig:
     return with_layers(encoder, lambda layer: replace(layer, mixer=replace(layer.mixer, bias=True, out_bias=False)))
 
 
+def normed(encoder: EncoderConfig) -> EncoderConfig:
+    return with_layers(encoder, lambda layer: replace(layer, mixer=replace(layer.mixer, qk_norm=layer.norm)))
+
+
 def test_a_windowed_bert_has_no_published_form(tmp_path: Path) -> None:
     mixed = with_layers(BERT, lambda layer: replace(layer, mixer=replace(layer.mixer, window=4, position=Rotary())))
     with pytest.raises(InputError, match=r"the family 'bert' cannot express this encoder's layers.0.mixer.window and"):
@@ -101,6 +105,7 @@ def test_positions_that_the_padding_id_would_shift_are_refused(tmp_path: Path) -
         (llama.FAMILY, llama.llama(**SIZES, kv_heads=3, causal=False), {"masked_lm": replace(NEOBERT_LM, bias=False)}),
         (llama.MISTRAL_FAMILY, windowed(LLAMA, 3), {}),
         (llama.QWEN2_FAMILY, biased(LLAMA), {}),
+        (llama.QWEN3_FAMILY, normed(LLAMA), {}),
     ],
 )
 def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: dict[str, Any]) -> None:
@@ -139,6 +144,8 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
         (eurobert.FAMILY, EUROBERT, {"classifier": ClassifierHead(labels=2, pooling="max")}, "classifier head's pooling 'max'"),
         (llama.FAMILY, windowed(LLAMA, 3), {}, "encoder's layers.0.mixer.window"),
         (llama.FAMILY, biased(LLAMA), {}, "encoder's layers.0.mixer.out_bias"),
+        (llama.FAMILY, normed(LLAMA), {}, "encoder's layers.0.mixer.qk_norm"),
+        (llama.QWEN3_FAMILY, LLAMA, {}, "encoder's layers.0.mixer.qk_norm"),
         (llama.QWEN2_FAMILY, LLAMA, {}, "encoder's layers.0.mixer.bias"),
         (llama.FAMILY, LLAMA, {"classifier": ClassifierHead(labels=2)}, "classifier head;"),
         (bert.FAMILY, BERT, {"classifier": ClassifierHead(labels=2, pooling="late")}, "classifier head's pooling and"),

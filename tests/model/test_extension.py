@@ -108,7 +108,9 @@ def test_a_base_for_longer_texts_is_that_of_dynamic_scaling(length: int) -> None
     torch.testing.assert_close(rotary_frequencies(32, ntk_theta(1e4, 2.0 * length / 256 - 1, 32)), expected)
 
 
-@pytest.mark.parametrize(("family", "changes"), [("llama", {}), ("qwen2", {}), ("mistral", {"sliding_window": None})])
+@pytest.mark.parametrize(
+    ("family", "changes"), [("llama", {}), ("qwen2", {}), ("qwen3", {}), ("mistral", {"sliding_window": None})]
+)
 def test_a_decoder_becomes_an_encoder(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     """All tokens see all; theirs with `is_causal: false` is the same, and reads what is saved."""
     model = published(Case(family, "causal_lm", {**changes, "max_position_embeddings": 512}), tmp_path / "theirs")

@@ -142,6 +142,11 @@ def dealt_groups(config: EncoderConfig, state: State) -> EncoderConfig:
     return config
 
 
+def unnormed(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Queries and keys as they are projected."""
+    return _mixers(config, lambda mixer: replace(mixer, qk_norm=None))
+
+
 MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("modernbert-masked_lm", partial(theta, 160_000.0)),
     ("modernbert-masked_lm", partial(theta, 10_000.0)),
@@ -182,6 +187,7 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("mistral-causal_lm", partial(window, -2)),
     ("mistral-causal_lm", other_direction),
     ("camembert-masked_lm", no_offset),
+    ("qwen3-causal_lm", unnormed),
 )
 
 
@@ -197,7 +203,8 @@ def test_parity_notices(case: str, mutation: Mutation) -> None:
     state = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
     spec = replace(model.spec, encoder=mutation(model.spec.encoder, state))
     mutant = Model(model.family, spec)
-    mutant.encoder.load_state_dict(state)
+    # what a mutation takes out of the network is left in the state
+    mutant.encoder.load_state_dict({name: state[name] for name in mutant.encoder.state_dict()})
     mutant.heads.load_state_dict(model.heads.state_dict())
     with torch.no_grad():
         assert worst(run(mutant, batch), expected) > 10 * TOLERANCE

@@ -16,4 +16,5 @@ FAMILIES: tuple[Family, ...] = (
     llama.FAMILY,
     llama.MISTRAL_FAMILY,
     llama.QWEN2_FAMILY,
+    llama.QWEN3_FAMILY,
 )

@@ -32,6 +32,7 @@ def decoder(
     bias: bool = False,
     out_bias: bool = False,
     mlp_bias: bool = False,
+    qk_norm: bool = False,
     activation: str = "silu",
     eps: float = 1e-5,
     attention_dropout: float = 0.0,
@@ -46,6 +47,7 @@ def decoder(
         window=window,
         causal=causal,
         position=position,
+        qk_norm=norm if qk_norm else None,
         bias=bias,
         out_bias=None if out_bias == bias else out_bias,
         dropout=attention_dropout,
@@ -73,6 +75,8 @@ def read_decoder(
     kv_heads: int | None = None,
     causal: bool = False,
     window: int | None = None,
+    head_size: int | None = None,
+    qk_norm: bool = False,
 ) -> EncoderConfig:
     """The encoder of a Llama-shaped `config.json`; what is given are its family's defaults and decisions."""
     longest = reader.get("max_position_embeddings", max_length)
@@ -82,7 +86,7 @@ def read_decoder(
         num_layers=reader.need("num_hidden_layers"),
         heads=reader.need("num_attention_heads"),
         kv_heads=reader.get("num_key_value_heads", kv_heads),
-        head_size=reader.get("head_dim"),
+        head_size=reader.get("head_dim", head_size),
         intermediate_size=reader.need("intermediate_size"),
         max_length=longest,
         position=read_rotary(reader, 10_000.0, longest),
@@ -91,6 +95,7 @@ def read_decoder(
         bias=bias,
         out_bias=out_bias,
         mlp_bias=mlp_bias,
+        qk_norm=qk_norm,
         activation=reader.choice("hidden_act", ACTIVATIONS, "silu"),
         eps=reader.get("rms_norm_eps", eps),
         attention_dropout=reader.dropout("attention_dropout", 0.0),
@@ -145,6 +150,8 @@ def decoder_rules(spec: Spec, prefix: str) -> list[Rule]:
         Rename("encoder.final_norm.weight", f"{prefix}norm.weight"),
         Drop(theirs + "self_attn.rotary_emb.inv_freq"),
     ]
+    if layer.mixer.qk_norm is not None:
+        rules += [Rename(f"{ours}mixer.{name}.weight", f"{theirs}self_attn.{name}.weight") for name in ("q_norm", "k_norm")]
     for part in ("weight", "bias"):
         if part == "weight" or layer.mixer.bias:
             separate = tuple(f"{theirs}self_attn.{name}_proj.{part}" for name in "qkv")

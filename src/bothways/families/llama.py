@@ -1,4 +1,4 @@
-"""Llama (arXiv 2302.13971, 2407.21783), Mistral (2310.06825) and Qwen2 (2407.10671): decoders, read as encoders.
+"""Llama (arXiv 2302.13971, 2407.21783), Mistral (2310.06825), Qwen2 (2407.10671), Qwen3 (2505.09388): decoders, read as encoders.
 
 A token sees none after it, unless the config says `is_causal: false`, which `transformers` 5 honours.
 `bothways.model.extension.bidirectional` makes such a model of a published one. The vocabulary on top is our `masked_lm`.
@@ -43,6 +43,7 @@ def llama(
 _PLAIN, _MILLION = Rotary(theta=10_000.0), Rotary(theta=1_000_000.0)
 _LONGER = Rotary(theta=500_000.0, scaling=Llama3(factor=8.0, original_length=8192))
 _qwen2 = partial(decoder, causal=True, bias=True, out_bias=False, eps=1e-6)
+_qwen3 = partial(decoder, causal=True, qk_norm=True, head_size=128, eps=1e-6)
 SIZES = {
     "llama-2-7b": llama(32000, 4096, 32, 32, None, 11008, 4096, _PLAIN),
     "llama-3-8b": llama(128256, 4096, 32, 32, 8, 14336, 8192, Rotary(theta=500_000.0)),
@@ -53,6 +54,7 @@ SIZES = {
     "mistral-7b": decoder(32000, 4096, 32, 32, 8, 14336, 32768, _PLAIN, causal=True, window=4095),
     "qwen2.5-0.5b": _qwen2(151936, 896, 24, 14, 2, 4864, 32768, _MILLION),
     "qwen2.5-1.5b": _qwen2(151936, 1536, 28, 12, 2, 8960, 131_072, _MILLION),
+    "qwen3-0.6b": _qwen3(151936, 1024, 28, 16, 8, 3072, 40960, _MILLION),
 }
 
 
@@ -70,11 +72,20 @@ def _mistral(reader: Reader) -> EncoderConfig:
 
 
 def _qwen2_encoder(reader: Reader) -> EncoderConfig:
-    reader.only("use_sliding_window", False)
-    kinds = reader.get("layer_types", [])
-    if set(kinds) - {"full_attention"}:
-        reader.only("layer_types", None)
+    _refuse_windows(reader)
     return read_decoder(reader, 32768, 1e-6, True, False, False, kv_heads=32, causal=reader.get("is_causal", True))
+
+
+def _qwen3_encoder(reader: Reader) -> EncoderConfig:
+    _refuse_windows(reader)
+    bias, causal = reader.get("attention_bias", False), reader.get("is_causal", True)
+    return read_decoder(reader, 32768, 1e-6, bias, bias, False, kv_heads=32, causal=causal, head_size=128, qk_norm=True)
+
+
+def _refuse_windows(reader: Reader) -> None:
+    reader.only("use_sliding_window", False)
+    if set(reader.get("layer_types", [])) - {"full_attention"}:
+        reader.only("layer_types", None)
 
 
 def _read(encoder: Callable[[Reader], EncoderConfig], reader: Reader, heads: Collection[str]) -> Spec:
@@ -135,4 +146,11 @@ FAMILY = _family("llama", "Llama", _llama, lambda mixer: {"attention_bias": mixe
 MISTRAL_FAMILY = _family("mistral", "Mistral", _mistral, _windows)
 QWEN2_FAMILY = _family(
     "qwen2", "Qwen2", _qwen2_encoder, lambda mixer: {"use_sliding_window": False}, ("sliding_window", "max_window_layers")
+)
+QWEN3_FAMILY = _family(
+    "qwen3",
+    "Qwen3",
+    _qwen3_encoder,
+    lambda mixer: {"use_sliding_window": False, "attention_bias": mixer.bias},
+    ("sliding_window", "max_window_layers"),
 )
