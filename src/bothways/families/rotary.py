@@ -35,10 +35,12 @@ def read_nested(reader: Reader, kind: str, theta: float, max_length: int) -> Rot
     if strange := both.unknown(_LAYERS):
         raise InputError(f"{both.where}: {', '.join(strange)} is not supported")
     # scaling beside the nested parameters is laid over those of both kinds, without its older name "type"
-    laid = {"rope_type": "default", **one.data, **reader.get("rope_scaling", {})}
-    rotary = read_scaled(Reader(laid, one.where), theta, reader.get("max_position_embeddings", max_length))
+    over = reader.get("rope_scaling", {})
+    where = f"{reader.where}: rope_scaling over rope_parameters.{kind}" if over else one.where
+    laid = Reader({"rope_type": "default", **one.data, **over}, where)
+    rotary = read_scaled(laid, theta, reader.get("max_position_embeddings", max_length))
     if isinstance(rotary.scaling, Yarn) and not rotary.scaling.truncate:
-        raise InputError(f"{one.where}: truncate=False is not supported; transformers does not heed it in nested parameters")
+        raise InputError(f"{where}: truncate=False is not supported; transformers does not heed it in nested parameters")
     return rotary
 
 
