@@ -20,6 +20,8 @@ from bothways.families import (
     distilbert,
     electra,
     ernie_gram,
+    eurobert,
+    llama,
     longformer,
     m2bert,
     modernbert,
@@ -51,6 +53,12 @@ BASES = {
     "mosaicbert": mosaicbert.SIZES["base"],
     "nomic_bert": nomic.SIZES["2048"],
     "m2_bert": m2bert.SIZES["80m"],
+    "camembert": roberta.SIZES["camembert-base"],
+    "eurobert": eurobert.SIZES["210m"],
+    "llama": llama.SIZES["llama-3.2-1b"],
+    "mistral": llama.SIZES["mistral-7b"],
+    "qwen2": llama.SIZES["qwen2.5-0.5b"],
+    "qwen3": llama.SIZES["qwen3-0.6b"],
 }
 COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
 
@@ -88,13 +96,15 @@ def position(config: EncoderConfig) -> str:
 
 def windows(config: EncoderConfig) -> str:
     reaches = [reach(layer) for layer in config.layers]
-    return "none" if set(reaches) == {"none"} else ", ".join(reaches)
+    return reaches[0] if len(set(reaches)) == 1 else ", ".join(reaches)
 
 
 def reach(layer: Layer) -> str:
     """How far attention looks; a mixer of another kind is named."""
     if not isinstance(layer.mixer, Attention):
         return f"no attention: {kind(layer.mixer)}"
+    if layer.mixer.causal:
+        return "causal" if layer.mixer.window is None else f"causal, -{layer.mixer.window}"
     return "none" if layer.mixer.window is None else f"±{layer.mixer.window}"
 
 

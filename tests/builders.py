@@ -17,16 +17,20 @@ from bothways.encoder.encoder import Encoder
 from bothways.families.albert import albert
 from bothways.families.bert import bert
 from bothways.families.ernie_gram import ernie_gram
+from bothways.families.llama import llama
 from bothways.families.longformer import longformer
 from bothways.families.m2bert import m2bert
 from bothways.families.modernbert import modernbert
 from bothways.families.mosaicbert import mosaicbert
 from bothways.families.mpnet import mpnet
 from bothways.families.neobert import neobert
+from bothways.layers.position import Rotary
+from bothways.layers.scaling import Yarn
 from bothways.ragged import Batch, Ragged
 
 # Odd sizes, so that a transposed or mistaken axis does not fit by accident.
 VOCAB, SIZE, LAYERS, HEADS, INNER, LONGEST, WINDOW = 101, 24, 5, 3, 20, 256, 4
+_YARN = Rotary(theta=50.0, scaling=Yarn(factor=4.0, original_length=64, beta_fast=8.0, beta_slow=0.5))
 _SIZES: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": SIZE, "num_layers": LAYERS, "heads": HEADS}
 
 CONFIGS: dict[str, EncoderConfig] = {
@@ -48,6 +52,7 @@ CONFIGS: dict[str, EncoderConfig] = {
         dropout=0.0,
         filler=None,
     ),
+    "llama": llama(**_SIZES, kv_heads=1, intermediate_size=INNER, max_length=LONGEST, position=_YARN),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

@@ -12,6 +12,8 @@ from bothways.families import (
     distilbert,
     electra,
     ernie_gram,
+    eurobert,
+    llama,
     longformer,
     m2bert,
     modernbert,
@@ -31,6 +33,7 @@ _POOLER = Heads(pooler=Transform(activation="tanh"))
 _BERT_LM = Heads(masked_lm=MaskedLmHead(transform=Transform(norm=LayerNorm())))
 _MODERN_LM = Heads(masked_lm=MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias=False))))
 _REPLACED = Heads(replaced_token=ReplacedTokenHead())
+_OWN, _TIED = (Heads(masked_lm=MaskedLmHead(transform=None, tied=tied, bias=False)) for tied in (False, True))
 _NEO_LM = Heads(masked_lm=MaskedLmHead(transform=None, tied=False))
 
 # Numbers of the classes of `transformers` with the published configs (BertModel, LongformerForMaskedLM, ...). NeoBERT has no
@@ -91,6 +94,38 @@ PUBLISHED = [
     ("M2-BERT-260M, masked LM", m2bert.FAMILY, m2bert.SIZES["260m"], _BERT_LM, 259_133_760),
     ("M2-BERT-341M, masked LM", m2bert.FAMILY, m2bert.SIZES["341m"], _BERT_LM, 341_038_144),
     ("M2-BERT-80M-2k", m2bert.FAMILY, m2bert.SIZES["80m-2k"], _POOLER, 81_349_632 + 768 * 768 + 768),
+    # ModernBertModel and ModernBertForMaskedLM; RexBERT's card says 16.9M and 68.5M, with the head
+    ("ettin-encoder-17m", modernbert.FAMILY, modernbert.SIZES["ettin-17m"], Heads(), 16_797_440),
+    ("ettin-encoder-32m", modernbert.FAMILY, modernbert.SIZES["ettin-32m"], Heads(), 31_883_136),
+    ("ettin-encoder-68m", modernbert.FAMILY, modernbert.SIZES["ettin-68m"], Heads(), 68_144_640),
+    ("ettin-encoder-150m", modernbert.FAMILY, modernbert.SIZES["ettin-150m"], Heads(), 149_014_272),
+    ("ettin-encoder-400m", modernbert.FAMILY, modernbert.SIZES["ettin-400m"], Heads(), 394_781_696),
+    ("ettin-encoder-1b", modernbert.FAMILY, modernbert.SIZES["ettin-1b"], Heads(), 1_028_050_688),
+    ("ettin-encoder-1b, masked LM", modernbert.FAMILY, modernbert.SIZES["ettin-1b"], _MODERN_LM, 1_031_314_112),
+    ("RexBERT-micro, masked LM", modernbert.FAMILY, modernbert.SIZES["rexbert-micro"], _MODERN_LM, 16_913_600),
+    ("RexBERT-mini, masked LM", modernbert.FAMILY, modernbert.SIZES["rexbert-mini"], _MODERN_LM, 68_457_664),
+    ("RexBERT-base, masked LM", modernbert.FAMILY, modernbert.SIZES["rexbert-base"], _MODERN_LM, 149_655_232),
+    ("RexBERT-large, masked LM", modernbert.FAMILY, modernbert.SIZES["rexbert-large"], _MODERN_LM, 395_881_664),
+    # CamembertModel, CamembertForMaskedLM
+    ("camembert-base", roberta.CAMEMBERT_FAMILY, roberta.SIZES["camembert-base"], _POOLER, 110_621_952),
+    ("camembert-base, masked LM", roberta.CAMEMBERT_FAMILY, roberta.SIZES["camembert-base"], _BERT_LM, 110_655_493),
+    ("camembert-large", roberta.CAMEMBERT_FAMILY, roberta.SIZES["camembert-large"], _POOLER, 336_661_504),
+    # EuroBertModel, EuroBertForMaskedLM
+    ("EuroBERT-210m", eurobert.FAMILY, eurobert.SIZES["210m"], Heads(), 211_766_016),
+    ("EuroBERT-210m, masked LM", eurobert.FAMILY, eurobert.SIZES["210m"], _OWN, 310_266_624),
+    ("EuroBERT-610m", eurobert.FAMILY, eurobert.SIZES["610m"], Heads(), 607_874_688),
+    ("EuroBERT-2.1B", eurobert.FAMILY, eurobert.SIZES["2.1b"], Heads(), 2_107_590_912),
+    ("EuroBERT-2.1B, masked LM", eurobert.FAMILY, eurobert.SIZES["2.1b"], _OWN, 2_403_092_736),
+    # LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+    ("Llama-2-7b", llama.FAMILY, llama.SIZES["llama-2-7b"], _OWN, 6_738_415_616),
+    ("Llama-3-8B", llama.FAMILY, llama.SIZES["llama-3-8b"], _OWN, 8_030_261_248),
+    ("Llama-3.1-8B", llama.FAMILY, llama.SIZES["llama-3.1-8b"], _OWN, 8_030_261_248),
+    ("Llama-3.2-1B", llama.FAMILY, llama.SIZES["llama-3.2-1b"], _TIED, 1_235_814_400),
+    ("Llama-3.2-3B", llama.FAMILY, llama.SIZES["llama-3.2-3b"], _TIED, 3_212_749_824),
+    ("Mistral-7B", llama.MISTRAL_FAMILY, llama.SIZES["mistral-7b"], _OWN, 7_241_732_096),
+    ("Qwen2.5-0.5B", llama.QWEN2_FAMILY, llama.SIZES["qwen2.5-0.5b"], _TIED, 494_032_768),
+    ("Qwen2.5-1.5B", llama.QWEN2_FAMILY, llama.SIZES["qwen2.5-1.5b"], _TIED, 1_543_714_304),
+    ("Qwen3-0.6B", llama.QWEN3_FAMILY, llama.SIZES["qwen3-0.6b"], _TIED, 596_049_920),
     ("NeoBERT", neobert.FAMILY, neobert.SIZES["base"], Heads(), 28 * 7_079_424 + 23_440_896 + 768),
     ("NeoBERT, masked LM", neobert.FAMILY, neobert.SIZES["base"], _NEO_LM, 245_136_954),
     # MPNetModel, MPNetForMaskedLM

@@ -254,7 +254,7 @@ def test_no_such_repository() -> None:
         (
             "bert-masked_lm",
             {"model_type": "gpt2"},
-            "the family 'gpt2' is not supported; supported: bert, roberta, xlm-roberta, modernbert",
+            "the family 'gpt2' is not supported; supported: bert, roberta, xlm-roberta",
         ),
         (
             "bert-masked_lm",
@@ -271,13 +271,13 @@ def test_no_such_repository() -> None:
         ("modernbert-masked_lm", {"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling"),
         (
             "modernbert-masked_lm",
-            {"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}},
-            "rope_parameters.full_attention: rope_type='yarn' is not supported",
+            {"rope_parameters": {"full_attention": {"rope_type": "longrope", "rope_theta": 1e4}}},
+            "rope_parameters.full_attention: rope_type='longrope' is not supported",
         ),
         (
             "modernbert-masked_lm",
             {"rope_parameters": {"full_attention": {"rope_type": "default", "partial_rotary_factor": 0.5}}},
-            "rope_parameters.full_attention: partial_rotary_factor is not supported",
+            "rope_parameters.full_attention: partial_rotary_factor=0.5 is not supported",
         ),
         ("modernbert-masked_lm", {"rope_parameters": {"rope_theta": 1e4}}, "rope_parameters: rope_theta is not supported"),
         ("neobert-masked_lm", {"rms_norm": False}, "rms_norm=False is not supported"),

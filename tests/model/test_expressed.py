@@ -13,12 +13,25 @@ import torch
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
-from bothways.families import FAMILIES, albert, bert, distilbert, electra, longformer, modernbert, neobert, roberta
+from bothways.families import (
+    FAMILIES,
+    albert,
+    bert,
+    distilbert,
+    electra,
+    eurobert,
+    llama,
+    longformer,
+    modernbert,
+    neobert,
+    roberta,
+)
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm, RmsNorm
-from bothways.layers.position import Rotary, Sinusoidal
+from bothways.layers.position import Alibi, Rotary, Sinusoidal
 from bothways.layers.replaced_token import ReplacedTokenHead
+from bothways.layers.scaling import Linear, Yarn
 from bothways.model import Model
 from bothways.model.folder import check_expressed
 from bothways.recipes.published import RECIPES, Size
@@ -34,6 +47,8 @@ SIZES: dict[str, Any] = {
 }
 BERT, MODERNBERT, NEOBERT = bert.bert(**SIZES), modernbert.modernbert(**SIZES), neobert.neobert(**SIZES)
 LONGFORMER = longformer.longformer(**SIZES, windows=[4, 8])
+EUROBERT = eurobert.eurobert(**SIZES, kv_heads=1)
+LLAMA = llama.llama(**SIZES, kv_heads=1)
 BERT_LM = bert.masked_lm_head(BERT)
 TANH = Transform(activation="tanh")
 BERT_TANH_LM = MaskedLmHead(transform=Transform(activation="gelu_tanh", norm=LayerNorm(eps=1e-12)))
@@ -45,9 +60,8 @@ MODERNBERT_LM = MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias
 
 def model_of(family: Family, encoder: EncoderConfig, **heads: Any) -> Model:
     with torch.device("meta"):
-        return Model(
-            family, Spec(encoder=encoder, heads=Heads(**heads), pad_id=1 if family in (roberta.FAMILY, longformer.FAMILY) else 0)
-        )
+        pad_id = int(family in (roberta.FAMILY, roberta.CAMEMBERT_FAMILY, longformer.FAMILY))
+        return Model(family, Spec(encoder=encoder, heads=Heads(**heads), pad_id=pad_id))
 
 
 def with_layers(encoder: EncoderConfig, change: Callable[[Any], Any]) -> EncoderConfig:
@@ -56,6 +70,23 @@ def with_layers(encoder: EncoderConfig, change: Callable[[Any], Any]) -> Encoder
 
 def activated(encoder: EncoderConfig, name: str) -> EncoderConfig:
     return with_layers(encoder, lambda layer: replace(layer, mlp=replace(layer.mlp, activation=name)))
+
+
+def positioned(encoder: EncoderConfig, position: Any) -> EncoderConfig:
+    return with_layers(encoder, lambda layer: replace(layer, mixer=replace(layer.mixer, position=position)))
+
+
+def windowed(encoder: EncoderConfig, window: int) -> EncoderConfig:
+    return with_layers(encoder, lambda layer: replace(layer, mixer=replace(layer.mixer, window=window)))
+
+
+def biased(encoder: EncoderConfig) -> EncoderConfig:
+    """Biases of queries, keys and values alone."""
+    return with_layers(encoder, lambda layer: replace(layer, mixer=replace(layer.mixer, bias=True, out_bias=False)))
+
+
+def normed(encoder: EncoderConfig) -> EncoderConfig:
+    return with_layers(encoder, lambda layer: replace(layer, mixer=replace(layer.mixer, qk_norm=layer.norm)))
 
 
 def test_a_windowed_bert_has_no_published_form(tmp_path: Path) -> None:
@@ -88,6 +119,15 @@ def test_positions_that_the_padding_id_would_shift_are_refused(tmp_path: Path) -
         (albert.FAMILY, albert.albert(**{**SIZES, "num_layers": 12}, groups=2, inner=3), {"pooler": TANH}),
         (distilbert.FAMILY, DISTILBERT, {"masked_lm": BERT_LM}),
         (electra.FAMILY, ELECTRA, {"masked_lm": BERT_LM, "replaced_token": ReplacedTokenHead()}),
+        (roberta.CAMEMBERT_FAMILY, roberta.roberta(**SIZES), {}),
+        (eurobert.FAMILY, EUROBERT, {"masked_lm": MaskedLmHead(transform=None, tied=False, bias=False)}),
+        (eurobert.FAMILY, positioned(EUROBERT, Rotary(scaling=Yarn(factor=2.0, original_length=8))), {}),
+        (modernbert.FAMILY, positioned(MODERNBERT, Rotary(scaling=Linear(factor=2.0))), {}),
+        (llama.FAMILY, LLAMA, {"masked_lm": MaskedLmHead(transform=None, bias=False)}),
+        (llama.FAMILY, llama.llama(**SIZES, kv_heads=3, causal=False), {"masked_lm": replace(NEOBERT_LM, bias=False)}),
+        (llama.MISTRAL_FAMILY, windowed(LLAMA, 3), {}),
+        (llama.QWEN2_FAMILY, biased(LLAMA), {}),
+        (llama.QWEN3_FAMILY, normed(LLAMA), {}),
     ],
 )
 def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: dict[str, Any]) -> None:
@@ -150,6 +190,18 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
             {},
             "encoder's layers.0.mlp.size 100, which is no multiple of 8",
         ),
+        (eurobert.FAMILY, LLAMA, {}, "encoder's layers.0.mixer.causal"),
+        (eurobert.FAMILY, BERT, {}, "encoder's layers.0.norm"),
+        (eurobert.FAMILY, positioned(EUROBERT, Alibi()), {}, "encoder's layers.0.mixer.position"),
+        (eurobert.FAMILY, EUROBERT, {"masked_lm": MaskedLmHead(transform=None, bias=False)}, "masked_lm head's tied"),
+        (eurobert.FAMILY, EUROBERT, {"classifier": ClassifierHead(labels=2, pooling="max")}, "classifier head's pooling 'max'"),
+        (llama.FAMILY, windowed(LLAMA, 3), {}, "encoder's layers.0.mixer.window"),
+        (llama.FAMILY, biased(LLAMA), {}, "encoder's layers.0.mixer.out_bias"),
+        (llama.FAMILY, normed(LLAMA), {}, "encoder's layers.0.mixer.qk_norm"),
+        (llama.QWEN3_FAMILY, LLAMA, {}, "encoder's layers.0.mixer.qk_norm"),
+        (llama.QWEN2_FAMILY, LLAMA, {}, "encoder's layers.0.mixer.bias"),
+        (llama.FAMILY, LLAMA, {"classifier": ClassifierHead(labels=2)}, "classifier head;"),
+        (bert.FAMILY, BERT, {"classifier": ClassifierHead(labels=2, pooling="late")}, "classifier head's pooling and"),
     ],
 )
 def test_what_it_cannot_is_named(family: Family, encoder: EncoderConfig, heads: dict[str, Any], lacking: str) -> None:

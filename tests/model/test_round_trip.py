@@ -73,7 +73,7 @@ def test_a_fresh_model_of_ours_is_read_by_them(case: Case, tmp_path: Path) -> No
     assert shape(bothways.load(folder, strict=True)) == shape(model)
 
 
-@pytest.mark.parametrize("name", ["bert-masked_lm", "roberta-masked_lm", "modernbert-masked_lm"])
+@pytest.mark.parametrize("name", ["bert-masked_lm", "roberta-masked_lm", "modernbert-masked_lm", "llama-causal_lm-tied"])
 def test_a_tie_holds(name: str, tmp_path: Path) -> None:
     """The table is one tensor: in a copy, in another type, after training it, and in the file."""
     model = bothways.load(references.save(references.build(case_of(name)), tmp_path / "theirs"))
@@ -84,7 +84,7 @@ def test_a_tie_holds(name: str, tmp_path: Path) -> None:
             one.encoder.embedding.tokens.weight.add_(0.5)
         assert not torch.allclose(one.masked_lm(hidden), before)
     saved = model.save(tmp_path / "saved")
-    assert not any("decoder.weight" in key for key in written(saved))
+    assert not any("decoder.weight" in key or "lm_head.weight" in key for key in written(saved))
     assert torch.equal(bothways.load(saved).masked_lm(hidden), model.masked_lm(hidden))
 
 
@@ -96,16 +96,18 @@ DECODERS = {
     "distilbert": "vocab_projector.weight",
     "electra": "generator_lm_head.weight",
     "modernbert": "decoder.weight",
+    "llama": "lm_head.weight",
 }
+TWICE = [f"{family}-masked_lm" for family in DECODERS if family != "llama"]
 
 
-@pytest.mark.parametrize("case", [*(f"{family}-masked_lm" for family in DECODERS), "bert-pretraining", "albert-pretraining"])
+@pytest.mark.parametrize("case", [*TWICE, "bert-pretraining", "albert-pretraining", "llama-causal_lm-tied"])
 def test_tied_weights_stored_twice(case: str, tmp_path: Path) -> None:
     """Old files hold the table under both names. Equal copies are one; unequal ones are an error."""
     folder = references.save(references.build(case_of(case)), tmp_path / "theirs")
     expected = bothways.load(folder).state_dict()
     tensors = written(folder)
-    table = next(name for name in tensors if "word_embeddings" in name or "tok_embeddings" in name)
+    table = next(name for name in tensors if any(part in name for part in ("word_embeddings", "tok_embeddings", "embed_tokens")))
     decoder = DECODERS[case.partition("-")[0]]
     save_file({**tensors, decoder: tensors[table].clone()}, folder / "model.safetensors")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in bothways.load(folder).state_dict().items())

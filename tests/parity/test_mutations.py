@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.builders import HEADS, LAYERS, SIZE, WINDOW
+from tests.builders import HEADS, LAYERS, SIZE, WINDOW, gap
 from tests.parity.test_parity import TOLERANCE, outputs, run, worst
 from tests.references import CASES
 from torch import Tensor
 
 from bothways.encoder.config import EncoderConfig, Layer
 from bothways.layers.attention import Attention
+from bothways.layers.heads import Classifier, ClassifierHead
 from bothways.layers.position import Learned, Rotary
+from bothways.layers.scaling import Yarn
 from bothways.model.model import Model
 from bothways.ops import global_attention
 from bothways.ops.attention import Score
@@ -215,6 +217,52 @@ def residual_around_the_mixer(config: EncoderConfig, state: State) -> EncoderCon
         state |= {f"layers.{i}.mixer_norm.weight": torch.ones(SIZE), f"layers.{i}.mixer_norm.bias": torch.zeros(SIZE)}
     return replace(config, layers=tuple(replace(layer, mixer_residual=True) for layer in config.layers))
 
+    return _mixers(config, lambda mixer: replace(mixer, causal=not mixer.causal))
+
+
+def unscaled(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Rotary frequencies as without the scaling."""
+    return _rotary(config, lambda position: replace(position, scaling=None))
+
+
+def no_attention_factor(config: EncoderConfig, state: State) -> EncoderConfig:
+    """YaRN's frequencies without its factor of cosines and sines."""
+
+    def change(position: Rotary) -> Rotary:
+        assert isinstance(position.scaling, Yarn)
+        return replace(position, scaling=replace(position.scaling, attention_factor=1.0))
+
+    return _rotary(config, change)
+
+
+def other_truncation(config: EncoderConfig, state: State) -> EncoderConfig:
+    """YaRN's ramp from and to whole features where it is not, and the other way round."""
+
+    def change(position: Rotary) -> Rotary:
+        assert isinstance(position.scaling, Yarn)
+        return replace(position, scaling=replace(position.scaling, truncate=not position.scaling.truncate))
+
+    return _rotary(config, change)
+
+
+def _rotary(config: EncoderConfig, change: Callable[[Rotary], Rotary]) -> EncoderConfig:
+    return _mixers(config, lambda mixer: replace(mixer, position=change(mixer.position)))  # type: ignore[arg-type]
+
+
+def dealt_groups(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Of four query heads on two key heads, the first and third share one, where the first and second should."""
+    for i in range(LAYERS):
+        qkv, out = f"layers.{i}.mixer.qkv.weight", f"layers.{i}.mixer.out.weight"
+        q, rest = state[qkv].split((SIZE, SIZE))
+        state[qkv] = torch.cat((q.view(2, 2, -1, SIZE).transpose(0, 1).reshape(SIZE, SIZE), rest))
+        state[out] = state[out].view(SIZE, 2, 2, -1).transpose(1, 2).reshape(SIZE, SIZE)
+    return config
+
+
+def unnormed(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Queries and keys as they are projected."""
+    return _mixers(config, lambda mixer: replace(mixer, qk_norm=None))
+
 
 MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("modernbert-masked_lm", partial(theta, 160_000.0)),
@@ -268,6 +316,29 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("longformer-classifier", local_queries),
     *(("m2_bert-masked_lm", mutation) for mutation in (own_length, other_filler, centred, other_direction, other_gate)),
     *(("m2_bert-masked_lm", mutation) for mutation in (residual_around_the_mixer, swapped_halves, other_gelu, no_types)),
+    ("modernbert-masked_lm-equal-thetas", partial(theta, 160_000.0)),
+    ("modernbert-bare-scaled", unscaled),
+    ("eurobert-masked_lm", partial(theta, 10_000.0)),
+    ("eurobert-masked_lm", other_direction),
+    ("eurobert-masked_lm", swapped_halves),
+    ("eurobert-masked_lm-groups", dealt_groups),
+    ("eurobert-masked_lm-yarn", no_attention_factor),
+    ("llama-causal_lm", other_direction),
+    ("llama-causal_lm-both-ways", other_direction),
+    ("llama-bare-linear", unscaled),
+    ("llama-bare-llama3", unscaled),
+    ("llama-bare-yarn", unscaled),
+    ("llama-bare-yarn-defaults", no_attention_factor),
+    ("llama-bare-yarn-mscale", no_attention_factor),
+    ("llama-bare-yarn-factor", no_attention_factor),
+    ("llama-bare-yarn-mscale", other_truncation),
+    ("llama-bare-yarn", other_truncation),
+    # a causal window of 4 is 3 tokens back
+    ("mistral-causal_lm", partial(window, 0)),
+    ("mistral-causal_lm", partial(window, -2)),
+    ("mistral-causal_lm", other_direction),
+    ("camembert-masked_lm", no_offset),
+    ("qwen3-causal_lm", unnormed),
 )
 
 
@@ -283,7 +354,8 @@ def test_parity_notices(case: str, mutation: Mutation) -> None:
     state = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
     spec = replace(model.spec, encoder=mutation(model.spec.encoder, state))
     mutant = Model(model.family, spec)
-    mutant.encoder.load_state_dict(state)
+    # what a mutation takes out of the network is left in the state
+    mutant.encoder.load_state_dict({name: state[name] for name in mutant.encoder.state_dict()})
     mutant.heads.load_state_dict(model.heads.state_dict())
     with torch.no_grad():
         assert worst(run(mutant, batch), expected) > 10 * TOLERANCE
@@ -324,6 +396,21 @@ def test_copies_of_shared_layers_are_within_tolerance() -> None:
     mutant.heads.load_state_dict(model.heads.state_dict())
     with torch.no_grad():
         assert worst(run(mutant, batch), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("pooling", ["late", "mean", "cls"])
+@pytest.mark.parametrize("case", ["late", "mean", "bos"])
+def test_parity_notices_another_pooling(case: str, pooling: Any) -> None:
+    model, batch, expected = outputs(_case(f"eurobert-classifier-{case}"))
+    head = model.heads["classifier"]
+    assert isinstance(head.config, ClassifierHead)
+    other = Classifier(replace(head.config, pooling=pooling), SIZE)
+    other.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        encoded = model.encoder(batch)
+        difference = gap(other(encoded.hidden, encoded.ragged), expected["classifier"])
+    same = head.config.pooling == pooling
+    assert difference <= TOLERANCE if same else difference > 10 * TOLERANCE
 
 
 def test_the_unchanged_copy_is_within_tolerance() -> None:
@@ -377,14 +464,16 @@ def test_parity_notices_two_softmaxes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", ["bert-masked_lm", "modernbert-masked_lm", "neobert-masked_lm"])
+@pytest.mark.parametrize("case", ["bert-masked_lm", "modernbert-masked_lm", "neobert-masked_lm", "eurobert-masked_lm"])
 def test_attention_is_far_from_uniform(case: str) -> None:
     """Else a wrong score could hide: without queries and keys the outputs are others."""
     model, batch, expected = outputs(_case(case))
     blind = Model(model.family, model.spec)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    heads, kv_heads, size = model.spec.encoder.layer(0).mixer.sizes(SIZE)
     for name in state:
         if ".mixer.qkv." in name:
-            state[name][: 2 * SIZE] = 0
+            state[name][: (heads + kv_heads) * size] = 0
     blind.load_state_dict(state)
     with torch.no_grad():
         assert worst(run(blind, batch), expected) > 0.1

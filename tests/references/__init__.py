@@ -17,6 +17,8 @@ from tests.references import (
     distilbert,
     electra,
     ernie_gram,
+    eurobert,
+    llama,
     longformer,
     m2bert,
     modernbert,
@@ -44,6 +46,8 @@ _FILES = (
     nomic,
     m2bert,
 )
+
+_FILES = (bert, roberta, modernbert, neobert, eurobert, llama)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -55,6 +59,7 @@ def architecture(case: Case) -> Any:
     return {
         "bare": transformers.AutoModel,
         "masked_lm": transformers.AutoModelForMaskedLM,
+        "causal_lm": transformers.AutoModelForCausalLM,
         "classifier": transformers.AutoModelForSequenceClassification,
         "pretraining": transformers.AutoModelForPreTraining,
         "replaced_token": transformers.AutoModelForPreTraining,
@@ -144,7 +149,7 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
     for hook in hooks:
         hook.remove()
     match case.head:
-        case "masked_lm":
+        case "masked_lm" | "causal_lm":
             out["masked_lm"] = result.logits[mask]
         case "classifier":
             out["classifier"] = result.logits

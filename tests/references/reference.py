@@ -18,9 +18,7 @@ BERT_SHAPE = {**SHAPE, "intermediate_size": INNER, "max_position_embeddings": LO
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A published architecture: family, head (bare, masked_lm, classifier, pretraining, replaced_token) and config changes."""
-
-    """A published architecture: family, head (bare, masked_lm, classifier, pretraining) and config changes.
+    """A published architecture: its family, one of the heads that `architecture` knows, and config changes.
 
     With `global_tokens`, some tokens of its texts see everything and are seen by all (Longformer).
     """

@@ -18,7 +18,6 @@ from bothways.layers.norm import build_norm
 from bothways.layers.position import Bucketed, Rotary
 from bothways.ops.attention import Backend
 from bothways.ops.global_attention import Globals
-from bothways.ops.rotary import rotary_table
 from bothways.ragged import Batch, Encoded, Ragged
 
 
@@ -98,7 +97,7 @@ class Encoder(nn.Module):
         """
         mixers = self.config.attentions
         rotary = {
-            (position, size): rotary_table(ragged.positions, ragged.longest, size, position.theta)
+            (position, size): position.table(ragged, size)
             for position, size in dict.fromkeys((mixer.position, mixer.sizes(self.config.hidden_size)[2]) for mixer in mixers)
             if isinstance(position, Rotary)
         }

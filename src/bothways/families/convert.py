@@ -31,10 +31,20 @@ class Rename:
 
 @dataclass(frozen=True)
 class Fuse:
-    """Our tensor is several of theirs, one below the other, in equal parts."""
+    """Our tensor is several of theirs, one below the other.
+
+    Attributes:
+        shares: the rows of each, as numbers in proportion (grouped heads: queries have more); none: equal parts.
+    """
 
     ours: str
     theirs: tuple[str, ...]
+    shares: tuple[int, ...] = ()
+
+    def rows(self, count: int) -> list[int]:
+        """How many of `count` rows each has."""
+        shares = self.shares or (1,) * len(self.theirs)
+        return [count * share // sum(shares) for share in shares]
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,8 @@ def to_theirs(rules: Sequence[Rule], ours: Mapping[str, Tensor], ties: bool = Fa
                 tensor = ours[rule.ours]
                 theirs[rule.theirs] = tensor if rule.order is None else tensor[torch.argsort(rule.order(tensor.shape[0]))]
             case Fuse():
-                theirs.update(zip(rule.theirs, (part.clone() for part in ours[rule.ours].chunk(len(rule.theirs))), strict=True))
+                parts = ours[rule.ours].split(rule.rows(len(ours[rule.ours])))
+                theirs.update(zip(rule.theirs, (part.clone() for part in parts), strict=True))
             case Tied() if ties:
                 theirs[rule.theirs] = theirs[rule.source]
             case _:
@@ -142,7 +153,7 @@ def _numbered(rule: Rule, i: int) -> Rule:
         case Rename():
             return replace(rule, ours=put(rule.ours), theirs=put(rule.theirs))
         case Fuse():
-            return Fuse(put(rule.ours), tuple(put(name) for name in rule.theirs))
+            return replace(rule, ours=put(rule.ours), theirs=tuple(put(name) for name in rule.theirs))
         case Tied():
             return Tied(put(rule.theirs), put(rule.source))
         case Drop():
@@ -150,10 +161,9 @@ def _numbered(rule: Rule, i: int) -> Rule:
 
 
 def _check_shapes(rule: Rename | Fuse, theirs: Mapping[str, Tensor], shape: torch.Size, where: str) -> None:
-    names = _theirs(rule)
-    wanted = (shape[0] // len(names), *shape[1:])
-    for name in names:
-        if (found := tuple(theirs[name].shape)) != wanted:
+    counts = rule.rows(shape[0]) if isinstance(rule, Fuse) else [shape[0]]
+    for name, count in zip(_theirs(rule), counts, strict=True):
+        if (found := tuple(theirs[name].shape)) != (wanted := (count, *shape[1:])):
             raise InputError(f"{where}: {name} has shape {found}, the config implies {wanted}")
 
 

@@ -10,7 +10,7 @@ from bothways.encoder.config import EncoderConfig, Layer
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
 from bothways.layers.attention import Attention
-from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+from bothways.layers.heads import ClassifierHead, ClassifierPooling, MaskedLmHead, Transform
 from bothways.layers.mlp import BlockDiagonal
 from bothways.layers.monarch import Monarch
 from bothways.layers.replaced_token import ReplacedTokenHead
@@ -64,7 +64,7 @@ class Spec:
     pad_id: int = 0
     labels: tuple[str, ...] = ()
     problem: Problem | None = None
-    classifier_pooling: Pooling = "mean"
+    classifier_pooling: ClassifierPooling = "mean"
 
 
 @dataclass(frozen=True)

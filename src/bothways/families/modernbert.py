@@ -3,12 +3,14 @@
 A local layer reaches `local_attention // 2` tokens to each side: 64, so 129 with the token itself.
 The first layer does not normalise its input, which the embedding has normalised already. Configs of
 `transformers` 4 name the two rotary bases and the period of the global layers; those of version 5
-list `layer_types` and nest `rope_parameters`. Both are read, and both are written.
+list `layer_types` and nest `rope_parameters`. Both are read, and both are written. Ettin (arXiv 2507.11412) and RexBERT
+(2602.04605) are of this family, in other shapes; Ettin's two bases are equal in most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
@@ -27,12 +29,14 @@ from bothways.families.family import (
     read_problem,
     write_labels,
 )
+from bothways.families.rotary import read_nested, write_scaled
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 from bothways.layers.mlp import Gated
 from bothways.layers.norm import LayerNorm
 from bothways.layers.position import Rotary
+from bothways.layers.scaling import Scaling
 
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
 
@@ -48,6 +52,8 @@ def modernbert(
     pattern: Sequence[bool] = (True, False, False),
     global_theta: float = 160_000.0,
     local_theta: float = 10_000.0,
+    global_scaling: Scaling | None = None,
+    local_scaling: Scaling | None = None,
     activation: str = "gelu",
     norm: LayerNorm = LayerNorm(eps=1e-5, bias=False),  # noqa: B008  (frozen)
     attention_bias: bool = False,
@@ -59,12 +65,14 @@ def modernbert(
 ) -> EncoderConfig:
     """ModernBERT's encoder; the defaults are ModernBERT-base. `pattern` says which layers are global."""
 
+    wide, near = Rotary(theta=global_theta, scaling=global_scaling), Rotary(theta=local_theta, scaling=local_scaling)
+
     def layer(everywhere: bool) -> Layer:
         return Layer(
             mixer=Attention(
                 heads=heads,
                 window=None if everywhere else window,
-                position=Rotary(theta=global_theta if everywhere else local_theta),
+                position=wide if everywhere else near,
                 bias=attention_bias,
                 dropout=attention_dropout,
                 out_dropout=attention_dropout,
@@ -87,9 +95,23 @@ def modernbert(
     )
 
 
+_LARGE: dict[str, Any] = {"hidden_size": 1024, "num_layers": 28, "heads": 16, "intermediate_size": 2624}
+_17M: dict[str, Any] = {"hidden_size": 256, "num_layers": 7, "heads": 4, "intermediate_size": 384}
+_68M: dict[str, Any] = {"hidden_size": 512, "num_layers": 19, "heads": 8, "intermediate_size": 768}
+_ettin = partial(modernbert, max_length=7999, local_theta=160_000.0)
 SIZES = {
     "base": modernbert(),
-    "large": modernbert(hidden_size=1024, num_layers=28, heads=16, intermediate_size=2624),
+    "large": modernbert(**_LARGE),
+    "ettin-17m": modernbert(**_17M, max_length=7999),
+    "ettin-32m": _ettin(hidden_size=384, num_layers=10, heads=6, intermediate_size=576),
+    "ettin-68m": _ettin(**_68M),
+    "ettin-150m": _ettin(),
+    "ettin-400m": _ettin(**_LARGE),
+    "ettin-1b": _ettin(hidden_size=1792, num_layers=28, heads=28, intermediate_size=3840),
+    "rexbert-micro": modernbert(**_17M),
+    "rexbert-mini": modernbert(**_68M),
+    "rexbert-base": modernbert(),
+    "rexbert-large": modernbert(**_LARGE),
 }
 
 
@@ -106,24 +128,14 @@ def _pattern(reader: Reader, num_layers: int) -> tuple[bool, ...]:
     return tuple(full[:period])
 
 
-def _theta(reader: Reader, kind: str, old: str, default: float) -> float:
-    both = Reader(reader.get("rope_parameters", {}), f"{reader.where}: rope_parameters")
-    nested = Reader(both.get(kind, {}), f"{both.where}.{kind}")
-    nested.only("rope_type", "default")
-    theta = float(nested.get("rope_theta", float(reader.get(old, default))))
-    for part, known in ((both, (_GLOBAL, _LOCAL)), (nested, ())):
-        if strange := part.unknown(known):
-            raise InputError(f"{part.where}: {', '.join(strange)} is not supported")
-    return theta
-
-
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
     reader.only("tie_word_embeddings", True)
-    reader.only("rope_scaling", None)
     num_layers = reader.get("num_hidden_layers", 22)
     if num_layers < 1:
         raise InputError(f"{reader.where}: num_hidden_layers={num_layers} should be at least 1")
     norm = LayerNorm(eps=reader.get("norm_eps", 1e-5), bias=reader.get("norm_bias", False))
+    wide = read_nested(reader, _GLOBAL, float(reader.get("global_rope_theta", 160_000.0)), 8192)
+    near = read_nested(reader, _LOCAL, float(reader.get("local_rope_theta", 10_000.0)), 8192)
     encoder = modernbert(
         vocab_size=reader.need("vocab_size"),
         hidden_size=reader.get("hidden_size", 768),
@@ -133,8 +145,10 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         max_length=reader.get("max_position_embeddings", 8192),
         window=reader.get("local_attention", 128) // 2,
         pattern=_pattern(reader, num_layers),
-        global_theta=_theta(reader, _GLOBAL, "global_rope_theta", 160_000.0),
-        local_theta=_theta(reader, _LOCAL, "local_rope_theta", 10_000.0),
+        global_theta=wide.theta,
+        local_theta=near.theta,
+        global_scaling=wide.scaling,
+        local_scaling=near.scaling,
         activation=reader.choice("hidden_activation", ACTIVATIONS, "gelu"),
         norm=norm,
         attention_bias=reader.get("attention_bias", False),
@@ -174,7 +188,8 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
 def _write(spec: Spec) -> dict[str, Any]:
     encoder, first = spec.encoder, spec.encoder.layer(0)
     kinds = [_GLOBAL if attention_of(encoder.layer(i)).window is None else _LOCAL for i in range(encoder.num_layers)]
-    thetas = {kind: _written_theta(encoder, kinds.index(kind)) for kind in dict.fromkeys(kinds)}
+    rotary = {kind: _written_rotary(encoder, kinds.index(kind)) for kind in dict.fromkeys(kinds)}
+    thetas = {kind: position.theta for kind, position in rotary.items()}
     windows = [mixer.window for mixer in encoder.attentions if mixer.window is not None]
     globals_ = [i for i, kind in enumerate(kinds) if kind == _GLOBAL]
     every = globals_[1] if len(globals_) > 1 else len(kinds)
@@ -192,7 +207,8 @@ def _write(spec: Spec) -> dict[str, Any]:
         "max_position_embeddings": encoder.max_length,
         "local_attention": 2 * (windows[0] if windows else 64),
         "layer_types": kinds,
-        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
+        "rope_parameters": {kind: write_scaled(position) for kind, position in rotary.items()},
+        "rope_scaling": None,
         "global_rope_theta": thetas.get(_GLOBAL, 160_000.0),
         "local_rope_theta": thetas.get(_LOCAL, 10_000.0),
         "hidden_activation": published_activation("modernbert", first.mlp.activation, "encoder's layers.0.mlp.activation"),
@@ -214,11 +230,11 @@ def _write(spec: Spec) -> dict[str, Any]:
     return config
 
 
-def _written_theta(encoder: EncoderConfig, number: int) -> float:
+def _written_rotary(encoder: EncoderConfig, number: int) -> Rotary:
     position = attention_of(encoder.layer(number)).position
     if not isinstance(position, Rotary):
         raise Inexpressible("modernbert", f"encoder's layers.{number}.mixer.position")
-    return position.theta
+    return position
 
 
 def _write_heads(spec: Spec) -> dict[str, Any]:

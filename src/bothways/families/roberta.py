@@ -1,4 +1,4 @@
-"""RoBERTa (arXiv 1907.11692) and XLM-R (arXiv 1911.02116): BERT's body, other heads, positions two rows later.
+"""RoBERTa (arXiv 1907.11692), XLM-R (1911.02116) and CamemBERT (1911.03894): BERT's body, other heads, positions two rows later.
 
 The position table counts from `pad_token_id + 1`, so with its 514 rows the longest sequence has 512
 tokens. (BERT's Drop and Fuse rules serve unchanged.)
@@ -39,6 +39,8 @@ SIZES = {
     "large": roberta(hidden_size=1024, num_layers=24, heads=16, intermediate_size=4096),
     "xlm-base": roberta(vocab_size=250002),
     "xlm-large": roberta(vocab_size=250002, hidden_size=1024, num_layers=24, heads=16, intermediate_size=4096),
+    "camembert-base": roberta(vocab_size=32005),
+    "camembert-large": roberta(vocab_size=32005, hidden_size=1024, num_layers=24, heads=16, intermediate_size=4096),
 }
 
 
@@ -118,3 +120,4 @@ def _family(model_type: str, prefix: str) -> Family:
 
 FAMILY = _family("roberta", "Roberta")
 XLM_FAMILY = _family("xlm-roberta", "XLMRoberta")
+CAMEMBERT_FAMILY = _family("camembert", "Camembert")

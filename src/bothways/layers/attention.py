@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bothways.config import config
 from bothways.layers.context import Context
 from bothways.layers.global_attention import GlobalAttention
+from bothways.layers.norm import Norm, build_norm
 from bothways.layers.position import Alibi, Bucketed, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
@@ -32,6 +33,7 @@ class Attention:
         global_tokens: tokens that the batch marks see the whole sequence, by projections of their own, and are seen
             by all of it (Longformer, arXiv 2004.05150).
         position: positions that act inside the score.
+        qk_norm: of each head's query and key, before positions turn them (Qwen3, arXiv 2505.09388).
         bias: whether the projections have biases.
         out_bias: whether the output projection has one; None: as the others.
         dropout: of attention weights.
@@ -46,6 +48,7 @@ class Attention:
     causal: bool = False
     global_tokens: bool = False
     position: ScorePosition | None = None
+    qk_norm: Norm | None = None
     bias: bool = True
     out_bias: bool | None = None
     dropout: Dropout = 0.0
@@ -67,11 +70,16 @@ class SelfAttention(nn.Module):
         out_bias = config.bias if config.out_bias is None else config.out_bias
         self.out = nn.Linear(self.heads * self.head_size, size, bias=out_bias)
         self.everywhere = GlobalAttention(size, self.heads, self.head_size, config.bias) if config.global_tokens else None
+        self.q_norm = build_norm(config.qk_norm, self.head_size)
+        self.k_norm = build_norm(config.qk_norm, self.head_size)
         self.dropout = nn.Dropout(config.out_dropout)
 
     def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
         heads, position = (self.heads, self.kv_heads, self.kv_heads), self.config.position
         qkv = self.qkv(x).view(x.shape[0], sum(heads), self.head_size)
+        if self.config.qk_norm is not None:
+            q, k, v = qkv.split(heads, dim=1)
+            qkv = torch.cat((self.q_norm(q), self.k_norm(k), v), dim=1)
         if isinstance(position, Rotary):
             qk, v = qkv.split((heads[0] + heads[1], heads[2]), dim=1)
             q, k = rotate(qk, context.rotary[position, self.head_size]).split(heads[:2], dim=1)

@@ -19,6 +19,8 @@ from bothways.ops.segment import segment_first, segment_max, segment_mean
 from bothways.ragged import Batch, Ragged
 
 Pooling = Literal["mean", "cls", "max"]
+# "late": every token is classified, and a sequence has the mean of its tokens' logits
+ClassifierPooling = Literal["mean", "cls", "max", "late"]
 
 
 def pool(pooling: Pooling, hidden: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences size"]:
@@ -111,7 +113,8 @@ class ClassifierHead:
 
     Attributes:
         labels: number of outputs.
-        pooling: how tokens become one vector.
+        pooling: how tokens become one vector; "late" classifies every token and takes the mean of the logits
+            (EuroBERT, arXiv 2503.05500).
         transform: what comes before the output layer.
         dropout: before the output layer.
         input_dropout: before the transform (RoBERTa).
@@ -119,7 +122,7 @@ class ClassifierHead:
     """
 
     labels: PositiveInt
-    pooling: Pooling = "cls"
+    pooling: ClassifierPooling = "cls"
     transform: Transform | None = None
     dropout: Dropout = 0.0
     input_dropout: Dropout = 0.0
@@ -140,10 +143,14 @@ class Classifier(nn.Module):
         return batch.with_first_global() if self.config.global_first and batch.global_mask is None else batch
 
     def forward(self, hidden: Float[Tensor, "tokens size"], ragged: Ragged) -> Float[Tensor, "sequences labels"]:
-        pooled = self.input_dropout(pool(self.config.pooling, hidden, ragged))
-        return self.out(self.dropout(self.transform(pooled)))
+        if self.config.pooling == "late":
+            return segment_mean(self._logits(hidden), ragged)
+        return self._logits(pool(self.config.pooling, hidden, ragged))
+
+    def _logits(self, x: Float[Tensor, "rows size"]) -> Float[Tensor, "rows labels"]:
+        return self.out(self.dropout(self.transform(self.input_dropout(x))))
 
     def flops(self, sequences: int) -> float:
-        """Matrix-multiply FLOPs of the logits of `sequences` sequences."""
+        """Matrix-multiply FLOPs of the logits of `sequences` sequences (of as many tokens, where pooling is late)."""
         transform = self.transform.flops(sequences) if isinstance(self.transform, TransformLayer) else 0.0
         return transform + 2.0 * sequences * self.out.weight.numel()

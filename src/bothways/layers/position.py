@@ -13,6 +13,9 @@ from torch import Tensor
 from bothways.config import config
 from bothways.errors import InputError
 from bothways.layers.ranges import Positive
+from bothways.layers.scaling import Scaling, scaled_frequencies
+from bothways.ops.rotary import rotary_table
+from bothways.ragged import Ragged
 
 
 @config
@@ -35,10 +38,20 @@ class Sinusoidal:
 
 @config
 class Rotary:
-    """Queries and keys turn by an angle that grows with the position (arXiv 2104.09864)."""
+    """Queries and keys turn by an angle that grows with the position (arXiv 2104.09864).
+
+    Attributes:
+        scaling: how the frequencies are changed for longer texts than those of pretraining; None: not at all.
+    """
 
     type: Literal["rotary"] = "rotary"
     theta: Positive = 10_000.0
+    scaling: Scaling | None = None
+
+    def table(self, ragged: Ragged, size: int) -> tuple[Float[Tensor, "tokens half"], Float[Tensor, "tokens half"]]:
+        """Cosine and sine of each token's angles, for heads of this size."""
+        frequencies, factor = scaled_frequencies(self.scaling, size, self.theta, ragged.positions.device)
+        return rotary_table(ragged.positions, ragged.longest, frequencies, factor)
 
 
 @config

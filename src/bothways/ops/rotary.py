@@ -14,14 +14,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+def rotary_frequencies(
+    size: int, theta: float, device: torch.device | None = None, factor: float = 1.0
+) -> Float[Tensor, " half"]:
+    """Radians a position for each of the size / 2 pairs of features, divided by `factor`, in float32."""
+    return 1.0 / (factor * theta ** (torch.arange(0, size, 2, device=device, dtype=torch.float32) / size))
+
+
 def rotary_table(
-    positions: Int[Tensor, " tokens"], longest: int, size: int, theta: float
+    positions: Int[Tensor, " tokens"], longest: int, frequencies: Float[Tensor, " half"], factor: float = 1.0
 ) -> tuple[Float[Tensor, "tokens half"], Float[Tensor, "tokens half"]]:
-    """Cosine and sine of each token's angles, in float32. `longest` bounds the positions."""
-    device = positions.device
-    frequencies = 1.0 / theta ** (torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
-    angles = torch.outer(torch.arange(longest, device=device, dtype=torch.float32), frequencies)
-    return angles.cos()[positions], angles.sin()[positions]
+    """Cosine and sine of each token's angles, times `factor`, in float32. `longest` bounds the positions."""
+    angles = torch.outer(torch.arange(longest, device=positions.device, dtype=torch.float32), frequencies)
+    cos, sin = angles.cos(), angles.sin()
+    return (cos * factor)[positions], (sin * factor)[positions]
 
 
 def rotate(
