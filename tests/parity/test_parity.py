@@ -7,6 +7,7 @@ value of the tensor.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -113,13 +114,17 @@ def gradients(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[s
     return found, expected
 
 
+# the names of the biases of keys, of contents or positions
+_KEYS_BIAS = re.compile(r"self\.(?:pos_)?key(_proj)?\.bias")
+
+
 def distances(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
     """How far each gradient is off, relative to the largest value of the expected one.
 
     A key's bias adds the same to every score of a query, which softmax ignores: without rotary positions
     its gradient is 0 but for rounding, and is measured against that of the query's.
     """
-    scales = {name: expected[name.replace("self.key.bias", "self.query.bias")] for name in expected}
+    scales = {name: expected[_KEYS_BIAS.sub(r"self.query\1.bias", name)] for name in expected}
     return {name: gap(found[name], gradient, scales[name]) for name, gradient in expected.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from tests.builders import randomise
-from tests.references import bert, modernbert, neobert, roberta
+from tests.references import bert, deberta, modernbert, neobert, roberta
 from tests.references.reference import LABELS, Case, Reference
 from torch import Tensor, nn
 
-_FILES = (bert, roberta, modernbert, neobert)
+_FILES = (bert, roberta, modernbert, neobert, deberta)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -42,7 +43,7 @@ def build(case: Case, seed: int = 0, attention: str = "eager") -> nn.Module:
         import transformers
 
         config = transformers.AutoConfig.for_model(case.family, **settings, num_labels=LABELS)
-        model = architecture(case).from_config(config, attn_implementation=attention)
+        model = architecture(case).from_config(config, attn_implementation=attention if reference.sdpa else "eager")
     return randomise(model, seed).eval()
 
 
@@ -90,7 +91,10 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
         if case.head == "bare" and getattr(output, "pooler_output", None) is not None:
             out["pooler"] = output.pooler_output
 
-    hooks = [part.register_forward_hook(keep(f"layer.{i}")) for i, part in enumerate((embedding, *layers))]
+    parts = [embedding, *layers]
+    for number, name in reference.after.items():
+        parts[number] = operator.attrgetter(name)(body) or parts[number]
+    hooks = [part.register_forward_hook(keep(f"layer.{i}")) for i, part in enumerate(parts)]
     hooks.append(body.register_forward_hook(keep_body))
     result = model(**given)
     for hook in hooks:

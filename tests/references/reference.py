@@ -37,6 +37,8 @@ class Reference:
         embedding: the module, below the body, whose output enters the first layer.
         layers: the list of layers, below the body.
         types: how many token types its texts have.
+        sdpa: whether theirs can use SDPA.
+        after: modules below the body, where there, whose output is that of the layer of this number (the embedding is 0).
         classes: by head, where it is restated here and not in `transformers`: built from a dict of settings.
     """
 
@@ -45,4 +47,6 @@ class Reference:
     layers: str = "encoder.layer"
     types: int = 1
     pad_id: int = 0
+    sdpa: bool = True
+    after: Mapping[int, str] = field(default_factory=dict)
     classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)

@@ -11,10 +11,12 @@ from bothways.encoder.config import EncoderConfig, Layer
 from bothways.errors import InputError
 from bothways.layers.attention import SelfAttention
 from bothways.layers.context import Context
+from bothways.layers.convolution import TokenConvolution
+from bothways.layers.disentangled import PositionTable
 from bothways.layers.embedding import TokenEmbedding
 from bothways.layers.mlp import FeedForward
 from bothways.layers.norm import build_norm
-from bothways.layers.position import Bucketed, Rotary
+from bothways.layers.position import Bucketed, Disentangled, Rotary
 from bothways.ops.attention import Backend
 from bothways.ops.rotary import rotary_table
 from bothways.ragged import Batch, Encoded, Ragged
@@ -32,11 +34,14 @@ class EncoderLayer(nn.Module):
         self.mlp_norm = build_norm(config.norm, size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
+    def forward(
+        self, x: Float[Tensor, "tokens size"], context: Context, seen: Float[Tensor, "tokens size"] | None = None
+    ) -> Float[Tensor, "tokens size"]:
+        """`seen`: what keys and values are made of, where it is not `x` (post-norm alone)."""
         if self.config.order == "pre":
             x = x + self.dropout(self.mixer(self.mixer_norm(x), context))
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
-        x = self.mixer_norm(x + self.dropout(self.mixer(x, context)))
+        x = self.mixer_norm(x + self.dropout(self.mixer(x, context, seen)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
@@ -58,6 +63,7 @@ class Encoder(nn.Module):
             for i in range(max(config.depths) + 1)
         )
         self.relative = _relative(config)
+        self.convolution = TokenConvolution(config.convolution, size) if config.convolution else None
         self.final_norm = build_norm(config.final_norm, size)
 
     @property
@@ -84,7 +90,13 @@ class Encoder(nn.Module):
             for position, size in dict.fromkeys((mixer.position, mixer.sizes(self.config.hidden_size)[2]) for mixer in mixers)
             if isinstance(position, Rotary)
         }
-        relative = None if self.relative is None else self.relative.weight
+        match self.relative:
+            case PositionTable():
+                relative = self.relative(ragged.longest)
+            case nn.Embedding():
+                relative = self.relative.weight
+            case _:
+                relative = None
         return Context(ragged=ragged, rotary=rotary, relative=relative, backend=self.backend)
 
     def forward(self, batch: Batch, keep: bool = False) -> Encoded:
@@ -92,20 +104,28 @@ class Encoder(nn.Module):
         x, ragged = self.embed(batch)
         context = self.context(ragged)
         kept = [x]
-        for layer in self.stack:
+        for i, layer in enumerate(self.stack):
             x = layer(x, context)
+            if i == 0 and self.convolution is not None:
+                x = self.convolution(kept[0], x, ragged)
             if keep:
                 kept.append(x)
         return Encoded(hidden=self.final_norm(x), ragged=ragged, layers=tuple(kept) if keep else ())
 
     def flops(self, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass."""
-        return sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.stack)
+        beside = 0.0 if self.convolution is None else self.convolution.flops(ragged.tokens)
+        return beside + sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.stack)
 
 
-def _relative(config: EncoderConfig) -> nn.Embedding | None:
+def _relative(config: EncoderConfig) -> nn.Embedding | PositionTable | None:
     """The table of relative positions that all layers share."""
     for mixer in (layer.mixer for layer in config.layers):
-        if isinstance(mixer.position, Bucketed):
-            return nn.Embedding(mixer.position.buckets, mixer.heads)
+        match mixer.position:
+            case Bucketed(buckets=buckets):
+                return nn.Embedding(buckets, mixer.heads)
+            case Disentangled():
+                return PositionTable(mixer.position, config.hidden_size)
+            case _:
+                pass
     return None

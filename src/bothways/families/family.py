@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bothways.encoder.config import EncoderConfig
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
+from bothways.layers.discriminator import DiscriminatorHead
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
 
 # the kinds of classifiers, as `transformers` names them
@@ -29,11 +31,15 @@ class Heads:
     Attributes:
         pooler: BERT's pooler standing alone (in the bare model).
         next_sentence: the second pretraining head of BERT, behind the pooler.
+        mask_decoder: what stands between DeBERTa's encoder and its masked-language head.
+        discriminator: that of DeBERTa v3: is this token another than the text's?
     """
 
     masked_lm: MaskedLmHead | None = None
     classifier: ClassifierHead | None = None
     next_sentence: ClassifierHead | None = None
+    mask_decoder: MaskDecoderHead | None = None
+    discriminator: DiscriminatorHead | None = None
     pooler: Transform | None = None
 
     def present(self) -> frozenset[str]:
@@ -49,6 +55,7 @@ class Spec:
         labels: the names of a classifier's classes, in order.
         problem: the classifier's kind, as in the file.
         classifier_pooling: how a classifier yet to come would pool, where the family's config says so (ModernBERT).
+        legacy: whether a masked-language head goes by the names `transformers` first gave it, not by the released ones (DeBERTa).
     """
 
     encoder: EncoderConfig
@@ -57,6 +64,7 @@ class Spec:
     labels: tuple[str, ...] = ()
     problem: Problem | None = None
     classifier_pooling: Pooling = "mean"
+    legacy: bool = True
 
 
 @dataclass(frozen=True)

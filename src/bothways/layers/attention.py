@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.layers.context import Context
-from bothways.layers.position import Alibi, Bucketed, Rotary, ScorePosition
+from bothways.layers.disentangled import PositionScores
+from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
 from bothways.ops.relative import Bucket, Distance, alibi_slopes
@@ -30,6 +32,7 @@ class Attention:
         causal: a token sees none after it.
         position: positions that act inside the score.
         bias: whether the projections have biases.
+        key_bias: whether that of keys has one, where the others do.
         out_bias: whether the output projection has one; None: as the others.
         dropout: of attention weights.
         out_dropout: of what attention adds to the stream.
@@ -43,6 +46,7 @@ class Attention:
     causal: bool = False
     position: ScorePosition | None = None
     bias: bool = True
+    key_bias: bool = True
     out_bias: bool | None = None
     dropout: Dropout = 0.0
     out_dropout: Dropout = 0.0
@@ -59,14 +63,27 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.config = config
         self.heads, self.kv_heads, self.head_size = config.sizes(size)
-        self.qkv = nn.Linear(size, (self.heads + 2 * self.kv_heads) * self.head_size, bias=config.bias)
+        inner, kv_inner = self.heads * self.head_size, self.kv_heads * self.head_size
+        keyless = config.bias and not config.key_bias
+        self.qkv = nn.Linear(size, inner + 2 * kv_inner, bias=config.bias and config.key_bias)
+        self.query_bias = nn.Parameter(torch.zeros(inner)) if keyless else None
+        self.value_bias = nn.Parameter(torch.zeros(kv_inner)) if keyless else None
         out_bias = config.bias if config.out_bias is None else config.out_bias
-        self.out = nn.Linear(self.heads * self.head_size, size, bias=out_bias)
+        self.out = nn.Linear(inner, size, bias=out_bias)
+        self.relative = (
+            PositionScores(config.position, size, self.heads, self.head_size, config.bias, config.bias and config.key_bias)
+            if isinstance(config.position, Disentangled)
+            else None
+        )
         self.dropout = nn.Dropout(config.out_dropout)
 
-    def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
+    def forward(
+        self, x: Float[Tensor, "tokens size"], context: Context, seen: Float[Tensor, "tokens size"] | None = None
+    ) -> Float[Tensor, "tokens size"]:
+        """What `x` gathers from `seen`, whose keys and values it sees; None is `x` itself."""
         heads, position = (self.heads, self.kv_heads, self.kv_heads), self.config.position
-        qkv = self.qkv(x).view(x.shape[0], sum(heads), self.head_size)
+        bias = self._bias()
+        qkv = self._project(x, seen, bias).view(x.shape[0], sum(heads), self.head_size)
         if isinstance(position, Rotary):
             qk, v = qkv.split((heads[0] + heads[1], heads[2]), dim=1)
             q, k = rotate(qk, context.rotary[position, self.head_size]).split(heads[:2], dim=1)
@@ -74,20 +91,41 @@ class SelfAttention(nn.Module):
             q, k, v = qkv.split(heads, dim=1)
         score = Score(
             window=self.config.window,
+            scale=position.scale(self.head_size) if isinstance(position, Disentangled) else None,
             causal=self.config.causal,
             dropout=self.config.dropout if self.training else 0.0,
-            edit=self._edit(x, context),
+            edit=self._edit(x, context, bias),
         )
         mixed = attention(q, k, v, context.ragged, context.ragged, score, context.backend)
         return self.dropout(self.out(mixed.flatten(1)))
 
-    def _edit(self, x: Tensor, context: Context) -> Edit | None:
+    def _bias(self) -> Float[Tensor, " outs"] | None:
+        """Of queries, keys and values; zero where keys alone have none."""
+        if self.query_bias is None or self.value_bias is None:
+            return self.qkv.bias
+        return torch.cat((self.query_bias, torch.zeros_like(self.value_bias), self.value_bias))
+
+    def _project(self, x: Tensor, seen: Tensor | None, bias: Tensor | None) -> Float[Tensor, "tokens outs"]:
+        if seen is None:
+            return self.qkv(x) if bias is self.qkv.bias else F.linear(x, self.qkv.weight, bias)
+        sizes = [self.heads * self.head_size, 2 * self.kv_heads * self.head_size]
+        biases = (None, None) if bias is None else bias.split(sizes)
+        parts = zip((x, seen), self.qkv.weight.split(sizes), biases, strict=True)
+        return torch.cat([F.linear(*part) for part in parts], dim=1)
+
+    def _edit(self, x: Tensor, context: Context, bias: Tensor | None) -> Edit | None:
         match self.config.position:
             case Alibi():
                 return Distance(torch.tensor(alibi_slopes(self.heads), device=x.device))
             case Bucketed(max_distance=furthest):
                 assert context.relative is not None
                 return Bucket(context.relative, furthest)
+            case Disentangled():
+                assert context.relative is not None
+                assert self.relative is not None
+                inner = 2 * self.heads * self.head_size
+                weight, biases = self.qkv.weight[:inner], None if bias is None else bias[:inner]
+                return self.relative(context.relative, context.ragged.longest, weight, biases)
             case _:
                 return None
 

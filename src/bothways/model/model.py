@@ -17,9 +17,11 @@ from bothways.data.table import cut_to
 from bothways.data.tokenizer import Tokenizer
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Family, Heads, Spec
+from bothways.layers.discriminator import Discriminator
 from bothways.layers.heads import Classifier, MaskedLm, TransformLayer, pool
 from bothways.model.batching import Progress, run
 from bothways.model.overflow import Overflow, check_lengths, fit
@@ -322,6 +324,10 @@ def build_heads(heads: Heads, encoder: EncoderConfig) -> nn.ModuleDict:
         modules["classifier"] = Classifier(heads.classifier, size)
     if heads.next_sentence is not None:
         modules["next_sentence"] = Classifier(heads.next_sentence, size)
+    if heads.mask_decoder is not None:
+        modules["mask_decoder"] = EnhancedMaskDecoder(heads.mask_decoder, encoder)
+    if heads.discriminator is not None:
+        modules["discriminator"] = Discriminator(heads.discriminator, size)
     if heads.pooler is not None:
         modules["pooler"] = TransformLayer(heads.pooler, size)
     return nn.ModuleDict(modules)

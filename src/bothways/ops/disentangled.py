@@ -7,6 +7,7 @@ distance, as the released models were trained; the paper's equation has the oppo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -49,6 +50,7 @@ class Rows:
         bucket = distance if self.buckets is None else log_buckets(distance, self.buckets, self.max_distance)
         return (bucket + self.span).clamp(0, 2 * self.span - 1)
 
+    @lru_cache(maxsize=4096)  # noqa: B019  (rows are values, and few)
     def within(self, longest: int) -> tuple[int, int]:
         """The first row in use by sequences of at most `longest` tokens, and the row after the last."""
         furthest = max(longest - 1, 0)
