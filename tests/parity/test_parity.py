@@ -114,17 +114,19 @@ def gradients(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[s
     return found, expected
 
 
-# the names of the biases of keys, of contents or positions
+# the names of the biases of keys, of contents or positions, and of the norm of a table of positions
 _KEYS_BIAS = re.compile(r"self\.(?:pos_)?key(_proj)?\.bias")
+_TABLES_BIAS = re.compile(r"(encoder\.LayerNorm\.)bias$")
 
 
 def distances(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
     """How far each gradient is off, relative to the largest value of the expected one.
 
     A key's bias adds the same to every score of a query, which softmax ignores: without rotary positions
-    its gradient is 0 but for rounding, and is measured against that of the query's.
+    its gradient is 0 but for rounding, and is measured against that of the query's. Likewise the bias of the norm of
+    a table of relative positions, where these give keys alone.
     """
-    scales = {name: expected[_KEYS_BIAS.sub(r"self.query\1.bias", name)] for name in expected}
+    scales = {name: expected[_TABLES_BIAS.sub(r"\1weight", _KEYS_BIAS.sub(r"self.query\1.bias", name))] for name in expected}
     return {name: gap(found[name], gradient, scales[name]) for name, gradient in expected.items()}
 
 
