@@ -15,18 +15,25 @@ from torch import Tensor, nn
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families.bert import bert
+from bothways.families.deberta import deberta
+from bothways.families.deberta_v2 import CONVOLUTION, deberta_v2
 from bothways.families.modernbert import modernbert
 from bothways.families.neobert import neobert
+from bothways.layers.norm import LayerNorm
+from bothways.layers.position import Disentangled
 from bothways.ragged import Batch, Ragged
 
 # Odd sizes, so that a transposed or mistaken axis does not fit by accident.
 VOCAB, SIZE, LAYERS, HEADS, INNER, LONGEST, WINDOW = 101, 24, 5, 3, 20, 256, 4
 _SIZES: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": SIZE, "num_layers": LAYERS, "heads": HEADS}
+_BUCKETS = Disentangled(max_distance=12, buckets=8, shared=True, norm=LayerNorm())
 
 CONFIGS: dict[str, EncoderConfig] = {
     "bert": bert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
     "modernbert": modernbert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, window=WINDOW),
     "neobert": neobert(**_SIZES, intermediate_size=30, max_length=LONGEST),
+    "deberta": deberta(**_SIZES, intermediate_size=INNER, max_length=LONGEST, position=Disentangled(max_distance=7)),
+    "deberta-v2": deberta_v2(**_SIZES, intermediate_size=INNER, max_length=LONGEST, position=_BUCKETS, convolution=CONVOLUTION),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

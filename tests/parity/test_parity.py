@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from tests import references
 from tests.builders import gap, random_ids
 from tests.references import CASES, Case
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import bothways
 from bothways.families.convert import expand, to_theirs
@@ -103,7 +105,9 @@ def gradients(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[s
     theirs, ours = loaded(case, dtype, "sdpa")
     sequences, types = texts(case)
     functional(references.run(case, theirs, sequences, types)).backward()
-    functional(run(ours, Batch.of(sequences, types))).backward()
+    # the fused kernel's gradients lie further off in float32; it is measured against theirs where they have it
+    with nullcontext() if references.REFERENCES[case.family].sdpa else sdpa_kernel(SDPBackend.MATH):
+        functional(run(ours, Batch.of(sequences, types))).backward()
     prefix = "" if ours.spec.heads.present() <= {"pooler"} else ours.family.prefix
     rules = expand(ours.family.rules(ours.spec, prefix), ours.spec.encoder.num_layers)
     own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in ours.named_parameters()}

@@ -54,7 +54,7 @@ class TokenConvolution(nn.Module):
         reach = self.config.kernel // 2
         # a gap of zeros before each sequence and after the last: what lies beyond the gap is out of reach
         slots = torch.arange(x.shape[0], device=x.device) + reach * (ragged.segments + 1)
-        spaced = x.new_zeros(x.shape[0] + reach * (ragged.sequences + 1), x.shape[1]).index_copy(0, slots, x)
+        spaced = x.new_zeros(max(x.shape[0], 1) + reach * (ragged.sequences + 1), x.shape[1]).index_copy(0, slots, x)
         out = self.conv(spaced.T[None])[0].T[slots - reach]
         return self.norm(residual + activate(self.config.activation, self.dropout(out)))
 
