@@ -139,8 +139,8 @@ def _runs(
     count, heads, rows, size = x.shape
     distances = laid.shape[1]
     products = torch.bmm(x.transpose(0, 1).reshape(heads, count * rows, size), laid.transpose(1, 2))
-    flat = products.view(heads, count, rows * distances).transpose(0, 1)
     if rows == 1:
-        return flat.unflatten(2, (1, distances))
-    runs = flat[..., rows - 1 : rows - 1 + rows * (distances - 1)].unflatten(2, (rows, distances - 1))
-    return runs[..., :columns]
+        return products.view(heads, count, 1, distances).transpose(0, 1)
+    # one view, and not slices of a flat one: the gradient of each would be another array of zeros
+    one = rows * distances
+    return products.as_strided((count, heads, rows, columns), (one, count * one, distances - 1, 1), rows - 1)
