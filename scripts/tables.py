@@ -14,7 +14,7 @@ import torch
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
-from bothways.layers.position import Rotary
+from bothways.layers.position import Disentangled, Rotary
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "loading.md"
@@ -26,6 +26,8 @@ BASES = {
     "xlm-roberta": roberta.SIZES["xlm-base"],
     "modernbert": modernbert.SIZES["base"],
     "neobert": neobert.SIZES["base"],
+    "deberta": deberta.SIZES["base"],
+    "deberta-v2": deberta_v2.SIZES["v3-base"],
 }
 COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
 
@@ -55,6 +57,8 @@ def position(config: EncoderConfig) -> str:
     if config.embedding.position is not None:
         return kind(config.embedding.position)
     positions = [layer.mixer.position for layer in config.layers]
+    if inside := next((kind(one) for one in positions if isinstance(one, Disentangled)), None):
+        return inside
     thetas = dict.fromkeys(position.theta for position in positions if isinstance(position, Rotary))
     return "rotary, theta " + " and ".join(f"{theta:,.0f}" for theta in thetas)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bothways.encoder.config import EncoderConfig
-from bothways.families import bert, modernbert, neobert, roberta
+from bothways.families import bert, deberta, deberta_v2, modernbert, neobert, roberta
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
@@ -38,6 +38,19 @@ PUBLISHED = [
     ("ModernBERT-large, masked LM", modernbert.FAMILY, modernbert.SIZES["large"], _MODERN_LM, 395_881_664),
     ("NeoBERT", neobert.FAMILY, neobert.SIZES["base"], Heads(), 28 * 7_079_424 + 23_440_896 + 768),
     ("NeoBERT, masked LM", neobert.FAMILY, neobert.SIZES["base"], _NEO_LM, 245_136_954),
+    # DebertaModel, DebertaForMaskedLM, DebertaV2Model and DebertaV2ForMaskedLM
+    ("deberta-base", deberta.FAMILY, deberta.SIZES["base"], Heads(), 138_601_728),
+    ("deberta-base, masked LM", deberta.FAMILY, deberta.SIZES["base"], _BERT_LM, 139_244_121),
+    ("deberta-large", deberta.FAMILY, deberta.SIZES["large"], Heads(), 405_163_008),
+    ("deberta-xlarge", deberta.FAMILY, deberta.SIZES["xlarge"], Heads(), 757_804_032),
+    ("deberta-v2-xlarge", deberta_v2.FAMILY, deberta_v2.SIZES["v2-xlarge"], Heads(), 884_593_152),
+    ("deberta-v2-xxlarge", deberta_v2.FAMILY, deberta_v2.SIZES["v2-xxlarge"], Heads(), 1_564_549_632),
+    ("deberta-v3-xsmall", deberta_v2.FAMILY, deberta_v2.SIZES["v3-xsmall"], Heads(), 70_682_112),
+    ("deberta-v3-small", deberta_v2.FAMILY, deberta_v2.SIZES["v3-small"], Heads(), 141_304_320),
+    ("deberta-v3-base", deberta_v2.FAMILY, deberta_v2.SIZES["v3-base"], Heads(), 183_831_552),
+    ("deberta-v3-base, masked LM", deberta_v2.FAMILY, deberta_v2.SIZES["v3-base"], _BERT_LM, 184_551_780),
+    ("deberta-v3-large", deberta_v2.FAMILY, deberta_v2.SIZES["v3-large"], Heads(), 434_012_160),
+    ("mdeberta-v3-base", deberta_v2.FAMILY, deberta_v2.SIZES["mdeberta-v3-base"], Heads(), 278_218_752),
 ]
 
 

@@ -13,7 +13,7 @@ import torch
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
-from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.families import FAMILIES, bert, deberta, deberta_v2, modernbert, neobert, roberta
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm, RmsNorm
@@ -32,6 +32,8 @@ SIZES: dict[str, Any] = {
     "max_length": 16,
 }
 BERT, MODERNBERT, NEOBERT = bert.bert(**SIZES), modernbert.modernbert(**SIZES), neobert.neobert(**SIZES)
+DEBERTA, DEBERTA_V2 = deberta.deberta(**SIZES), deberta_v2.deberta_v2(**SIZES)
+DEBERTA_LM = bert.masked_lm_head(DEBERTA)
 BERT_LM = bert.masked_lm_head(BERT)
 NEOBERT_LM = MaskedLmHead(transform=None, tied=False)
 MODERNBERT_LM = MaskedLmHead(transform=Transform(bias=False, norm=LayerNorm(bias=False)))
@@ -75,6 +77,9 @@ def test_positions_that_the_padding_id_would_shift_are_refused(tmp_path: Path) -
         (roberta.FAMILY, roberta.roberta(**SIZES), {"masked_lm": bert.masked_lm_head(roberta.roberta(**SIZES))}),
         (modernbert.FAMILY, MODERNBERT, {"masked_lm": MODERNBERT_LM}),
         (neobert.FAMILY, NEOBERT, {"masked_lm": NEOBERT_LM}),
+        (deberta.FAMILY, DEBERTA, {"masked_lm": DEBERTA_LM}),
+        (deberta_v2.FAMILY, DEBERTA_V2, {"masked_lm": DEBERTA_LM}),
+        (deberta_v2.FAMILY, replace(DEBERTA_V2, convolution=deberta_v2.CONVOLUTION), {}),
     ],
 )
 def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: dict[str, Any]) -> None:
@@ -100,6 +105,10 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
         (modernbert.FAMILY, with_layers(MODERNBERT, lambda layer: replace(layer, norm=RmsNorm())), {}, "encoder's layers.0.norm"),
         (modernbert.FAMILY, MODERNBERT, {"masked_lm": BERT_LM}, "masked_lm head's transform.norm.eps"),
         (neobert.FAMILY, BERT, {}, "encoder's layers.0.norm"),
+        (deberta.FAMILY, DEBERTA_V2, {}, "encoder's layers.0.mixer"),
+        (deberta.FAMILY, replace(DEBERTA, convolution=deberta_v2.CONVOLUTION), {}, "encoder's convolution"),
+        (deberta_v2.FAMILY, DEBERTA, {}, "encoder's layers.0.mixer.key_bias"),
+        (deberta.FAMILY, DEBERTA, {"masked_lm": replace(DEBERTA_LM, tied=False)}, "masked_lm head's tied"),
         (
             neobert.FAMILY,
             with_layers(NEOBERT, lambda layer: replace(layer, mlp=replace(layer.mlp, size=100))),
