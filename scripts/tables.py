@@ -13,7 +13,7 @@ import torch
 
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
-from bothways.families import FAMILIES, bert, modernbert, neobert, roberta
+from bothways.families import FAMILIES, bert, deberta, deberta_v2, modernbert, neobert, roberta
 from bothways.layers.position import Disentangled, Rotary
 
 ROOT = Path(__file__).resolve().parent.parent

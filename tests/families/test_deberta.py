@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,11 @@ def test_sequences_longer_than_the_positions(buckets: int, tmp_path: Path) -> No
     [
         ("deberta-bare", {"talking_head": True}, "talking_head=True is not supported"),
         ("deberta-bare", {"pos_att_type": "c2p|p2p"}, r"pos_att_type='c2p\|p2p' is not supported; supported: c2p, p2c"),
-        ("deberta-bare", {"relative_attention": False}, r"pos_att_type=\['c2p', 'p2c'\] is not supported without relative_attention"),
+        (
+            "deberta-bare",
+            {"relative_attention": False},
+            r"pos_att_type=\['c2p', 'p2c'\] is not supported without relative_attention",
+        ),
         ("deberta-bare", {"embedding_size": 12}, "embedding_size=12 is not supported"),
         ("deberta-v2-bare", {"norm_rel_ebd": "batch_norm"}, "norm_rel_ebd='batch_norm' is not supported"),
         ("deberta-v2-bare", {"attention_head_size": 5}, "attention_head_size=5 is not supported"),
@@ -153,13 +158,17 @@ def test_the_enhanced_mask_decoder_is_the_last_layer_twice() -> None:
     encoder, decoder = model.encoder, model.heads["mask_decoder"]
     batch = random_batch([17])
     batch = batch.with_ids(batch.ids % 31)
-    calls = [0] * 4
+    calls: list[int] = []
+
+    def note(number: int, module: nn.Module, args: object) -> None:
+        calls.append(number)
+
     for i, layer in enumerate(encoder.stack):
-        layer.register_forward_pre_hook(lambda module, args, i=i: calls.__setitem__(i, calls[i] + 1))
+        layer.register_forward_pre_hook(partial(note, i))
     encoded = encoder(batch, keep=True)
-    assert calls == [1, 1, 1, 1]
+    assert calls == [0, 1, 2, 3]
     found = decoder(encoder, encoded)
-    assert calls == [1, 1, 1, 3]
+    assert calls == [0, 1, 2, 3, 3, 3]
     seen, layer = encoded.layers[-2], encoder.stack[-1]
     x = seen + decoder.positions.weight[:17]  # type: ignore[index, union-attr]
     for _ in range(2):

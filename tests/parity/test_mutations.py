@@ -37,7 +37,7 @@ def theta(old: float, config: EncoderConfig, state: State) -> EncoderConfig:
     """The layers of one rotary base take another."""
 
     def change(mixer: Attention) -> Attention:
-        assert mixer.position is not None
+        assert isinstance(mixer.position, Rotary)
         return replace(mixer, position=Rotary(theta=2 * old)) if mixer.position.theta == old else mixer
 
     return _mixers(config, change)

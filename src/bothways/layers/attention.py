@@ -134,4 +134,5 @@ class SelfAttention(nn.Module):
         reach = self.config.window
         pairs = sum(n * (n if reach is None else min(n, 2 * reach + 1)) for n in lengths)
         projections = self.qkv.weight.numel() + self.out.weight.numel()
-        return 2.0 * sum(lengths) * projections + 4.0 * pairs * self.heads * self.head_size
+        positions = 0.0 if self.relative is None else self.relative.flops(pairs, max(lengths, default=0))
+        return 2.0 * sum(lengths) * projections + 4.0 * pairs * self.heads * self.head_size + positions

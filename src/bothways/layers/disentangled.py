@@ -35,7 +35,7 @@ class PositionScores(nn.Module):
     def __init__(self, config: Disentangled, size: int, heads: int, head_size: int, bias: bool, key_bias: bool) -> None:
         super().__init__()
         self.config = config
-        self.heads, self.head_size = heads, head_size
+        self.size, self.heads, self.head_size = size, heads, head_size
         own, inner = not config.shared, heads * head_size
         self.key = nn.Linear(size, inner, bias=key_bias) if own and config.content_to_position else None
         self.query = nn.Linear(size, inner, bias=bias) if own and config.position_to_content else None
@@ -65,6 +65,12 @@ class PositionScores(nn.Module):
             first=rows.within(longest)[0],
             scale=config.scale(self.head_size),
         )
+
+    def flops(self, pairs: int, longest: int) -> float:
+        """Matrix-multiply FLOPs of one forward pass: the table's projections, and as much for each term as for contents."""
+        first, end = self.config.rows.within(longest)
+        inner = self.heads * self.head_size
+        return 2.0 * (self.config.terms - 1) * inner * ((end - first) * self.size + pairs)
 
     def _project(
         self, own: nn.Linear | None, shared: tuple[Tensor, Tensor | None], table: Float[Tensor, "rows size"]
