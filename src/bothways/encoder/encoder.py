@@ -114,7 +114,7 @@ class Encoder(nn.Module):
 
     def flops(self, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass."""
-        beside = 0.0 if self.convolution is None else self.convolution.flops(ragged.tokens)
+        beside = 0.0 if self.convolution is None else self.convolution.flops(ragged)
         return beside + sum(layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens) for layer in self.stack)
 
 

@@ -125,7 +125,7 @@ class SelfAttention(nn.Module):
                 assert self.relative is not None
                 inner = 2 * self.heads * self.head_size
                 weight, biases = self.qkv.weight[:inner], None if bias is None else bias[:inner]
-                return self.relative(context.relative, context.ragged.longest, weight, biases)
+                return self.relative.scores(context.relative, context.ragged.longest, weight, biases)
             case _:
                 return None
 
@@ -134,5 +134,5 @@ class SelfAttention(nn.Module):
         reach = self.config.window
         pairs = sum(n * (n if reach is None else min(n, 2 * reach + 1)) for n in lengths)
         projections = self.qkv.weight.numel() + self.out.weight.numel()
-        positions = 0.0 if self.relative is None else self.relative.flops(pairs, max(lengths, default=0))
+        positions = 0.0 if self.relative is None else self.relative.flops(lengths)
         return 2.0 * sum(lengths) * projections + 4.0 * pairs * self.heads * self.head_size + positions

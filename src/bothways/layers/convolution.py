@@ -58,6 +58,7 @@ class TokenConvolution(nn.Module):
         out = self.conv(spaced.T[None])[0].T[slots - reach]
         return self.norm(residual + activate(self.config.activation, self.dropout(out)))
 
-    def flops(self, tokens: int) -> float:
-        """Matrix-multiply FLOPs of one forward pass over `tokens` tokens."""
-        return 2.0 * tokens * self.conv.weight.numel()
+    def flops(self, ragged: Ragged) -> float:
+        """Matrix-multiply FLOPs of one forward pass, the gaps between sequences included."""
+        places = ragged.tokens + self.config.kernel // 2 * (ragged.sequences - 1)
+        return 2.0 * places * self.conv.weight.numel()

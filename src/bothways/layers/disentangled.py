@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class PositionTable(nn.Module):
     def forward(self, longest: int) -> Float[Tensor, "rows size"]:
         """The rows that sequences of at most `longest` tokens use, normalised."""
         first, end = self.config.rows.within(longest)
-        return self.norm(self.table.weight[first:end])
+        return self.norm(self.table(torch.arange(first, end, device=self.table.weight.device)))
 
 
 class PositionScores(nn.Module):
@@ -41,7 +42,7 @@ class PositionScores(nn.Module):
         self.query = nn.Linear(size, inner, bias=bias) if own and config.position_to_content else None
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
+    def scores(
         self,
         relative: Float[Tensor, "rows size"],
         longest: int,
@@ -66,11 +67,11 @@ class PositionScores(nn.Module):
             scale=config.scale(self.head_size),
         )
 
-    def flops(self, pairs: int, longest: int) -> float:
-        """Matrix-multiply FLOPs of one forward pass: the table's projections, and as much for each term as for contents."""
-        first, end = self.config.rows.within(longest)
-        inner = self.heads * self.head_size
-        return 2.0 * (self.config.terms - 1) * inner * ((end - first) * self.size + pairs)
+    def flops(self, lengths: tuple[int, ...]) -> float:
+        """Matrix-multiply FLOPs of one forward pass: each token of a sequence meets all its distances, in either term."""
+        first, end = self.config.rows.within(max(lengths, default=0))
+        products = sum(n * (2 * n - 1) for n in lengths)
+        return 2.0 * (self.config.terms - 1) * self.heads * self.head_size * ((end - first) * self.size + products)
 
     def _project(
         self, own: nn.Linear | None, shared: tuple[Tensor, Tensor | None], table: Float[Tensor, "rows size"]
