@@ -17,6 +17,8 @@ from bothways.families import (
     FAMILIES,
     albert,
     bert,
+    deberta,
+    deberta_v2,
     distilbert,
     electra,
     ernie_gram,
@@ -59,6 +61,8 @@ BASES = {
     "mistral": llama.SIZES["mistral-7b"],
     "qwen2": llama.SIZES["qwen2.5-0.5b"],
     "qwen3": llama.SIZES["qwen3-0.6b"],
+    "deberta": deberta.SIZES["base"],
+    "deberta-v2": deberta_v2.SIZES["v3-base"],
 }
 COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
 

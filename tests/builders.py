@@ -16,6 +16,8 @@ from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families.albert import albert
 from bothways.families.bert import bert
+from bothways.families.deberta import deberta
+from bothways.families.deberta_v2 import CONVOLUTION, deberta_v2
 from bothways.families.ernie_gram import ernie_gram
 from bothways.families.llama import llama
 from bothways.families.longformer import longformer
@@ -24,7 +26,8 @@ from bothways.families.modernbert import modernbert
 from bothways.families.mosaicbert import mosaicbert
 from bothways.families.mpnet import mpnet
 from bothways.families.neobert import neobert
-from bothways.layers.position import Rotary
+from bothways.layers.norm import LayerNorm
+from bothways.layers.position import Disentangled, Rotary
 from bothways.layers.scaling import Yarn
 from bothways.ragged import Batch, Ragged
 
@@ -32,6 +35,7 @@ from bothways.ragged import Batch, Ragged
 VOCAB, SIZE, LAYERS, HEADS, INNER, LONGEST, WINDOW = 101, 24, 5, 3, 20, 256, 4
 _YARN = Rotary(theta=50.0, scaling=Yarn(factor=4.0, original_length=64, beta_fast=8.0, beta_slow=0.5))
 _SIZES: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": SIZE, "num_layers": LAYERS, "heads": HEADS}
+_BUCKETS = Disentangled(max_distance=12, buckets=8, shared=True, norm=LayerNorm())
 
 CONFIGS: dict[str, EncoderConfig] = {
     "bert": bert(**_SIZES, intermediate_size=INNER, max_length=LONGEST, dropout=0.0, attention_dropout=0.0),
@@ -53,6 +57,8 @@ CONFIGS: dict[str, EncoderConfig] = {
         filler=None,
     ),
     "llama": llama(**_SIZES, kv_heads=1, intermediate_size=INNER, max_length=LONGEST, position=_YARN),
+    "deberta": deberta(**_SIZES, intermediate_size=INNER, max_length=LONGEST, position=Disentangled(max_distance=7)),
+    "deberta-v2": deberta_v2(**_SIZES, intermediate_size=INNER, max_length=LONGEST, position=_BUCKETS, convolution=CONVOLUTION),
 }
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.

@@ -9,6 +9,8 @@ from bothways.encoder.config import EncoderConfig
 from bothways.families import (
     albert,
     bert,
+    deberta,
+    deberta_v2,
     distilbert,
     electra,
     ernie_gram,
@@ -140,6 +142,19 @@ PUBLISHED = [
     # = 9,444,096; twelve of them, words 30528 * 768, types and norm 4 * 768; the head is 768 * 769 + 1536 + 30528
     ("mosaic-bert-base", mosaicbert.FAMILY, mosaicbert.SIZES["base"], Heads(), 12 * 9_444_096 + 30528 * 768 + 4 * 768),
     ("mosaic-bert-base, masked LM", mosaicbert.FAMILY, mosaicbert.SIZES["base"], _BERT_LM, 137_400_384),
+    # DebertaModel, DebertaForMaskedLM, DebertaV2Model and DebertaV2ForMaskedLM
+    ("deberta-base", deberta.FAMILY, deberta.SIZES["base"], Heads(), 138_601_728),
+    ("deberta-base, masked LM", deberta.FAMILY, deberta.SIZES["base"], _BERT_LM, 139_244_121),
+    ("deberta-large", deberta.FAMILY, deberta.SIZES["large"], Heads(), 405_163_008),
+    ("deberta-xlarge", deberta.FAMILY, deberta.SIZES["xlarge"], Heads(), 757_804_032),
+    ("deberta-v2-xlarge", deberta_v2.FAMILY, deberta_v2.SIZES["v2-xlarge"], Heads(), 884_593_152),
+    ("deberta-v2-xxlarge", deberta_v2.FAMILY, deberta_v2.SIZES["v2-xxlarge"], Heads(), 1_564_549_632),
+    ("deberta-v3-xsmall", deberta_v2.FAMILY, deberta_v2.SIZES["v3-xsmall"], Heads(), 70_682_112),
+    ("deberta-v3-small", deberta_v2.FAMILY, deberta_v2.SIZES["v3-small"], Heads(), 141_304_320),
+    ("deberta-v3-base", deberta_v2.FAMILY, deberta_v2.SIZES["v3-base"], Heads(), 183_831_552),
+    ("deberta-v3-base, masked LM", deberta_v2.FAMILY, deberta_v2.SIZES["v3-base"], _BERT_LM, 184_551_780),
+    ("deberta-v3-large", deberta_v2.FAMILY, deberta_v2.SIZES["v3-large"], Heads(), 434_012_160),
+    ("mdeberta-v3-base", deberta_v2.FAMILY, deberta_v2.SIZES["mdeberta-v3-base"], Heads(), 278_218_752),
 ]
 
 

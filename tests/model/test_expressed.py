@@ -17,6 +17,8 @@ from bothways.families import (
     FAMILIES,
     albert,
     bert,
+    deberta,
+    deberta_v2,
     distilbert,
     electra,
     eurobert,
@@ -49,6 +51,8 @@ BERT, MODERNBERT, NEOBERT = bert.bert(**SIZES), modernbert.modernbert(**SIZES), 
 LONGFORMER = longformer.longformer(**SIZES, windows=[4, 8])
 EUROBERT = eurobert.eurobert(**SIZES, kv_heads=1)
 LLAMA = llama.llama(**SIZES, kv_heads=1)
+DEBERTA, DEBERTA_V2 = deberta.deberta(**SIZES), deberta_v2.deberta_v2(**SIZES)
+DEBERTA_LM = bert.masked_lm_head(DEBERTA)
 BERT_LM = bert.masked_lm_head(BERT)
 TANH = Transform(activation="tanh")
 BERT_TANH_LM = MaskedLmHead(transform=Transform(activation="gelu_tanh", norm=LayerNorm(eps=1e-12)))
@@ -128,6 +132,9 @@ def test_positions_that_the_padding_id_would_shift_are_refused(tmp_path: Path) -
         (llama.MISTRAL_FAMILY, windowed(LLAMA, 3), {}),
         (llama.QWEN2_FAMILY, biased(LLAMA), {}),
         (llama.QWEN3_FAMILY, normed(LLAMA), {}),
+        (deberta.FAMILY, DEBERTA, {"masked_lm": DEBERTA_LM}),
+        (deberta_v2.FAMILY, DEBERTA_V2, {"masked_lm": DEBERTA_LM}),
+        (deberta_v2.FAMILY, replace(DEBERTA_V2, convolution=deberta_v2.CONVOLUTION), {}),
     ],
 )
 def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: dict[str, Any]) -> None:
@@ -184,6 +191,10 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
         (modernbert.FAMILY, with_layers(MODERNBERT, lambda layer: replace(layer, norm=RmsNorm())), {}, "encoder's layers.0.norm"),
         (modernbert.FAMILY, MODERNBERT, {"masked_lm": BERT_LM}, "masked_lm head's transform.norm.eps"),
         (neobert.FAMILY, BERT, {}, "encoder's layers.0.norm"),
+        (deberta.FAMILY, DEBERTA_V2, {}, "encoder's layers.0.mixer"),
+        (deberta.FAMILY, replace(DEBERTA, convolution=deberta_v2.CONVOLUTION), {}, "encoder's convolution"),
+        (deberta_v2.FAMILY, DEBERTA, {}, "encoder's layers.0.mixer.key_bias"),
+        (deberta.FAMILY, DEBERTA, {"masked_lm": replace(DEBERTA_LM, tied=False)}, "masked_lm head's tied"),
         (
             neobert.FAMILY,
             with_layers(NEOBERT, lambda layer: replace(layer, mlp=replace(layer.mlp, size=100))),

@@ -13,6 +13,7 @@ from tests.builders import gap, lengths_lists
 from torch import Tensor
 
 from bothways.ops.attention import BACKENDS, BY_LENGTH, FLEX, REFERENCE, VARLEN, Backend, Score, attention, visible
+from bothways.ops.disentangled import Disentangled, Rows
 from bothways.ops.flex import flex
 from bothways.ops.relative import Bucket, Distance, alibi_slopes
 from bothways.ragged import Ragged
@@ -80,11 +81,16 @@ def test_a_backend_computes_the_definition(
     assert_defined(backend, lengths, None, Score(window=window, scale=scale))
 
 
+TABLE = torch.randn(HEADS, 10, WIDTH, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 EDITS = {
     "none": None,
     "distance": Distance(torch.tensor(alibi_slopes(HEADS))),
     "bucket": Bucket(torch.randn(8, HEADS, generator=torch.Generator().manual_seed(4), dtype=torch.float64), 6),
     "first_apart": Bucket(torch.randn(9, HEADS, generator=torch.Generator().manual_seed(5), dtype=torch.float64), 6, True),
+    "both": Disentangled(TABLE, TABLE.flip(1), Rows(5, None, 5), 0, 0.7),
+    "keys": Disentangled(TABLE, None, Rows(5, 5, 9), 0, 0.7),
+    "queries": Disentangled(None, TABLE, Rows(5, None, 5), 0, 0.7),
+    "neither": Disentangled(None, None, Rows(5, None, 5), 0, 0.7),
 }
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from bothways.encoder.config import EncoderConfig, Layer
 from bothways.layers.attention import Attention
 from bothways.layers.heads import Classifier, ClassifierHead
-from bothways.layers.position import Learned, Rotary
+from bothways.layers.position import Disentangled, Learned, Rotary
 from bothways.layers.scaling import Yarn
 from bothways.model.model import Model
-from bothways.ops import global_attention
+from bothways.ops import disentangled, global_attention
 from bothways.ops.attention import Score
 
 State = dict[str, Tensor]
@@ -41,6 +41,8 @@ def theta(old: float, config: EncoderConfig, state: State) -> EncoderConfig:
 
     def change(mixer: Attention) -> Attention:
         return replace(mixer, position=Rotary(theta=2 * old)) if mixer.position == Rotary(theta=old) else mixer
+        assert isinstance(mixer.position, Rotary)
+        return replace(mixer, position=Rotary(theta=2 * old)) if mixer.position.theta == old else mixer
 
     return _mixers(config, change)
 
@@ -264,6 +266,50 @@ def unnormed(config: EncoderConfig, state: State) -> EncoderConfig:
     return _mixers(config, lambda mixer: replace(mixer, qk_norm=None))
 
 
+def _positions(config: EncoderConfig, **changes: Any) -> EncoderConfig:
+    def change(mixer: Attention) -> Attention:
+        assert isinstance(mixer.position, Disentangled)
+        return replace(mixer, position=replace(mixer.position, **changes))
+
+    return _mixers(config, change)
+
+
+def scaled_by_the_head_alone(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Scores divided by the root of the head size, and not of three times that: the logits are as if queries were larger."""
+    for name in state:
+        if ".mixer.q" in name:
+            state[name][: SIZE if "qkv" in name else None] *= 3**0.5
+    return config
+
+
+def a_bias_of_keys(config: EncoderConfig, state: State) -> EncoderConfig:
+    for i in range(LAYERS):
+        name = f"layers.{i}.mixer."
+        query, value = state.pop(name + "query_bias"), state.pop(name + "value_bias")
+        state[name + "qkv.bias"] = torch.cat((query, query, value))
+        if name + "relative.key.weight" in state:
+            state[name + "relative.key.bias"] = torch.zeros(SIZE)
+    return _mixers(config, lambda mixer: replace(mixer, key_bias=True))
+
+
+def other_furthest(by: int, config: EncoderConfig, state: State) -> EncoderConfig:
+    """Buckets that reach further, or less far."""
+    position = config.layers[0].mixer.position
+    assert isinstance(position, Disentangled)
+    return _positions(config, max_distance=position.max_distance + by)
+
+
+def turned_distances(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Key minus query where it is query minus key."""
+    state["relative.table.weight"] = torch.cat((state["relative.table.weight"][:1], state["relative.table.weight"][1:].flip(0)))
+    return config
+
+
+def no_norm_of_the_table(config: EncoderConfig, state: State) -> EncoderConfig:
+    del state["relative.norm.weight"], state["relative.norm.bias"]
+    return _positions(config, norm=None)
+
+
 MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("modernbert-masked_lm", partial(theta, 160_000.0)),
     ("modernbert-masked_lm", partial(theta, 10_000.0)),
@@ -339,6 +385,15 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("mistral-causal_lm", other_direction),
     ("camembert-masked_lm", no_offset),
     ("qwen3-causal_lm", unnormed),
+    ("deberta-masked_lm", by_head),
+    ("deberta-masked_lm", a_bias_of_keys),
+    ("deberta-masked_lm", scaled_by_the_head_alone),
+    ("deberta-masked_lm", turned_distances),
+    ("deberta-v2-masked_lm", scaled_by_the_head_alone),
+    ("deberta-v2-masked_lm", turned_distances),
+    ("deberta-v2-masked_lm", no_norm_of_the_table),
+    ("deberta-v2-masked_lm", partial(other_furthest, 5)),
+    ("deberta-v2-masked_lm", partial(other_furthest, -5)),
 )
 
 
@@ -411,6 +466,45 @@ def test_parity_notices_another_pooling(case: str, pooling: Any) -> None:
         difference = gap(other(encoded.hidden, encoded.ragged), expected["classifier"])
     same = head.config.pooling == pooling
     assert difference <= TOLERANCE if same else difference > 10 * TOLERANCE
+
+
+def floored(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
+    """Log buckets rounded down."""
+    half = buckets // 2
+    far = distance.abs().clamp(min=half)
+    growth = torch.log(far / half) / torch.log(torch.tensor((max_distance - 1) / half)) * (half - 1)
+    return torch.where(far == half, distance, (growth.floor().long() + half) * distance.sign())
+
+
+def test_parity_notices_floored_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch, expected = outputs(_case("deberta-v2-masked_lm"))
+    monkeypatch.setattr(disentangled, "log_buckets", floored)
+    with torch.no_grad():
+        assert worst(run(model, batch), expected) > 10 * TOLERANCE
+
+
+def test_parity_notices_the_papers_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equation 4 has the distance of the key from the query for the second term; the released weights do not."""
+    model, batch, expected = outputs(_case("deberta-v2-masked_lm"))
+    laid = disentangled.Disentangled._laid
+
+    def turned(self: disentangled.Disentangled, table: Tensor, start: int, step: int, count: int) -> Tensor:
+        return laid(self, table, -start, -1, count) if step == 1 else laid(self, table, start, step, count)
+
+    monkeypatch.setattr(disentangled.Disentangled, "_laid", turned)
+    with torch.no_grad():
+        assert worst(run(model, batch), expected) > 10 * TOLERANCE
+
+
+def test_parity_notices_a_convolution_in_each_layer() -> None:
+    model, batch, expected = outputs(_case("deberta-v2-masked_lm-convolution"))
+    encoder = model.encoder
+    with torch.no_grad():
+        x, ragged = encoder.embed(batch)
+        first, context = x, encoder.context(ragged)
+        for layer in encoder.stack:
+            x = encoder.convolution(first, layer(x, context), ragged)  # type: ignore[misc]
+    assert worst({"final": x}, {"final": expected["final"]}) > 10 * TOLERANCE
 
 
 def test_the_unchanged_copy_is_within_tolerance() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.builders import randomise
 from tests.references import (
     albert,
     bert,
+    deberta,
     distilbert,
     electra,
     ernie_gram,
@@ -38,6 +40,7 @@ _FILES = (
     distilbert,
     electra,
     longformer,
+    deberta,
     modernbert,
     neobert,
     mpnet,
@@ -45,9 +48,9 @@ _FILES = (
     mosaicbert,
     nomic,
     m2bert,
+    eurobert,
+    llama,
 )
-
-_FILES = (bert, roberta, modernbert, neobert, eurobert, llama)
 REFERENCES: dict[str, Reference] = {name: one for file in _FILES for name, one in file.REFERENCES.items()}
 CASES: tuple[Case, ...] = tuple(case for file in _FILES for case in file.CASES)
 
@@ -142,7 +145,10 @@ def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence
         if case.head == "bare" and getattr(output, "pooler_output", None) is not None:
             out["pooler"] = output.pooler_output
 
-    hooks = [part.register_forward_hook(keep) for part in (_embedding(body, reference), *_layers(body, reference))]
+    parts = [_embedding(body, reference), *_layers(body, reference)]
+    for number, name in reference.after.items():
+        parts[number] = operator.attrgetter(name)(body) or parts[number]
+    hooks = [part.register_forward_hook(keep) for part in parts]
     hooks.append(body.register_forward_hook(keep_body))
     with reference.within():
         result = model(**given)

@@ -45,6 +45,7 @@ class Reference:
         sdpa: whether the class has attention by SDPA; else it is run with its own.
         within: what its forward pass runs in.
         rows: the length their rows are padded to; None: that of the longest text.
+        after: modules below the body, where there, whose output is that of the layer of this number (the embedding is 0).
         classes: by head, where it is restated here and not in `transformers`: built from a dict of settings.
     """
 
@@ -56,4 +57,5 @@ class Reference:
     sdpa: bool = True
     within: Callable[[], AbstractContextManager[object]] = nullcontext
     rows: int | None = None
+    after: Mapping[int, str] = field(default_factory=dict)
     classes: Mapping[str, type[nn.Module]] = field(default_factory=dict)

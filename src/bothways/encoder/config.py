@@ -9,11 +9,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from bothways.config import config
 from bothways.errors import InputError
 from bothways.layers.attention import Attention
+from bothways.layers.convolution import Convolution
 from bothways.layers.embedding import Embedding
 from bothways.layers.mlp import BlockDiagonal, Mlp
 from bothways.layers.monarch import Monarch
 from bothways.layers.norm import Norm
-from bothways.layers.position import Bucketed, Rotary
+from bothways.layers.position import Bucketed, Disentangled, Rotary
 from bothways.layers.ranges import Dropout, Positive
 
 Mixer = Annotated[Attention | Monarch, Field(discriminator="type")]
@@ -96,6 +97,7 @@ class EncoderConfig:
     Attributes:
         max_length: the longest sequence, special tokens included.
         layers: a pattern, cycled over the depth: ModernBERT's is (global, local, local).
+        convolution: what the embedding's neighbourhoods add to the first layer's output; None: nothing.
         shared: which layers are one module; None: none are.
         final_norm: after the last layer.
         skip_first_norm: the first layer does not normalise its input again (ModernBERT, whose
@@ -111,6 +113,7 @@ class EncoderConfig:
     max_length: PositiveInt
     embedding: Embedding
     layers: tuple[Layer, ...]
+    convolution: Convolution | None = None
     shared: Groups | None = None
     final_norm: Norm | None = None
     skip_first_norm: bool = False
@@ -122,9 +125,13 @@ class EncoderConfig:
             raise InputError("EncoderConfig.layers: at least one layer is needed for the pattern")
         for i, layer in enumerate(self.layers):
             self._check_layer(layer, f"EncoderConfig.layers.{i}")
-        if len({(mixer.position, mixer.heads) for mixer in self.attentions if isinstance(mixer.position, Bucketed)}) > 1:
-            shared = "bucketed positions share one table, so they, and the number of heads, must be the same in all layers"
+        tables = {(one.position, one.heads) for one in self.attentions if isinstance(one.position, Bucketed | Disentangled)}
+        if len(tables) > 1:
+            shared = "relative positions share one table, so they, and the number of heads, must be the same in all layers"
             raise InputError(f"EncoderConfig.layers: {shared}")
+        if self.convolution is not None and self.hidden_size % self.convolution.groups:
+            groups = self.convolution.groups
+            raise InputError(f"EncoderConfig.convolution.groups: {groups} does not divide hidden_size {self.hidden_size}")
         self._check_shared()
         if self.skip_first_norm and (self.layers[0].order == "post" or not self.layers[0].mixer_residual):
             raise InputError("EncoderConfig.skip_first_norm: only a pre-norm layer has a norm before it")
@@ -179,6 +186,8 @@ def _check_attention(mixer: Attention, hidden_size: int, where: str) -> None:
         raise InputError(f"{where}.heads: {heads} does not divide hidden_size {hidden_size}")
     if heads % kv_heads:
         raise InputError(f"{where}.kv_heads: {kv_heads} does not divide the {heads} heads")
+    if isinstance(mixer.position, Disentangled) and kv_heads != heads:
+        raise InputError(f"{where}.kv_heads: {kv_heads}, but disentangled positions need as many as heads")
     if isinstance(mixer.position, Rotary) and size % 2:
         raise InputError(f"{where}: rotary positions need an even head size, not {size}")
     if mixer.global_tokens and (mixer.window is None or mixer.causal or mixer.position or kv_heads != heads):

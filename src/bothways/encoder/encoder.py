@@ -11,11 +11,13 @@ from bothways.encoder.config import EncoderConfig, Layer
 from bothways.errors import InputError
 from bothways.layers.attention import Attention, SelfAttention
 from bothways.layers.context import Context
+from bothways.layers.convolution import TokenConvolution
+from bothways.layers.disentangled import PositionTable
 from bothways.layers.embedding import TokenEmbedding
 from bothways.layers.mlp import FeedForward
 from bothways.layers.monarch import Monarch, MonarchMixer
 from bothways.layers.norm import build_norm
-from bothways.layers.position import Bucketed, Rotary
+from bothways.layers.position import Bucketed, Disentangled, Rotary
 from bothways.ops.attention import Backend
 from bothways.ops.global_attention import Globals
 from bothways.ragged import Batch, Encoded, Ragged
@@ -33,17 +35,23 @@ class EncoderLayer(nn.Module):
         self.mlp_norm = build_norm(config.norm, size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
+    def forward(
+        self, x: Float[Tensor, "tokens size"], context: Context, seen: Float[Tensor, "tokens size"] | None = None
+    ) -> Float[Tensor, "tokens size"]:
+        """`seen`: what keys and values are made of, where it is not `x` (attention in post-norm alone)."""
         pre = self.config.order == "pre"
         if not self.config.mixer_residual:
             x = self.dropout(self.mixer(x, context))
         elif pre:
             x = x + self.dropout(self.mixer(self.mixer_norm(x), context))
         else:
-            x = self.mixer_norm(x + self.dropout(self.mixer(x, context)))
+            x = self.mixer_norm(x + self.dropout(self._mixed(x, context, seen)))
         if pre:
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
+
+    def _mixed(self, x: Tensor, context: Context, seen: Tensor | None) -> Tensor:
+        return self.mixer(x, context) if seen is None else self.mixer(x, context, seen)
 
 
 def build_mixer(config: Attention | Monarch, size: int) -> SelfAttention | MonarchMixer:
@@ -69,6 +77,7 @@ class Encoder(nn.Module):
             for i in range(max(config.depths) + 1)
         )
         self.relative = _relative(config)
+        self.convolution = TokenConvolution(config.convolution, size) if config.convolution else None
         self.final_norm = build_norm(config.final_norm, size)
 
     @property
@@ -101,12 +110,18 @@ class Encoder(nn.Module):
             for position, size in dict.fromkeys((mixer.position, mixer.sizes(self.config.hidden_size)[2]) for mixer in mixers)
             if isinstance(position, Rotary)
         }
-        relative = None if self.relative is None else self.relative.weight
         everywhere = None
         if global_mask is not None:
             if not any(mixer.global_tokens for mixer in mixers):
                 raise InputError("the batch has a global_mask, but no layer of this encoder has global tokens")
             everywhere = Globals.of(global_mask, ragged)
+        match self.relative:
+            case PositionTable():
+                relative = self.relative(ragged.longest)
+            case nn.Embedding():
+                relative = self.relative.weight
+            case _:
+                relative = None
         return Context(ragged=ragged, rotary=rotary, relative=relative, everywhere=everywhere, backend=self.backend)
 
     def forward(self, batch: Batch, keep: bool = False) -> Encoded:
@@ -114,8 +129,10 @@ class Encoder(nn.Module):
         x, ragged = self.embed(batch)
         context = self.context(ragged, batch.global_mask)
         kept = [x]
-        for layer in self.stack:
+        for i, layer in enumerate(self.stack):
             x = layer(x, context)
+            if i == 0 and self.convolution is not None:
+                x = self.convolution(kept[0], x, ragged)
             if keep:
                 kept.append(x)
         hidden = self.final_norm(x)
@@ -131,16 +148,23 @@ class Encoder(nn.Module):
     def flops_by_part(self, ragged: Ragged) -> dict[str, float]:
         """The same, by what they are spent on; a layer that is shared counts at each depth."""
         lengths = tuple(map(self.config.taken, ragged.lengths))
+        beside = {} if self.convolution is None else {"convolution": self.convolution.flops(ragged)}
         return {
             "embedding": self.embedding.flops(sum(lengths)),
             "attention": sum(layer.mixer.flops(lengths) for layer in self.stack),
             "mlp": sum(layer.mlp.flops(sum(lengths)) for layer in self.stack),
+            **beside,
         }
 
 
-def _relative(config: EncoderConfig) -> nn.Embedding | None:
+def _relative(config: EncoderConfig) -> nn.Embedding | PositionTable | None:
     """The table of relative positions that all layers share."""
     for mixer in config.attentions:
-        if isinstance(mixer.position, Bucketed):
-            return nn.Embedding(mixer.position.rows, mixer.heads)
+        match mixer.position:
+            case Bucketed(rows=rows):
+                return nn.Embedding(rows, mixer.heads)
+            case Disentangled():
+                return PositionTable(mixer.position, config.hidden_size)
+            case _:
+                pass
     return None

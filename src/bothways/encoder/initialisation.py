@@ -26,7 +26,7 @@ def initialise(module: nn.Module, scheme: TruncatedNormal | Uniform, num_layers:
     shrink = 1 / math.sqrt(2 * num_layers) if isinstance(scheme, TruncatedNormal) and scheme.residual else 1.0
     with torch.no_grad():
         for part in module.modules():
-            if isinstance(part, nn.Linear | nn.Embedding):
+            if isinstance(part, nn.Linear | nn.Embedding | nn.Conv1d):
                 _draw(part.weight, scheme, shrink if id(part) in residual else 1.0, generator)
             if isinstance(part, nn.Embedding) and part.padding_idx is not None:
                 part.weight[part.padding_idx].zero_()
@@ -34,7 +34,7 @@ def initialise(module: nn.Module, scheme: TruncatedNormal | Uniform, num_layers:
                 part.draw(generator)
                 continue
             for name, parameter in part.named_parameters(recurse=False):
-                if name == "bias":
+                if name == "bias" or name.endswith("_bias"):
                     parameter.zero_()
             if isinstance(part, nn.LayerNorm | nn.RMSNorm):
                 part.weight.fill_(1.0)

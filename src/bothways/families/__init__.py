@@ -5,6 +5,8 @@ from __future__ import annotations
 from bothways.families import (
     albert,
     bert,
+    deberta,
+    deberta_v2,
     distilbert,
     electra,
     ernie_gram,
@@ -42,4 +44,6 @@ FAMILIES: tuple[Family, ...] = (
     llama.MISTRAL_FAMILY,
     llama.QWEN2_FAMILY,
     llama.QWEN3_FAMILY,
+    deberta.FAMILY,
+    deberta_v2.FAMILY,
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.convert import Drop, Fuse, Reader, Rename, Rule, affine
-from bothways.families.family import ACTIVATIONS, INERT, Inexpressible, Spec, attention_of, published_activation
+from bothways.families.family import ACTIVATIONS, INERT, Inexpressible, Spec, attention_of, mlp_of, published_activation
 from bothways.families.rotary import read_rotary, write_rotary
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
@@ -110,10 +110,11 @@ def write_decoder(spec: Spec, model_type: str) -> dict[str, Any]:
         Inexpressible: another norm, other positions, an activation without a published name.
     """
     encoder, layer = spec.encoder, spec.encoder.layer(0)
-    heads, kv_heads, head_size = attention_of(layer).sizes(encoder.hidden_size)
+    mixer = attention_of(layer)
+    heads, kv_heads, head_size = mixer.sizes(encoder.hidden_size)
     if not isinstance(layer.norm, RmsNorm):
         raise Inexpressible(model_type, "encoder's layers.0.norm")
-    if not isinstance(attention_of(layer).position, Rotary):
+    if not isinstance(mixer.position, Rotary):
         raise Inexpressible(model_type, "encoder's layers.0.mixer.position")
     return {
         "model_type": model_type,
@@ -127,9 +128,9 @@ def write_decoder(spec: Spec, model_type: str) -> dict[str, Any]:
         "max_position_embeddings": encoder.max_length,
         "hidden_act": published_activation(model_type, layer.mlp.activation, "encoder's layers.0.mlp.activation"),
         "rms_norm_eps": layer.norm.eps,
-        "attention_dropout": attention_of(layer).dropout,
+        "attention_dropout": mixer.dropout,
         "initializer_range": encoder.initialisation.spread,
-        **write_rotary(attention_of(layer).position),
+        **write_rotary(mixer.position),
         # a file may say that there is none, which is read as 0
         **({"pad_token_id": spec.pad_id} if spec.pad_id else {}),
     }
@@ -138,24 +139,25 @@ def write_decoder(spec: Spec, model_type: str) -> dict[str, Any]:
 def decoder_rules(spec: Spec, prefix: str) -> list[Rule]:
     """The weights of a Llama-shaped encoder under a prefix."""
     layer = spec.encoder.layer(0)
-    heads, kv_heads, _ = attention_of(layer).sizes(spec.encoder.hidden_size)
+    mixer, mlp = attention_of(layer), mlp_of(layer)
+    heads, kv_heads, _ = mixer.sizes(spec.encoder.hidden_size)
     ours, theirs = "encoder.layers.{i}.", prefix + "layers.{i}."
-    out_bias = attention_of(layer).bias if attention_of(layer).out_bias is None else attention_of(layer).out_bias
+    out_bias = mixer.bias if mixer.out_bias is None else mixer.out_bias
     rules: list[Rule] = [
         Rename("encoder.embedding.tokens.weight", f"{prefix}embed_tokens.weight"),
         *affine(ours + "mixer.out", theirs + "self_attn.o_proj", out_bias),
-        *affine(ours + "mlp.down", theirs + "mlp.down_proj", layer.mlp.bias),
+        *affine(ours + "mlp.down", theirs + "mlp.down_proj", mlp.bias),
         Rename(ours + "mixer_norm.weight", theirs + "input_layernorm.weight"),
         Rename(ours + "mlp_norm.weight", theirs + "post_attention_layernorm.weight"),
         Rename("encoder.final_norm.weight", f"{prefix}norm.weight"),
         Drop(theirs + "self_attn.rotary_emb.inv_freq"),
     ]
-    if attention_of(layer).qk_norm is not None:
+    if mixer.qk_norm is not None:
         rules += [Rename(f"{ours}mixer.{name}.weight", f"{theirs}self_attn.{name}.weight") for name in ("q_norm", "k_norm")]
     for part in ("weight", "bias"):
-        if part == "weight" or attention_of(layer).bias:
+        if part == "weight" or mixer.bias:
             separate = tuple(f"{theirs}self_attn.{name}_proj.{part}" for name in "qkv")
             rules.append(Fuse(f"{ours}mixer.qkv.{part}", separate, (heads, kv_heads, kv_heads)))
-        if part == "weight" or layer.mlp.bias:
+        if part == "weight" or mlp.bias:
             rules.append(Fuse(f"{ours}mlp.up.{part}", tuple(f"{theirs}mlp.{name}_proj.{part}" for name in ("gate", "up"))))
     return rules

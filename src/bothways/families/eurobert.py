@@ -12,7 +12,17 @@ from typing import Any
 from bothways.encoder.config import EncoderConfig
 from bothways.families.convert import Reader, Rename, Rule, affine
 from bothways.families.decoder import DECODER_INERT, decoder, decoder_rules, read_decoder, write_decoder
-from bothways.families.family import Family, Heads, Inexpressible, Spec, attention_of, read_labels, read_problem, write_labels
+from bothways.families.family import (
+    Family,
+    Heads,
+    Inexpressible,
+    Spec,
+    attention_of,
+    mlp_of,
+    read_labels,
+    read_problem,
+    write_labels,
+)
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 from bothways.layers.position import Rotary
 
@@ -79,7 +89,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         **write_decoder(spec, "eurobert"),
         "pad_token_id": spec.pad_id,
         "attention_bias": attention_of(layer).bias,
-        "mlp_bias": layer.mlp.bias,
+        "mlp_bias": mlp_of(layer).bias,
         "tie_word_embeddings": False,
         "classifier_pooling": named[pooling],
         **write_labels(spec),

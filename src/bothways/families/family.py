@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bothways.encoder.config import EncoderConfig, Layer
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
 from bothways.layers.attention import Attention
+from bothways.layers.discriminator import DiscriminatorHead
 from bothways.layers.heads import ClassifierHead, ClassifierPooling, MaskedLmHead, Transform
-from bothways.layers.mlp import BlockDiagonal
+from bothways.layers.mlp import BlockDiagonal, Gated, Plain
 from bothways.layers.monarch import Monarch
 from bothways.layers.replaced_token import ReplacedTokenHead
 
@@ -35,6 +37,8 @@ class Heads:
         next_sentence: the second pretraining head of BERT, behind the pooler.
         sentence_order: that of ALBERT: are two texts in their order (0), or swapped (1)?
         replaced_token: ELECTRA's: is this token another than the text's?
+        mask_decoder: what stands between DeBERTa's encoder and its masked-language head.
+        discriminator: that of DeBERTa v3: is this token another than the text's?
     """
 
     masked_lm: MaskedLmHead | None = None
@@ -42,6 +46,8 @@ class Heads:
     next_sentence: ClassifierHead | None = None
     sentence_order: ClassifierHead | None = None
     replaced_token: ReplacedTokenHead | None = None
+    mask_decoder: MaskDecoderHead | None = None
+    discriminator: DiscriminatorHead | None = None
     pooler: Transform | None = None
 
     def present(self) -> frozenset[str]:
@@ -57,6 +63,7 @@ class Spec:
         labels: the names of a classifier's classes, in order.
         problem: the classifier's kind, as in the file.
         classifier_pooling: how a classifier yet to come would pool, where the family's config says so (ModernBERT).
+        legacy: whether a masked-language head goes by the names `transformers` first gave it, not by the released ones (DeBERTa).
     """
 
     encoder: EncoderConfig
@@ -65,6 +72,7 @@ class Spec:
     labels: tuple[str, ...] = ()
     problem: Problem | None = None
     classifier_pooling: ClassifierPooling = "mean"
+    legacy: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,12 @@ def attention_of(layer: Layer) -> Attention:
     """The attention of a layer that has it: `Family.check_bricks` has refused others."""
     assert isinstance(layer.mixer, Attention)
     return layer.mixer
+
+
+def mlp_of(layer: Layer) -> Plain | Gated:
+    """The MLP of a layer, where it is of dense matrices: `Family.check_bricks` has refused others."""
+    assert not isinstance(layer.mlp, BlockDiagonal)
+    return layer.mlp
 
 
 # Keys of `transformers` configs that do not change an encoder's numbers.

@@ -13,7 +13,7 @@ from typing import Any
 from bothways.encoder.config import EncoderConfig
 from bothways.families.convert import Reader, Rename, Rule, Tied
 from bothways.families.decoder import DECODER_INERT, decoder, decoder_rules, read_decoder, write_decoder
-from bothways.families.family import Family, Heads, Spec, attention_of
+from bothways.families.family import Family, Heads, Spec, attention_of, mlp_of
 from bothways.layers.attention import Attention
 from bothways.layers.heads import MaskedLmHead
 from bothways.layers.position import Rotary
@@ -107,7 +107,7 @@ def _write(name: str, said: Callable[[Attention], dict[str, Any]], spec: Spec) -
         # without a head, what the file said stays
         **({"tie_word_embeddings": head.tied} if head else {}),
         **said(mixer),
-        **({"mlp_bias": spec.encoder.layer(0).mlp.bias} if name == "llama" else {}),
+        **({"mlp_bias": mlp_of(spec.encoder.layer(0)).bias} if name == "llama" else {}),
     }
 
 

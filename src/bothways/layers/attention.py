@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.layers.context import Context
+from bothways.layers.disentangled import PositionScores
 from bothways.layers.global_attention import GlobalAttention
 from bothways.layers.norm import Norm, build_norm
-from bothways.layers.position import Alibi, Bucketed, Rotary, ScorePosition
+from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
 from bothways.ops.relative import Bucket, Distance, alibi_slopes
@@ -35,6 +37,7 @@ class Attention:
         position: positions that act inside the score.
         qk_norm: of each head's query and key, before positions turn them (Qwen3, arXiv 2505.09388).
         bias: whether the projections have biases.
+        key_bias: whether that of keys has one, where the others do.
         out_bias: whether the output projection has one; None: as the others.
         dropout: of attention weights.
         out_dropout: of what attention adds to the stream.
@@ -50,6 +53,7 @@ class Attention:
     position: ScorePosition | None = None
     qk_norm: Norm | None = None
     bias: bool = True
+    key_bias: bool = True
     out_bias: bool | None = None
     dropout: Dropout = 0.0
     out_dropout: Dropout = 0.0
@@ -66,17 +70,30 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.config = config
         self.heads, self.kv_heads, self.head_size = config.sizes(size)
-        self.qkv = nn.Linear(size, (self.heads + 2 * self.kv_heads) * self.head_size, bias=config.bias)
+        inner, kv_inner = self.heads * self.head_size, self.kv_heads * self.head_size
+        keyless = config.bias and not config.key_bias
+        self.qkv = nn.Linear(size, inner + 2 * kv_inner, bias=config.bias and config.key_bias)
+        self.query_bias = nn.Parameter(torch.zeros(inner)) if keyless else None
+        self.value_bias = nn.Parameter(torch.zeros(kv_inner)) if keyless else None
         out_bias = config.bias if config.out_bias is None else config.out_bias
-        self.out = nn.Linear(self.heads * self.head_size, size, bias=out_bias)
+        self.out = nn.Linear(inner, size, bias=out_bias)
         self.everywhere = GlobalAttention(size, self.heads, self.head_size, config.bias) if config.global_tokens else None
         self.q_norm = build_norm(config.qk_norm, self.head_size)
         self.k_norm = build_norm(config.qk_norm, self.head_size)
+        self.relative = (
+            PositionScores(config.position, size, self.heads, self.head_size, config.bias, config.bias and config.key_bias)
+            if isinstance(config.position, Disentangled)
+            else None
+        )
         self.dropout = nn.Dropout(config.out_dropout)
 
-    def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
+    def forward(
+        self, x: Float[Tensor, "tokens size"], context: Context, seen: Float[Tensor, "tokens size"] | None = None
+    ) -> Float[Tensor, "tokens size"]:
+        """What `x` gathers from `seen`, whose keys and values it sees; None is `x` itself."""
         heads, position = (self.heads, self.kv_heads, self.kv_heads), self.config.position
-        qkv = self.qkv(x).view(x.shape[0], sum(heads), self.head_size)
+        bias = self._bias()
+        qkv = self._project(x, seen, bias).view(x.shape[0], sum(heads), self.head_size)
         if self.config.qk_norm is not None:
             q, k, v = qkv.split(heads, dim=1)
             qkv = torch.cat((self.q_norm(q), self.k_norm(k), v), dim=1)
@@ -87,9 +104,10 @@ class SelfAttention(nn.Module):
             q, k, v = qkv.split(heads, dim=1)
         score = Score(
             window=self.config.window,
+            scale=position.scale(self.head_size) if isinstance(position, Disentangled) else None,
             causal=self.config.causal,
             dropout=self.config.dropout if self.training else 0.0,
-            edit=self._edit(x, context),
+            edit=self._edit(x, context, bias),
         )
         if self.everywhere is not None and context.everywhere is not None:
             mixed = self.everywhere(x, (q, k, v), score, context.everywhere, context)
@@ -97,13 +115,33 @@ class SelfAttention(nn.Module):
             mixed = attention(q, k, v, context.ragged, context.ragged, score, context.backend)
         return self.dropout(self.out(mixed.flatten(1)))
 
-    def _edit(self, x: Tensor, context: Context) -> Edit | None:
+    def _bias(self) -> Float[Tensor, " outs"] | None:
+        """Of queries, keys and values; zero where keys alone have none."""
+        if self.query_bias is None or self.value_bias is None:
+            return self.qkv.bias
+        return torch.cat((self.query_bias, torch.zeros_like(self.value_bias), self.value_bias))
+
+    def _project(self, x: Tensor, seen: Tensor | None, bias: Tensor | None) -> Float[Tensor, "tokens outs"]:
+        if seen is None:
+            return self.qkv(x) if bias is self.qkv.bias else F.linear(x, self.qkv.weight, bias)
+        sizes = [self.heads * self.head_size, 2 * self.kv_heads * self.head_size]
+        biases = (None, None) if bias is None else bias.split(sizes)
+        parts = zip((x, seen), self.qkv.weight.split(sizes), biases, strict=True)
+        return torch.cat([F.linear(*part) for part in parts], dim=1)
+
+    def _edit(self, x: Tensor, context: Context, bias: Tensor | None) -> Edit | None:
         match self.config.position:
             case Alibi():
                 return Distance(torch.tensor(alibi_slopes(self.heads), device=x.device))
             case Bucketed(max_distance=furthest, first_apart=apart):
                 assert context.relative is not None
                 return Bucket(context.relative, furthest, apart)
+            case Disentangled():
+                assert context.relative is not None
+                assert self.relative is not None
+                inner = 2 * self.heads * self.head_size
+                weight, biases = self.qkv.weight[:inner], None if bias is None else bias[:inner]
+                return self.relative.scores(context.relative, context.ragged.longest, weight, biases)
             case _:
                 return None
 
@@ -112,4 +150,5 @@ class SelfAttention(nn.Module):
         reach = self.config.window
         pairs = sum(n * (n if reach is None else min(n, 2 * reach + 1)) for n in lengths)
         projections = self.qkv.weight.numel() + self.out.weight.numel()
-        return 2.0 * sum(lengths) * projections + 4.0 * pairs * self.heads * self.head_size
+        positions = 0.0 if self.relative is None else self.relative.flops(lengths)
+        return 2.0 * sum(lengths) * projections + 4.0 * pairs * self.heads * self.head_size + positions

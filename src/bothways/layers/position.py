@@ -12,8 +12,10 @@ from torch import Tensor
 
 from bothways.config import config
 from bothways.errors import InputError
-from bothways.layers.ranges import Positive
+from bothways.layers.norm import Norm
+from bothways.layers.ranges import Dropout, Positive
 from bothways.layers.scaling import Scaling, scaled_frequencies
+from bothways.ops.disentangled import Rows
 from bothways.ops.rotary import rotary_table
 from bothways.ragged import Ragged
 
@@ -86,8 +88,52 @@ class Bucketed:
         return self.buckets + self.first_apart
 
 
+@config
+class Disentangled:
+    """Products of contents with a table of relative positions that all layers share (DeBERTa, arXiv 2006.03654).
+
+    Attributes:
+        content_to_position: whether queries meet the positions' keys.
+        position_to_content: whether keys meet the positions' queries.
+        max_distance: distances from here on share a row.
+        buckets: rows on either side, of which the further ones stand for growing ranges up to `max_distance`
+            (version 2); None: a row for each distance.
+        shared: whether the queries and keys of positions come of the layer's own projections of contents, or of others.
+        norm: applied to the table.
+        dropout: of the table, in each layer.
+    """
+
+    type: Literal["disentangled"] = "disentangled"
+    content_to_position: bool = True
+    position_to_content: bool = True
+    max_distance: PositiveInt = 512
+    buckets: PositiveInt | None = None
+    shared: bool = False
+    norm: Norm | None = None
+    dropout: Dropout = 0.0
+
+    @property
+    def rows(self) -> Rows:
+        """Which row stands for a distance."""
+        return Rows(self.buckets or self.max_distance, self.buckets, self.max_distance)
+
+    @property
+    def terms(self) -> int:
+        """What scores are the sum of."""
+        return 1 + self.content_to_position + self.position_to_content
+
+    def scale(self, head_size: int) -> float:
+        """The factor of all products: each term of the sum counts as a part of the features."""
+        return 1 / math.sqrt(head_size * self.terms)
+
+    def __post_init__(self) -> None:
+        if self.buckets is not None and not 2 <= self.buckets < 2 * (self.max_distance - 1):
+            most = 2 * (self.max_distance - 1)
+            raise InputError(f"Disentangled.buckets: {self.buckets} should be at least 2 and less than {most}")
+
+
 Position = Annotated[Learned | Sinusoidal, Field(discriminator="type")]
-ScorePosition = Annotated[Rotary | Alibi | Bucketed, Field(discriminator="type")]
+ScorePosition = Annotated[Rotary | Alibi | Bucketed | Disentangled, Field(discriminator="type")]
 
 
 def sinusoidal_table(positions: Int[Tensor, " tokens"], size: int) -> Float[Tensor, "tokens size"]:

@@ -17,9 +17,11 @@ from bothways.data.table import cut_to
 from bothways.data.tokenizer import Tokenizer
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Family, Heads, Spec
+from bothways.layers.discriminator import Discriminator
 from bothways.layers.heads import Classifier, MaskedLm, TransformLayer, pool
 from bothways.layers.replaced_token import ReplacedToken
 from bothways.model.batching import Progress, run
@@ -332,6 +334,10 @@ def build_heads(heads: Heads, encoder: EncoderConfig) -> nn.ModuleDict:
         modules["sentence_order"] = Classifier(heads.sentence_order, size)
     if heads.replaced_token is not None:
         modules["replaced_token"] = ReplacedToken(heads.replaced_token, size)
+    if heads.mask_decoder is not None:
+        modules["mask_decoder"] = EnhancedMaskDecoder(heads.mask_decoder, encoder)
+    if heads.discriminator is not None:
+        modules["discriminator"] = Discriminator(heads.discriminator, size)
     if heads.pooler is not None:
         modules["pooler"] = TransformLayer(heads.pooler, size)
     return nn.ModuleDict(modules)

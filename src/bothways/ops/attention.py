@@ -45,6 +45,21 @@ class Edit(Protocol):
         ...
 
 
+@runtime_checkable
+class Consecutive(Protocol):
+    """An edit that is had faster where positions follow one another."""
+
+    def consecutive(
+        self,
+        q: Float[Tensor, "count heads rows size"],
+        k: Float[Tensor, "count heads columns size"],
+        first_row: int,
+        first_column: int,
+    ) -> Float[Tensor, "_ heads rows columns"] | None:
+        """`Edit.dense` for queries and keys at positions from these two on; None adds nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class Score:
     """How scores are made of queries and keys.
@@ -205,19 +220,32 @@ def blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Iterator[tuple[Tenso
 
 
 def _near(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:
-    """SDPA of queries and keys whose positions begin at these numbers; scores that are edited, in blocks of queries."""
-    columns = torch.arange(first_key, first_key + k.shape[2], device=q.device)
-    block = q.shape[2] if score.edit is None else max(1, _ADDED // (k.shape[0] * k.shape[1] * k.shape[2]))
-    out = []
-    for i, part in enumerate(q.split(block, dim=2)):
-        start = first_query + i * block
-        rows = torch.arange(start, start + part.shape[2], device=q.device)
-        mask = score.sees(rows, columns)
-        if score.edit is not None:
-            added = score.edit.dense(part, k, rows, columns)
-            mask = added if mask is None else added.masked_fill(~mask, -torch.inf)
-        out.append(F.scaled_dot_product_attention(part, k, v, attn_mask=mask, dropout_p=score.dropout, scale=score.scale))
+    """SDPA of queries and keys whose positions begin at these numbers; scores that are edited, a few sequences at a time."""
+    if score.edit is None:
+        return _one(q, k, v, first_query, first_key, score)
+    rows = max(1, _ADDED // (q.shape[1] * k.shape[2]))
+    if (together := max(1, rows // q.shape[2])) < q.shape[0]:
+        parts = zip(q.split(together), k.split(together), v.split(together), strict=True)
+        return torch.cat([_near(*part, first_query, first_key, score) for part in parts])
+    blocks = q.split(min(rows, q.shape[2]), dim=2)
+    out = [_one(block, k, v, first_query + i * rows, first_key, score) for i, block in enumerate(blocks)]
     return torch.cat(out, dim=2) if len(out) > 1 else out[0]
+
+
+def _one(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:
+    rows = torch.arange(first_query, first_query + q.shape[2], device=q.device)
+    columns = torch.arange(first_key, first_key + k.shape[2], device=q.device)
+    mask = score.sees(rows, columns)
+    match score.edit:
+        case None:
+            added = None
+        case Consecutive() as edit:
+            added = edit.consecutive(q, k, first_query, first_key)
+        case edit:
+            added = edit.dense(q, k, rows, columns)
+    if added is not None:
+        mask = added if mask is None else added.masked_fill(~mask, -torch.inf)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=score.dropout, scale=score.scale)
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
