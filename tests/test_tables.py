@@ -19,6 +19,7 @@ def test_modernbert_by_hand() -> None:
         "pre",
         "rotary, theta 160,000 and 10,000",
         "gated, no bias, gelu",
+        "12",
         "none, ±64, ±64",
         "22",
         "768",
