@@ -142,7 +142,8 @@ class Disentangled:
             return lambda score, batch, head, row, column: score + of_rows[row, head, at(row, column)]
         if of_rows is None and of_columns is not None:
             return lambda score, batch, head, row, column: score + of_columns[column, head, at(row, column)]
-        assert of_rows is not None and of_columns is not None
+        assert of_rows is not None
+        assert of_columns is not None
         return lambda score, batch, head, row, column: (
             score + of_rows[row, head, at(row, column)] + of_columns[column, head, at(row, column)]
         )
