@@ -26,14 +26,20 @@ from harness import record
 
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
-from bothways.families import bert, longformer, modernbert, neobert, roberta
+from bothways.families import bert, deberta_v2, eurobert, longformer, m2bert, modernbert, mosaicbert, mpnet, neobert, nomic
 from bothways.ragged import Batch
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-# A size of each family, at base width; `shortened` makes its positions long enough.
+# Each architecture at base width (RoBERTa, ALBERT, DistilBERT and ELECTRA compute as BERT does, in layers of its kind);
+# `shortened` makes its positions long enough.
 BASES: dict[str, EncoderConfig] = {
     "bert": bert.bert(),
-    "roberta": roberta.roberta(),
+    "mosaicbert (ALiBi)": mosaicbert.mosaicbert(),
+    "mpnet (buckets)": mpnet.mpnet(),
+    "deberta-v2": deberta_v2.SIZES["v3-base"],
+    "nomic_bert": nomic.SIZES["2048"],
+    "eurobert": eurobert.SIZES["210m"],
+    "m2_bert": m2bert.m2bert(filler=None),
     "longformer": longformer.longformer(),
     "modernbert": modernbert.modernbert(),
     "modernbert, local layers": modernbert.modernbert(pattern=(False,)),
@@ -101,9 +107,8 @@ def plot(figures: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     from matplotlib.figure import Figure  # an extra: only where it is asked for
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    for axes, (key, title) in zip(
-        figure.subplots(1, 2), {"seconds": "seconds", "mebibytes": "peak memory, MiB"}.items(), strict=True
-    ):
+    both = figure.subplots(1, 2)
+    for axes, (key, title) in zip(both, {"seconds": "seconds", "mebibytes": "peak memory, MiB"}.items(), strict=True):
         for family, rows in figures.items():
             axes.plot([int(length) for length in rows], [row[key] for row in rows.values()], "o-", markersize=3, label=family)
         axes.set(xscale="log", yscale="log", xlabel="tokens", title=title)
@@ -111,7 +116,7 @@ def plot(figures: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45)
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
 

@@ -10,16 +10,13 @@ matrix-multiply rate at the model's shapes is measured in the same rounds.
 from __future__ import annotations
 
 import argparse
-import ast
-import random
-import sysconfig
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from harness import interleaved, ratio, record
+from harness import docstrings, interleaved, ratio, record
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
@@ -27,21 +24,6 @@ import bothways
 from bothways.ragged import Ragged
 
 LIMIT = 256
-
-
-def docstrings(count: int) -> list[str]:
-    """Docstrings of the standard library, a fixed random choice."""
-    found: set[str] = set()
-    for file in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
-        if "site-packages" in file.parts or "test" in file.parts:
-            continue
-        try:
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError):
-            continue
-        nodes = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Module))
-        found.update(text for node in nodes if (text := ast.get_docstring(node)))
-    return random.Random(0).sample(sorted(found), count)
 
 
 class Padded:

@@ -1,12 +1,15 @@
-"""Side-by-side timing: contenders in turn, several rounds, medians of ratios; and the JSON record."""
+"""Side-by-side timing: contenders in turn, several rounds, medians of ratios; real texts; and the JSON record."""
 
 from __future__ import annotations
 
+import ast
 import json
 import platform
+import random
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,6 +45,21 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int, war
 def ratio(slow: Timing, fast: Timing) -> float:
     """Median over the rounds of how many times faster `fast` was than `slow` in that round."""
     return statistics.median(a / b for a, b in zip(slow.seconds, fast.seconds, strict=True))
+
+
+def docstrings(count: int) -> list[str]:
+    """Docstrings of the standard library, a fixed random choice."""
+    found: set[str] = set()
+    for file in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
+        if "site-packages" in file.parts or "test" in file.parts:
+            continue
+        try:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError):
+            continue
+        nodes = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Module))
+        found.update(text for node in nodes if (text := ast.get_docstring(node)))
+    return random.Random(0).sample(sorted(found), count)
 
 
 def record(name: str, result: Mapping[str, Any]) -> Path:

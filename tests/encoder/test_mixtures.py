@@ -111,6 +111,6 @@ def test_layers_with_buckets_share_their_table() -> None:
     """So they have as many heads."""
     layers = tuple(_pre(Attention(heads=heads, position=Bucketed())) for heads in (3, 4))
     with pytest.raises(
-        ValueError, match="bucketed positions share one table, so they, and the number of heads, must be the same"
+        ValueError, match="relative positions share one table, so they, and the number of heads, must be the same"
     ):
         EncoderConfig(**_SHAPE, embedding=Embedding(), layers=layers)

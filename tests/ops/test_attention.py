@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +105,12 @@ def test_causal_and_edited_scores(
     assert_defined(backend, lengths, None, Score(window=window, causal=causal, edit=EDITS[edit]))
 
 
+def single(edit: Any) -> Any:
+    """An edit with its tables in float32."""
+    tables = {f.name: getattr(edit, f.name) for f in fields(edit)} if edit else {}
+    return edit and replace(edit, **{name: table.float() for name, table in tables.items() if isinstance(table, Tensor)})
+
+
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("edit", sorted(EDITS))
@@ -112,7 +120,7 @@ def test_flex_computes_the_definition(window: int | None, causal: bool, edit: st
     ragged = Ragged.of([7, 0, 1, 40, 7])
     q, k, v = (draw(ragged, seed, torch.float32).detach() for seed in range(3))
     added = EDITS[edit]
-    score = Score(window=window, causal=causal, edit=Bucket(added.table.float(), 6) if isinstance(added, Bucket) else added)
+    score = Score(window=window, causal=causal, edit=single(added))
     expected = definition(q, k, v, ragged, ragged, score)
     torch.testing.assert_close(flex(q, k, v, ragged, ragged, score), expected, rtol=0, atol=1e-5)
 
