@@ -88,7 +88,7 @@ def decisions(name: str, config: EncoderConfig) -> tuple[str, ...]:
         f"{kind(layer.mlp)}, {layer.mlp.activation}",
         heads(layer, config.hidden_size),
         windows(config),
-        str(config.num_layers) if config.shared is None else f"{config.num_layers}, as {max(config.depths) + 1} module",
+        str(config.num_layers) if config.shared is None else f"{config.num_layers} (of {max(config.depths) + 1} module)",
         str(config.hidden_size),
         str(config.max_length),
         f"{parameters(config):,}",

@@ -6,6 +6,7 @@ distance, as the released models were trained; the paper's equation has the oppo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -128,14 +129,9 @@ class Disentangled:
 
     def flex(self, q: Tensor, k: Tensor, queries: Ragged, keys: Ragged) -> ScoreMod:
         """As a `score_mod`: all products with the table, from which each pair takes those of its distance."""
-        row_at, column_at, furthest = queries.positions, keys.positions, max(queries.longest, keys.longest, 1) - 1
-        index = self.rows.of(torch.arange(-furthest, furthest + 1, device=q.device)) - self.first
+        at = self._index(queries, keys)
         of_rows = None if self.keys is None else torch.einsum("qhs,hrs->qhr", q, self.keys) * self.scale
         of_columns = None if self.queries is None else torch.einsum("khs,hrs->khr", k, self.queries) * self.scale
-
-        def at(row: Tensor, column: Tensor) -> Tensor:
-            return index[row_at[row] - column_at[column] + furthest]
-
         if of_rows is None and of_columns is None:
             return lambda score, batch, head, row, column: score
         if of_rows is not None and of_columns is None:
@@ -147,6 +143,13 @@ class Disentangled:
         return lambda score, batch, head, row, column: (
             score + of_rows[row, head, at(row, column)] + of_columns[column, head, at(row, column)]
         )
+
+    def _index(self, queries: Ragged, keys: Ragged) -> Callable[[Tensor, Tensor], Tensor]:
+        """The place in the given tables of the distance between packed rows of a query and a key."""
+        row_at, column_at, furthest = queries.positions, keys.positions, max(queries.longest, keys.longest, 1) - 1
+        index = self.rows.of(torch.arange(-furthest, furthest + 1, device=row_at.device)) - self.first
+        # a lambda, which jaxtyping leaves alone: torch's compiler does not trace its checks
+        return lambda row, column: index[row_at[row] - column_at[column] + furthest]
 
     def _laid(self, table: Tensor, start: int, step: int, count: int) -> Float[Tensor, "heads distances size"]:
         """The scaled vectors of consecutive distances."""
