@@ -59,7 +59,7 @@ class Spec:
         pad_id: the padding id, which some families' position tables and exports mention.
         labels: the names of a classifier's classes, in order.
         problem: the classifier's kind, as in the file.
-        classifier_pooling: how a classifier yet to come would pool, where the family's config says so (ModernBERT).
+        classifier_pooling: how a classifier yet to come would pool, where the family's config says so (ModernBERT, EuroBERT).
         legacy: whether a masked-language head goes by the names `transformers` first gave it, not by the released ones (DeBERTa).
     """
 
