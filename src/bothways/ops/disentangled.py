@@ -133,19 +133,14 @@ class Disentangled:
         of_rows = None if self.keys is None else torch.einsum("qhs,hrs->qhr", q, self.keys) * self.scale
         of_columns = None if self.queries is None else torch.einsum("khs,hrs->khr", k, self.queries) * self.scale
 
-        def at(row: Tensor, column: Tensor) -> Tensor:
-            return index[row_at[row] - column_at[column] + furthest]
-
-        if of_rows is None and of_columns is None:
-            return lambda score, batch, head, row, column: score
-        if of_rows is not None and of_columns is None:
-            return lambda score, batch, head, row, column: score + of_rows[row, head, at(row, column)]
-        if of_rows is None and of_columns is not None:
-            return lambda score, batch, head, row, column: score + of_columns[column, head, at(row, column)]
-        assert of_rows is not None
-        assert of_columns is not None
+        # a term that is left out adds a number of no weight: one lambda, as FlexAttention wants it, and no branch in it
+        nothing = q.new_zeros(1, 1, 1)
+        a, b = nothing if of_rows is None else of_rows, nothing if of_columns is None else of_columns
+        with_rows, with_columns = int(of_rows is not None), int(of_columns is not None)
         return lambda score, batch, head, row, column: (
-            score + of_rows[row, head, at(row, column)] + of_columns[column, head, at(row, column)]
+            score
+            + a[row * with_rows, head * with_rows, index[row_at[row] - column_at[column] + furthest] * with_rows]
+            + b[column * with_columns, head * with_columns, index[row_at[row] - column_at[column] + furthest] * with_columns]
         )
 
     def _laid(self, table: Tensor, start: int, step: int, count: int) -> Float[Tensor, "heads distances size"]:
