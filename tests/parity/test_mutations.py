@@ -148,6 +148,7 @@ def inner_layers_apart(config: EncoderConfig, state: State) -> EncoderConfig:
 
 def no_projection_bias(config: EncoderConfig, state: State) -> EncoderConfig:
     state["embedding.project.bias"].zero_()
+    return config
 
 
 def other_buckets(config: EncoderConfig, state: State) -> EncoderConfig:
@@ -171,8 +172,17 @@ def no_distances(config: EncoderConfig, state: State) -> EncoderConfig:
     return _mixers(config, lambda mixer: replace(mixer, position=None))
 
 
-def causal(config: EncoderConfig, state: State) -> EncoderConfig:
-    return _mixers(config, lambda mixer: replace(mixer, causal=True))
+def other_sight(config: EncoderConfig, state: State) -> EncoderConfig:
+    """Causal where it is not, and the other way round."""
+    return _mixers(config, lambda mixer: replace(mixer, causal=not mixer.causal))
+
+
+def future_for_past(config: EncoderConfig, state: State) -> EncoderConfig:
+    """What lies after a token weighed as if it lay before, and the other way round."""
+    for name in [name for name in state if ".past." in name]:
+        other = name.replace(".past.", ".future.")
+        state[name], state[other] = state[other], state[name]
+    return config
 
 
 def slopes_backwards(config: EncoderConfig, state: State) -> EncoderConfig:
@@ -346,7 +356,7 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("ernie_gram-masked_lm", first_token_like_others),
     ("mosaicbert-masked_lm", swapped_halves),
     ("mosaicbert-masked_lm", no_distances),
-    ("mosaicbert-masked_lm", causal),
+    ("mosaicbert-masked_lm", other_sight),
     ("mosaicbert-masked_lm", slopes_backwards),
     ("mosaicbert-masked_lm", other_gelu),
     ("mosaicbert-masked_lm", no_types),
@@ -360,17 +370,17 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     ("longformer-masked_lm-globals", global_keys_for_all),
     ("longformer-masked_lm-globals", local_queries),
     ("longformer-classifier", local_queries),
-    *(("m2_bert-masked_lm", mutation) for mutation in (own_length, other_filler, centred, other_direction, other_gate)),
+    *(("m2_bert-masked_lm", mutation) for mutation in (own_length, other_filler, centred, future_for_past, other_gate)),
     *(("m2_bert-masked_lm", mutation) for mutation in (residual_around_the_mixer, swapped_halves, other_gelu, no_types)),
     ("modernbert-masked_lm-equal-thetas", partial(theta, 160_000.0)),
     ("modernbert-bare-scaled", unscaled),
     ("eurobert-masked_lm", partial(theta, 10_000.0)),
-    ("eurobert-masked_lm", other_direction),
+    ("eurobert-masked_lm", other_sight),
     ("eurobert-masked_lm", swapped_halves),
     ("eurobert-masked_lm-groups", dealt_groups),
     ("eurobert-masked_lm-yarn", no_attention_factor),
-    ("llama-causal_lm", other_direction),
-    ("llama-causal_lm-both-ways", other_direction),
+    ("llama-causal_lm", other_sight),
+    ("llama-causal_lm-both-ways", other_sight),
     ("llama-bare-linear", unscaled),
     ("llama-bare-llama3", unscaled),
     ("llama-bare-yarn", unscaled),
@@ -382,7 +392,7 @@ MUTATIONS: tuple[tuple[str, Mutation], ...] = (
     # a causal window of 4 is 3 tokens back
     ("mistral-causal_lm", partial(window, 0)),
     ("mistral-causal_lm", partial(window, -2)),
-    ("mistral-causal_lm", other_direction),
+    ("mistral-causal_lm", other_sight),
     ("camembert-masked_lm", no_offset),
     ("qwen3-causal_lm", unnormed),
     ("deberta-masked_lm", by_head),

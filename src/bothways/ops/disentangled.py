@@ -6,7 +6,6 @@ distance, as the released models were trained; the paper's equation has the oppo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -129,27 +128,20 @@ class Disentangled:
 
     def flex(self, q: Tensor, k: Tensor, queries: Ragged, keys: Ragged) -> ScoreMod:
         """As a `score_mod`: all products with the table, from which each pair takes those of its distance."""
-        at = self._index(queries, keys)
+        row_at, column_at, furthest = queries.positions, keys.positions, max(queries.longest, keys.longest, 1) - 1
+        index = self.rows.of(torch.arange(-furthest, furthest + 1, device=q.device)) - self.first
         of_rows = None if self.keys is None else torch.einsum("qhs,hrs->qhr", q, self.keys) * self.scale
         of_columns = None if self.queries is None else torch.einsum("khs,hrs->khr", k, self.queries) * self.scale
-        if of_rows is None and of_columns is None:
-            return lambda score, batch, head, row, column: score
-        if of_rows is not None and of_columns is None:
-            return lambda score, batch, head, row, column: score + of_rows[row, head, at(row, column)]
-        if of_rows is None and of_columns is not None:
-            return lambda score, batch, head, row, column: score + of_columns[column, head, at(row, column)]
-        assert of_rows is not None
-        assert of_columns is not None
-        return lambda score, batch, head, row, column: (
-            score + of_rows[row, head, at(row, column)] + of_columns[column, head, at(row, column)]
-        )
 
-    def _index(self, queries: Ragged, keys: Ragged) -> Callable[[Tensor, Tensor], Tensor]:
-        """The place in the given tables of the distance between packed rows of a query and a key."""
-        row_at, column_at, furthest = queries.positions, keys.positions, max(queries.longest, keys.longest, 1) - 1
-        index = self.rows.of(torch.arange(-furthest, furthest + 1, device=row_at.device)) - self.first
-        # a lambda, which jaxtyping leaves alone: torch's compiler does not trace its checks
-        return lambda row, column: index[row_at[row] - column_at[column] + furthest]
+        # a term that is left out adds a number of no weight: one lambda, as FlexAttention wants it, and no branch in it
+        nothing = q.new_zeros(1, 1, 1)
+        a, b = nothing if of_rows is None else of_rows, nothing if of_columns is None else of_columns
+        with_rows, with_columns = int(of_rows is not None), int(of_columns is not None)
+        return lambda score, batch, head, row, column: (
+            score
+            + a[row * with_rows, head * with_rows, index[row_at[row] - column_at[column] + furthest] * with_rows]
+            + b[column * with_columns, head * with_columns, index[row_at[row] - column_at[column] + furthest] * with_columns]
+        )
 
     def _laid(self, table: Tensor, start: int, step: int, count: int) -> Float[Tensor, "heads distances size"]:
         """The scaled vectors of consecutive distances."""
