@@ -101,6 +101,11 @@ def report(folder: Path) -> bool:
 
 
 def main() -> None:
+    """Without arguments, install the older version; with a folder, it is there; `--read` is the other process."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     if len(sys.argv) == 3 and sys.argv[1] == "--read":
         sys.exit(not report(Path(sys.argv[2])))
     with tempfile.TemporaryDirectory(prefix="bothways-older-") as root:
@@ -108,8 +113,10 @@ def main() -> None:
         if len(sys.argv) > 1:
             packages = Path(sys.argv[1])  # installed before
         else:
-            install = ["install", "--quiet", "--disable-pip-version-check", "--target", str(packages), OLDER]
-            subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+            install = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--target", str(packages), OLDER]
+            done = subprocess.run(install, capture_output=True, text=True)
+            if done.returncode:  # else pip has only warnings: beside what is installed here, an older version is a conflict
+                sys.exit(done.stdout + done.stderr)
         print(f"wrote {sum(1 for _ in write(folder))} folders", flush=True)
         paths = {**os.environ, "PYTHONPATH": str(packages), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run([sys.executable, __file__, "--read", str(folder)], env=paths)
