@@ -38,7 +38,7 @@ test-slow: $(VENV)/.dev ## the long tests
 	$(PYTEST) -m slow --timeout 3000
 
 real: $(VENV)/.real ## the tests on published checkpoints, with those whose packages do not fit beside ours (80 MB)
-	PYTHONPATH=$(VENV)/real $(PYTEST) tests/real
+	PYTHONPATH="$(abspath $(VENV)/real)" $(PYTEST) tests/real
 
 older: $(VENV)/.dev ## does transformers 4 read what we write?
 	$(BIN)/python scripts/check_older.py

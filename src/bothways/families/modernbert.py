@@ -238,7 +238,7 @@ def _written_rotary(encoder: EncoderConfig, number: int) -> Rotary:
 
 
 def _same_scaling(positions: list[Rotary]) -> dict[str, Any] | None:
-    """The scaling of all layers, where it is one: version 4 says it once, and 5 lays it over both kinds, which changes nothing."""
+    """The scaling of all layers, where it is one: version 4 says it once; 5 lays it over both kinds, which changes nothing."""
     first = positions[0]
     if first.scaling is None or any(position.scaling != first.scaling for position in positions):
         return None
