@@ -23,7 +23,7 @@ PIP := $(if $(CONSTRAINT),PIP_CONSTRAINT='$(abspath $(CONSTRAINT))') $(BIN)/pyth
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check format bench extras clean
+.PHONY: help demo test test-slow real older lint check format bench extras clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -36,6 +36,12 @@ test: $(VENV)/.dev ## the tests and the documentation's code, without the long o
 
 test-slow: $(VENV)/.dev ## the long tests
 	$(PYTEST) -m slow --timeout 3000
+
+real: $(VENV)/.real ## the tests on published checkpoints, with those whose packages do not fit beside ours (80 MB)
+	PYTHONPATH="$(abspath $(VENV)/real)" $(PYTEST) tests/real
+
+older: $(VENV)/.dev ## does transformers 4 read what we write?
+	$(BIN)/python scripts/check_older.py
 
 lint: $(VENV)/.dev ## style, types, and who may import whom
 	$(BIN)/ruff check .
@@ -76,3 +82,8 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@echo "installing bothways and the developers' tools into $(VENV)"
 	@$(PIP) --editable '.[all,dev]'
 	@touch $(VENV)/.all $@
+
+# Packages read as files: what they ask for is too old.
+$(VENV)/.real: | $(VENV)/.dev
+	@$(PIP) --no-deps --target $(VENV)/real rxnmapper==0.4.3 rxnfp==0.1.0
+	@touch $@

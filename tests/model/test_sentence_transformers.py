@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import bothways
 from bothways.model.model import Model
@@ -58,6 +59,32 @@ def test_equal_numbers(settings: EmbeddingSettings, tiny: Tiny, sentence_transfo
     again = bothways.load(tmp_path / "again")
     assert replace(again.settings, max_seq_length=None) == replace(ours.settings, max_seq_length=None)
     assert again.max_seq_length == ours.max_seq_length
+
+
+FAMILIES = [
+    *("bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "mpnet", "deberta", "deberta-v2"),
+    *("modernbert", "nomic_bert", "longformer", "eurobert"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_opens_in_both_with_equal_numbers(
+    family: str, tiny: Tiny, sentence_transformer: Open, tmp_path: Path
+) -> None:
+    """In sentence-transformers by its own files, and in `transformers` by the tokenizer and the model of the folder."""
+    from transformers import AutoModel, AutoTokenizer
+
+    model = tiny(f"{family}-bare")
+    before, model.settings = model.settings, EmbeddingSettings(pooling="mean", normalize=True, declared=True)
+    folder = model.save(tmp_path / "out")
+    model.settings = before
+    ours, theirs = bothways.load(folder, strict=True), sentence_transformer(folder)
+    assert apart(ours.encode(TEXTS), theirs.encode(TEXTS)) <= TOLERANCE
+    tokenizer, bare = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    for text, hidden in zip(TEXTS, ours.hidden_states(TEXTS), strict=True):
+        with torch.no_grad():
+            expected = bare(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        assert apart(hidden, expected.numpy()) <= TOLERANCE
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])

@@ -21,5 +21,6 @@ CASES = (
     Case("llama", "bare", {"head_dim": 10, "hidden_act": "gelu", "num_key_value_heads": 3}, "wide-gelu"),
     Case("qwen3", "bare", {"attention_bias": True, "head_dim": 8}, "biases"),
     Case("mistral", "bare", {"sliding_window": None, "num_key_value_heads": 3}, "no-window"),
+    *(Case("llama", "bare", {"rope_parameters": SCALED[name]}, f"{name}-causal") for name in ("linear", "llama3", "yarn-mscale")),
     *(Case("llama", "bare", {"rope_parameters": parameters, **_BOTH_WAYS}, name) for name, parameters in SCALED.items()),
 )

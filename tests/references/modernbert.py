@@ -20,6 +20,7 @@ _LAYER_TYPES = [("sliding_attention", "full_attention")[kind] for kind in (0, 1,
 _THETAS = {"full_attention": 3e3, "sliding_attention": 50.0}
 _EQUAL = {kind: {"rope_type": "default", "rope_theta": 160_000.0} for kind in _THETAS}
 _SCALED = {"full_attention": SCALED["yarn"], "sliding_attention": SCALED["linear"]}
+_ONE_SCALING = {kind: {**SCALED["yarn-factor"], "rope_theta": theta} for kind, theta in _THETAS.items()}
 _ROPE = {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in _THETAS.items()}
 CASES = (
     *(Case("modernbert", head) for head in ("bare", "masked_lm", "classifier")),
@@ -28,6 +29,8 @@ CASES = (
     Case("modernbert", "masked_lm", {"layer_types": _LAYER_TYPES, "rope_parameters": _ROPE}, "types-thetas"),
     # as in Ettin
     Case("modernbert", "masked_lm", {"rope_parameters": _EQUAL}, "equal-thetas"),
+    Case("modernbert", "bare", {"rope_parameters": _ROPE}, "thetas"),
     Case("modernbert", "bare", {"rope_parameters": _SCALED}, "scaled"),
+    Case("modernbert", "bare", {"rope_parameters": _ONE_SCALING}, "one-scaling"),
     Case("modernbert", "bare", {"rope_parameters": {**_ROPE, "full_attention": SCALED["llama3"]}}, "llama3"),
 )

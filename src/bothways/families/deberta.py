@@ -97,7 +97,8 @@ def read_encoder(
     """
     size, max_length = reader.need("hidden_size"), reader.get("max_position_embeddings", 512)
     reader.only("embedding_size", size)
-    reader.only("tie_word_embeddings", True)
+    # the released head, which is not the legacy one, takes the table itself
+    reader.only("tie_word_embeddings", True, *(() if reader.get("legacy", True) else (False,)))
     dropout, furthest = reader.dropout("hidden_dropout_prob", 0.1), reader.get("max_relative_positions", -1)
     terms, relative = _terms(reader), reader.get("relative_attention", False)
     if not relative and (terms or norm):
@@ -172,7 +173,8 @@ def write_spec(spec: Spec, model_type: str) -> dict[str, Any]:
         "max_relative_positions": position.max_distance if position else -1,
         "pos_att_type": [term for term, there in terms.items() if there],
         "position_biased_input": encoder.embedding.position is not None,
-        "tie_word_embeddings": True,
+        # the released head takes the table itself, and version 4 would tie that head's dense layer to it
+        "tie_word_embeddings": spec.legacy,
         **write_heads(spec, model_type),
     }
 

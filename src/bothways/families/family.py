@@ -156,11 +156,20 @@ _PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "rel
 
 
 def read_labels(reader: Reader) -> tuple[str, ...]:
-    """Class names in order, from `id2label` (whose keys are strings in JSON)."""
+    """Class names in order, from `id2label` (whose keys are strings in JSON); none where `num_labels` has another number.
+
+    Old versions wrote placeholders for two classes whatever their number was. Names that were given stand.
+    """
     names = reader.get("id2label", {})
     if not all(key.isdecimal() for key in names):
         raise InputError(f"{reader.where}: id2label should name each class under its number")
-    return tuple(str(names[key]) for key in sorted(names, key=int))
+    labels = tuple(str(names[key]) for key in sorted(names, key=int))
+    return () if labels == _placeholders(len(labels)) and reader.get("num_labels", len(labels)) != len(labels) else labels
+
+
+def _placeholders(count: int) -> tuple[str, ...]:
+    """What `transformers` calls classes that nobody named."""
+    return tuple(f"LABEL_{i}" for i in range(count))
 
 
 def read_problem(reader: Reader) -> Problem | None:
@@ -184,6 +193,6 @@ def write_labels(spec: Spec) -> dict[str, Any]:
     """`id2label`, `label2id` and `problem_type`, where there is a classifier."""
     if spec.heads.classifier is None:
         return {}
-    labels = spec.labels or tuple(f"LABEL_{i}" for i in range(spec.heads.classifier.labels))
+    labels = spec.labels or _placeholders(spec.heads.classifier.labels)
     named = {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
     return named if spec.problem is None else {**named, "problem_type": spec.problem}

@@ -150,7 +150,7 @@ def _read_heads(reader: Reader, heads: Collection[str], encoder: EncoderConfig) 
     pooling = "mean" if reader.get("pool_all", False) else "cls"
     plain = reader.get("use_cls_token", True)  # a classifier of the first token as it is, with a pooler that it does not ask
     classifier = ClassifierHead(
-        labels=len(reader.get("id2label", {})) or reader.get("num_labels", 2),
+        labels=len(read_labels(reader)) or reader.get("num_labels", 2),
         pooling="cls" if plain else pooling,
         transform=None if plain else _POOLER,
         dropout=0.0 if plain else reader.dropout("classifier_dropout", encoder.embedding.dropout),

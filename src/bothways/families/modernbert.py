@@ -208,7 +208,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         "local_attention": 2 * (windows[0] if windows else 64),
         "layer_types": kinds,
         "rope_parameters": {kind: write_scaled(position) for kind, position in rotary.items()},
-        "rope_scaling": None,
+        "rope_scaling": _same_scaling(list(rotary.values())),
         "global_rope_theta": thetas.get(_GLOBAL, 160_000.0),
         "local_rope_theta": thetas.get(_LOCAL, 10_000.0),
         "hidden_activation": published_activation("modernbert", first.mlp.activation, "encoder's layers.0.mlp.activation"),
@@ -235,6 +235,14 @@ def _written_rotary(encoder: EncoderConfig, number: int) -> Rotary:
     if not isinstance(position, Rotary):
         raise Inexpressible("modernbert", f"encoder's layers.{number}.mixer.position")
     return position
+
+
+def _same_scaling(positions: list[Rotary]) -> dict[str, Any] | None:
+    """The scaling of all layers, where it is one: version 4 says it once; 5 lays it over both kinds, which changes nothing."""
+    first = positions[0]
+    if first.scaling is None or any(position.scaling != first.scaling for position in positions):
+        return None
+    return {key: value for key, value in write_scaled(first).items() if key != "rope_theta"}
 
 
 def _write_heads(spec: Spec) -> dict[str, Any]:

@@ -190,9 +190,12 @@ def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _written(model: Model) -> dict[str, Any]:
     """The `config.json` of a model. Keys that we do not act on are kept as they came."""
     dtype = str(model.encoder.embedding.tokens.weight.dtype).removeprefix("torch.")
+    written, published = model.family.write(model.spec), _without_code(model.published)
+    if "id2label" in written:  # the number of classes is that of their names; `transformers` would prefer a stale one
+        published.pop("num_labels", None)
     return {
-        **_without_code(model.published),
-        **model.family.write(model.spec),
+        **published,
+        **written,
         "architectures": [model.family.architecture(model.spec.heads.present())],
         "dtype": dtype,
         "torch_dtype": dtype,
