@@ -339,13 +339,16 @@ def test_the_file(reference: Model, candidate: Model, folder: Path, tmp_path: Pa
     passed = certify(reference, candidate)
     assert write_certificate(passed, there) == there / "certificate.json"
     assert read_certificate(there) == passed
+    assert summary(passed) in (there / "README.md").read_text()
+    (there / "README.md").unlink()
+    write_certificate(passed, there)
     assert not (there / "README.md").exists()
     (there / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     candidate.settings = EmbeddingSettings(pooling="cls", normalize=True, prompts={"query": "fish "}, declared=True)
     for certificate in (passed, certify(reference, candidate), passed):
         write_certificate(certificate, there)
         card = (there / "README.md").read_text()
-        assert card.startswith("---\nlicense: mit\n---\n# Mine\n\n<!-- bothways:certificate -->\n")
+        assert card.startswith("---\nlicense: mit\n---\n# Mine\n\n<!-- bothways certificate -->\n")
         assert card.count("Parity with" if certificate is passed else "No parity with") == 1
         assert card.count("arity with") == 1
         assert summary(certificate) in card

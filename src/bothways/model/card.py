@@ -96,8 +96,8 @@ def _read(file: Path) -> str:
     with reported(file):
         try:
             return file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise InputError(f"{file}: not utf-8") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file}: not utf-8 at byte {error.start}; it is left as it was") from None
 
 
 def _hash(text: str) -> str:
