@@ -21,7 +21,7 @@ from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.convert import Reader, expand, to_ours, to_theirs
 from bothways.families.family import Family, Inexpressible, Spec
-from bothways.files import write_text
+from bothways.files import read_object, write_text
 from bothways.model.card import write_card
 from bothways.model.model import Model
 from bothways.model.settings import EmbeddingSettings, lowercases, read_settings, write_settings
@@ -234,13 +234,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if not file.exists():
         others = "; another program's checkpoint is read by bothways convert" if _has_others(folder) else ""
         raise InputError(f"{folder}: no config.json; a model folder has one beside its weights{others}")
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{file}: expected a JSON object")
-    return data
+    return read_object(file)
 
 
 def _has_others(folder: Path) -> bool:
