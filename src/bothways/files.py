@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,38 @@ def replacing(place: Path, kept: str = UNTOUCHED) -> Iterator[Path]:
         except InputError as error:
             raise InputError(str(error).replace(str(temporary), str(place))) from error
         finally:
+            _remove(temporary)
+
+
+def replace_together(writers: Mapping[Path, Callable[[Path], object]], key: Path) -> None:
+    """Write files of one folder that are only of use together, `key` among them, without which the others are not read.
+
+    All are written under temporary names and on the disk before the first takes its place. Then the older key goes, and the
+    new one comes last: a kill leaves the older files, the new ones, or a set without a key.
+
+    Args:
+        writers: what makes each file under the name it is given.
+
+    Raises:
+        InputError: a file cannot be written, and what was there before is untouched; or one cannot take its place, and the
+            message says so.
+    """
+    temporaries = {place: place.with_name(f".partial.{place.name}") for place in (*(one for one in writers if one != key), key)}
+    try:
+        for place, write in writers.items():
+            with reported(place):
+                _remove(temporaries[place])
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write(temporaries[place])
+                sync(temporaries[place])
+        with reported(key.parent, "its older files may have gone and the new ones not all come"):
+            key.unlink(missing_ok=True)
+            sync(key.parent)
+            for place, temporary in temporaries.items():
+                temporary.replace(place)
+            sync(key.parent)
+    finally:
+        for temporary in temporaries.values():
             _remove(temporary)
 
 

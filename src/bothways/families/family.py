@@ -158,6 +158,18 @@ ACTIVATIONS = {
 _PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 
 
+def read_types(reader: Reader) -> int:
+    """How many token types there are.
+
+    Raises:
+        InputError: none: published classes look one up for every token.
+    """
+    count = reader.get("type_vocab_size", 2)
+    if count < 1:
+        raise InputError(f"{reader.where}: type_vocab_size={count} is not supported; this family needs at least one token type")
+    return count
+
+
 def read_labels(reader: Reader) -> tuple[str, ...]:
     """Class names in order, from `id2label` (whose keys are strings in JSON)."""
     names = reader.get("id2label", {})
@@ -189,4 +201,5 @@ def write_labels(spec: Spec) -> dict[str, Any]:
         return {}
     labels = spec.labels or tuple(f"LABEL_{i}" for i in range(spec.heads.classifier.labels))
     named = {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
-    return named if spec.problem is None else {**named, "problem_type": spec.problem}
+    # a null too: a folder that was loaded may have said another
+    return {**named, "problem_type": spec.problem}

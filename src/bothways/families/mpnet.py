@@ -57,21 +57,17 @@ SIZES = {"base": mpnet()}
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
     # the class reads distances as 32 buckets up to 128, however many rows this key gives the table
     reader.only("relative_attention_num_buckets", 32)
-    plain = read_encoder(reader, position_offset=_OFFSET)
-    untyped = replace(plain, embedding=replace(plain.embedding, token_types=0))
-    encoder = bucketed(untyped, Bucketed(buckets=32, max_distance=128))
+    encoder = bucketed(read_encoder(reader, _OFFSET, typed=False), Bucketed(buckets=32, max_distance=128))
     labels = read_labels(reader)
     dropout = encoder.embedding.dropout
     classifier = ClassifierHead(
         labels=len(labels) or reader.get("num_labels", 2), transform=_TANH, dropout=dropout, input_dropout=dropout
     )
-    head = masked_lm_head(encoder)
-    assert head.transform is not None
     return Spec(
         encoder=encoder,
         heads=Heads(
             # the head's activation is gelu whatever the layers use
-            masked_lm=replace(head, transform=replace(head.transform, activation="gelu")) if "masked_lm" in heads else None,
+            masked_lm=masked_lm_head(encoder, "gelu") if "masked_lm" in heads else None,
             classifier=classifier if "classifier" in heads else None,
             pooler=_TANH if "pooler" in heads else None,
         ),
@@ -127,7 +123,7 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
 
 FAMILY = Family(
     name="mpnet",
-    inert=INERT,
+    inert=(*INERT, "type_vocab_size"),
     marks={"masked_lm": "lm_head.dense.weight", "classifier": "classifier.out_proj.weight", "pooler": "pooler.dense.weight"},
     prefix="mpnet.",
     read=_read,

@@ -12,7 +12,7 @@ from bothways.data.table import LabelledRows, TableData, read_labelled
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Heads
-from bothways.layers.heads import ClassifierHead, Transform
+from bothways.layers.heads import ClassifierHead
 from bothways.model.folder import load
 from bothways.model.model import Model, build_heads
 from bothways.model.settings import EmbeddingSettings
@@ -106,11 +106,16 @@ def _with_classifier(model: Model, classes: tuple[str, ...], run: Finetuning) ->
 
 
 def _classifier(model: Model, labels: int) -> ClassifierHead:
-    """The classifier head of the family, as its `read` gives it for a config that says nothing of it."""
+    """The classifier head of the family, as its `read` gives it for a config that says nothing of it.
+
+    Raises:
+        InputError: the family has none.
+    """
     from bothways.families.convert import Reader
 
     spec = replace(model.spec, heads=Heads())
     head = model.family.read(Reader(model.family.write(spec), model.name), {"classifier"}).heads.classifier
-    assert head is not None
-    transform = head.transform or Transform()
-    return replace(head, labels=labels, transform=transform)
+    if head is None:
+        name = model.name or "this model"
+        raise InputError(f"{name} is of the family '{model.family.name}', whose folders hold no classifier; take another model")
+    return replace(head, labels=labels)
