@@ -52,8 +52,8 @@ def edited(folder: Path, **changes: Any) -> Path:
 )
 def test_two_heads_on_one_pooler(family: Family, encoder: EncoderConfig, second: str, tmp_path: Path) -> None:
     """Their poolers are one tensor in the folder: equal ones are written, unequal ones are not."""
-    heads = Heads(**{"classifier": BEHIND_POOLER, second: BEHIND_POOLER})
-    model = Model.create(family, Spec(encoder=encoder, heads=heads))
+    heads: dict[str, Any] = {"classifier": BEHIND_POOLER, second: BEHIND_POOLER}
+    model = Model.create(family, Spec(encoder=encoder, heads=Heads(**heads)))
     with pytest.raises(InputError, match=rf"heads\.classifier\..* and heads\.{second}\..* differ, but are one tensor") as error:
         model.save(tmp_path / "out")
     assert "\n" not in str(error.value)
