@@ -165,8 +165,8 @@ def read_types(reader: Reader) -> int:
         InputError: none: published classes look one up for every token.
     """
     count = reader.get("type_vocab_size", 2)
-    if count < 1:
-        raise InputError(f"{reader.where}: type_vocab_size={count} is not supported; this family needs at least one token type")
+    if count == 0:
+        raise InputError(f"{reader.where}: type_vocab_size=0 is not supported; this family needs at least one token type")
     return count
 
 
