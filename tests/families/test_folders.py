@@ -165,7 +165,8 @@ def test_fresh_heads_are_where_the_encoder_is_and_of_its_kind() -> None:
         assert {(one.device, one.dtype) for one in fresh.parameters()} == {(table.device, table.dtype)}
 
 
-def test_a_global_first_token_without_global_tokens_is_refused() -> None:
-    head = replace(BEHIND_POOLER, global_first=True)
+@pytest.mark.parametrize("name", ["classifier", "next_sentence", "sentence_order"])
+def test_a_global_first_token_without_global_tokens_is_refused(name: str) -> None:
+    heads: dict[str, Any] = {name: replace(BEHIND_POOLER, global_first=True)}
     with pytest.raises(InputError, match="global_first: no layer of this encoder has global tokens"):
-        Model.create(bert.FAMILY, Spec(encoder=BERT, heads=Heads(classifier=head)))
+        Model.create(bert.FAMILY, Spec(encoder=BERT, heads=Heads(**heads)))

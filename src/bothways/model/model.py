@@ -328,7 +328,8 @@ def build_heads(heads: Heads, encoder: EncoderConfig) -> nn.ModuleDict:
         InputError: a classifier whose first token is global, on an encoder without global tokens.
     """
     size = encoder.hidden_size
-    if heads.classifier and heads.classifier.global_first and not any(one.global_tokens for one in encoder.attentions):
+    classifiers = (heads.classifier, heads.next_sentence, heads.sentence_order)
+    if any(head and head.global_first for head in classifiers) and not any(one.global_tokens for one in encoder.attentions):
         raise InputError("ClassifierHead.global_first: no layer of this encoder has global tokens; leave it out")
     modules: dict[str, nn.Module] = {}
     if heads.masked_lm is not None:
