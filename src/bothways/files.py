@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bothways.errors import InputError
 
@@ -58,6 +60,38 @@ def replacing(place: Path, kept: str = UNTOUCHED) -> Iterator[Path]:
             _remove(temporary)
 
 
+def replace_together(writers: Mapping[Path, Callable[[Path], object]], key: Path) -> None:
+    """Write files of one folder that are only of use together, `key` among them, without which the others are not read.
+
+    All are written under temporary names and on the disk before the first takes its place. Then the older key goes, and the
+    new one comes last: a kill leaves the older files, the new ones, or a set without a key.
+
+    Args:
+        writers: what makes each file under the name it is given.
+
+    Raises:
+        InputError: a file cannot be written, and what was there before is untouched; or one cannot take its place, and the
+            message says so.
+    """
+    temporaries = {place: place.with_name(f".partial.{place.name}") for place in (*(one for one in writers if one != key), key)}
+    try:
+        for place, write in writers.items():
+            with reported(place):
+                _remove(temporaries[place])
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write(temporaries[place])
+                sync(temporaries[place])
+        with reported(key.parent, "its older files may have gone and the new ones not all come"):
+            key.unlink(missing_ok=True)
+            sync(key.parent)
+            for place, temporary in temporaries.items():
+                temporary.replace(place)
+            sync(key.parent)
+    finally:
+        for temporary in temporaries.values():
+            _remove(temporary)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it over `path`.
 
@@ -66,6 +100,21 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        InputError: it is no JSON, or no object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return data
 
 
 def sync(path: Path) -> None:

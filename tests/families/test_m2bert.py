@@ -62,8 +62,10 @@ def test_a_pickled_checkpoint_with_all_released_keys(tmp_path: Path) -> None:
 
 
 def test_an_older_config_that_calls_itself_bert(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "old", model_type="bert")
-    assert bothways.load(folder, family="m2_bert", strict=True).family.name == "m2_bert"
+    """With the key that MosaicBERT is told from BERT by, as released, or without."""
+    for name, size in (("with", 512), ("without", None)):
+        folder = folder_of(tmp_path / name, model_type="bert", alibi_starting_size=size)
+        assert bothways.load(folder, strict=True).family.name == "m2_bert"
 
 
 def test_sines_of_different_frequencies_are_refused(tmp_path: Path) -> None:

@@ -186,6 +186,29 @@ def test_names_of_albert(module: str) -> None:
     assert published_names(["output_weights", "output_bias"], "albert")["output_weights"] == "classifier.weight"
 
 
+@pytest.mark.parametrize(
+    ("said", "activation"),
+    [
+        ({"hidden_act": "gelu", "hidden_dropout_prob": 0.1}, "gelu"),
+        ({"hidden_act": "gelu", "hidden_dropout_prob": 0}, "gelu_tanh"),
+        ({"hidden_act": "gelu"}, "gelu_tanh"),
+        ({"hidden_act": "relu", "hidden_dropout_prob": 0}, "relu"),
+    ],
+)
+def test_the_activation_of_albert_is_its_releases(said: dict[str, Any], activation: str, tmp_path: Path) -> None:
+    """Both releases say `gelu`; the second is published under the name of what the code computes."""
+    import transformers
+
+    small = {"vocab_size": 20, "embedding_size": 4, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small |= {"intermediate_size": 12, "max_position_embeddings": 9}
+    weights = transformers.AlbertForPreTraining(transformers.AlbertConfig(**small)).state_dict()
+    named = {name: weights[theirs].numpy() for name, theirs in published_names(ALBERT, "albert").items()}
+    named = {name: np.ascontiguousarray(one.T) if name.endswith("/kernel") else one for name, one in named.items()}
+    bundle_writer.write(tmp_path / "model.ckpt-best", named)
+    (tmp_path / "albert_config.json").write_text(json.dumps({**small, **said}))
+    assert import_model(tmp_path).spec.encoder.layer(0).mlp.activation == activation
+
+
 def electra_names() -> list[str]:
     """Of a pretraining checkpoint: two networks that share embeddings, but not their projections."""
     discriminator = {scope(name) for name in keys("ElectraForPreTraining")}

@@ -13,6 +13,7 @@ from tests import references
 from tests.references import CASES
 
 import bothways
+from bothways import files as writing
 from bothways.errors import InputError
 from bothways.model import weights
 from bothways.model.model import Model
@@ -133,5 +134,62 @@ def test_a_kill_between_two_shards_is_noticed(model: Model, tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         model.save(folder, max_shard_size="20KB")
     monkeypatch.undo()
+    with pytest.raises(InputError, match=r"no model\.safetensors"):
+        bothways.load(folder)
+
+
+def test_all_is_on_the_disk_before_the_first_file_takes_its_place(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files first, then the older index goes, then shards come, and the new index last."""
+    folder = model.save(tmp_path / "model", max_shard_size="20KB")
+    tensors = load_file(model.save(tmp_path / "whole") / "model.safetensors")
+    replace, unlink, sync, done = Path.replace, Path.unlink, writing.sync, list[str]()
+
+    def replaced(self: Path, target: Path) -> Path:
+        done.append(f"place {target.name}")
+        return replace(self, target)
+
+    def unlinked(self: Path, missing_ok: bool = False) -> None:
+        if not self.name.startswith("."):
+            done.append(f"remove {self.name}")
+        unlink(self, missing_ok)
+
+    def synced(path: Path) -> None:
+        done.append(f"sync {path.name}")
+        sync(path)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    monkeypatch.setattr(writing, "sync", synced)
+    weights.write_weights(tensors, folder, "20KB")
+    shards = [*sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values())), INDEX]
+    assert done == [
+        *(f"sync .partial.{name}" for name in shards),
+        *(f"remove {INDEX}", "sync model"),
+        *(f"place {name}" for name in shards),
+        "sync model",
+    ]
+
+
+def test_a_failure_between_two_shards_does_not_say_that_nothing_has_changed(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model.save(tmp_path / "model", max_shard_size="20KB")
+    replace, done = Path.replace, 0
+
+    def full(self: Path, target: Path) -> Path:
+        nonlocal done
+        done += 1
+        if done == 2:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(InputError, match="No space left on device; its older files may have gone") as error:
+        model.save(folder, max_shard_size="20KB")
+    assert "untouched" not in str(error.value)
+    monkeypatch.undo()
+    assert not list(folder.glob(".partial*"))
     with pytest.raises(InputError, match=r"no model\.safetensors"):
         bothways.load(folder)

@@ -15,7 +15,7 @@ from bothways.encoder.config import EncoderConfig, Groups, Layer, TruncatedNorma
 from bothways.errors import InputError
 from bothways.families.bert import masked_lm_head, tables, write_encoder
 from bothways.families.convert import Fuse, Reader, Rename, Rule, Tied, affine
-from bothways.families.family import ACTIVATIONS, INERT, Family, Heads, Inexpressible, Spec, read_labels, read_problem
+from bothways.families.family import ACTIVATIONS, INERT, Family, Heads, Inexpressible, Spec, read_labels, read_problem, read_types
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.heads import ClassifierHead, Transform
@@ -99,7 +99,7 @@ def _read_encoder(reader: Reader) -> EncoderConfig:
         groups=groups,
         inner=inner,
         max_length=reader.get("max_position_embeddings", 512),
-        token_types=reader.get("type_vocab_size", 2),
+        token_types=read_types(reader),
         activation=reader.choice("hidden_act", ACTIVATIONS, "gelu_new"),
         dropout=reader.dropout("hidden_dropout_prob", 0.0),
         attention_dropout=reader.dropout("attention_probs_dropout_prob", 0.0),

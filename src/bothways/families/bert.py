@@ -22,8 +22,10 @@ from bothways.families.family import (
     published_activation,
     read_labels,
     read_problem,
+    read_types,
     write_labels,
 )
+from bothways.layers.activation import Activation
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
@@ -77,8 +79,8 @@ SIZES = {
 }
 
 
-def read_encoder(reader: Reader, position_offset: int = 0) -> EncoderConfig:
-    """The encoder of a BERT-shaped `config.json`."""
+def read_encoder(reader: Reader, position_offset: int = 0, typed: bool = True) -> EncoderConfig:
+    """The encoder of a BERT-shaped `config.json`; `typed` says whether the family has token types."""
     reader.only("position_embedding_type", "absolute")
     reader.only("tie_word_embeddings", True)
     reader.only("is_decoder", False)
@@ -90,7 +92,7 @@ def read_encoder(reader: Reader, position_offset: int = 0) -> EncoderConfig:
         heads=reader.get("num_attention_heads", 12),
         intermediate_size=reader.get("intermediate_size", 3072),
         max_length=reader.get("max_position_embeddings", 512) - position_offset,
-        token_types=reader.get("type_vocab_size", 2),
+        token_types=read_types(reader) if typed else 0,
         activation=reader.choice("hidden_act", ACTIVATIONS, "gelu"),
         dropout=reader.dropout("hidden_dropout_prob", 0.1),
         attention_dropout=reader.dropout("attention_probs_dropout_prob", 0.1),
@@ -100,14 +102,14 @@ def read_encoder(reader: Reader, position_offset: int = 0) -> EncoderConfig:
     )
 
 
-def masked_lm_head(encoder: EncoderConfig) -> MaskedLmHead:
-    """dense, activation and norm as in the layers, then the tied vocabulary with a bias."""
+def masked_lm_head(encoder: EncoderConfig, activation: Activation | None = None) -> MaskedLmHead:
+    """dense, activation and norm, then the tied vocabulary with a bias. An `activation` of None is that of the layers."""
     layer = encoder.layer(0)
-    return MaskedLmHead(transform=Transform(activation=layer.mlp.activation, norm=layer.norm))
+    return MaskedLmHead(transform=Transform(activation=activation or layer.mlp.activation, norm=layer.norm))
 
 
-def _read(reader: Reader, heads: Collection[str]) -> Spec:
-    encoder = read_encoder(reader)
+def read(reader: Reader, heads: Collection[str], typed: bool = True) -> Spec:
+    encoder = read_encoder(reader, typed=typed)
     labels = read_labels(reader)
     dropout = reader.dropout("classifier_dropout", encoder.embedding.dropout)
     classifier = ClassifierHead(labels=len(labels) or reader.get("num_labels", 2), transform=_POOLER, dropout=dropout)
@@ -228,7 +230,7 @@ FAMILY = Family(
         "pooler": "pooler.dense.weight",
     },
     prefix="bert.",
-    read=_read,
+    read=read,
     write=lambda spec: write_encoder(spec, "bert"),
     architecture=_architecture,
     rules=_rules,

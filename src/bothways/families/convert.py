@@ -117,24 +117,34 @@ def to_theirs(rules: Sequence[Rule], ours: Mapping[str, Tensor], ties: bool = Fa
 
     Raises:
         KeyError: one of our tensors that no rule names.
+        InputError: two of our tensors have one name there (the poolers of two heads, say), and differ.
     """
     unknown = set(ours) - {rule.ours for rule in rules if isinstance(rule, Rename | Fuse)}
     if unknown:
         raise KeyError(f"no rule writes {sorted(unknown)}")
     theirs: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
     for rule in rules:
         match rule:
             case Rename():
                 tensor = ours[rule.ours]
-                theirs[rule.theirs] = tensor if rule.order is None else tensor[torch.argsort(rule.order(tensor.shape[0]))]
+                _put(theirs, sources, rule, [tensor if rule.order is None else tensor[torch.argsort(rule.order(len(tensor)))]])
             case Fuse():
                 parts = ours[rule.ours].split(rule.rows(len(ours[rule.ours])))
-                theirs.update(zip(rule.theirs, (part.clone() for part in parts), strict=True))
+                _put(theirs, sources, rule, [part.clone() for part in parts])
             case Tied() if ties:
                 theirs[rule.theirs] = theirs[rule.source]
             case _:
                 pass
     return theirs
+
+
+def _put(theirs: dict[str, Tensor], sources: dict[str, str], rule: Rename | Fuse, tensors: Sequence[Tensor]) -> None:
+    for name, tensor in zip(_theirs(rule), tensors, strict=True):
+        if name in theirs and not torch.equal(theirs[name], tensor):
+            both = f"{sources[name]} and {rule.ours} differ, but are one tensor, {name}, in this family's folders"
+            raise InputError(f"{both}; nothing was written; leave one of the heads out (model.with_heads)")
+        theirs[name], sources[name] = tensor, rule.ours
 
 
 def _theirs(rule: Rule) -> tuple[str, ...]:

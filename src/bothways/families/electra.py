@@ -14,7 +14,7 @@ from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
 from bothways.families.bert import bert, body, masked_lm_head, write_encoder
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
-from bothways.families.family import ACTIVATIONS, INERT, Family, Heads, Spec, read_labels, read_problem
+from bothways.families.family import ACTIVATIONS, INERT, Family, Heads, Spec, read_labels, read_problem, read_types
 from bothways.layers.heads import ClassifierHead, Transform
 from bothways.layers.replaced_token import ReplacedTokenHead
 
@@ -85,7 +85,7 @@ def _read_encoder(reader: Reader) -> EncoderConfig:
         heads=reader.get("num_attention_heads", 4),
         intermediate_size=reader.get("intermediate_size", 1024),
         max_length=reader.get("max_position_embeddings", 512),
-        token_types=reader.get("type_vocab_size", 2),
+        token_types=read_types(reader),
         activation=reader.choice("hidden_act", ACTIVATIONS, "gelu"),
         dropout=reader.dropout("hidden_dropout_prob", 0.1),
         attention_dropout=reader.dropout("attention_probs_dropout_prob", 0.1),
@@ -103,9 +103,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         encoder=encoder,
         heads=Heads(
             # gelu whatever the layers use, here and in the classifier
-            masked_lm=replace(masked_lm_head(encoder), transform=replace(_GELU, norm=encoder.embedding.norm))
-            if "masked_lm" in heads
-            else None,
+            masked_lm=masked_lm_head(encoder, "gelu") if "masked_lm" in heads else None,
             classifier=ClassifierHead(labels=count, transform=_GELU, dropout=dropout, input_dropout=dropout)
             if "classifier" in heads
             else None,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bothways.encoder.config import EncoderConfig
 from bothways.families.bert import FAMILY as BERT
-from bothways.families.bert import bert, write_encoder
+from bothways.families.bert import bert, read, write_encoder
 from bothways.families.convert import Reader, Rename, Rule
 from bothways.families.family import Family, Spec
 from bothways.families.mpnet import bucketed
@@ -63,9 +63,8 @@ def released_rows(count: int) -> Tensor:
 
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
     reader.only("type_vocab_size", 0)
-    spec = BERT.read(reader, heads)
-    untyped = replace(spec.encoder, embedding=replace(spec.encoder.embedding, token_types=0))
-    return replace(spec, encoder=bucketed(untyped, _DISTANCES))
+    spec = read(reader, heads, typed=False)
+    return replace(spec, encoder=bucketed(spec.encoder, _DISTANCES))
 
 
 def _write(spec: Spec) -> dict[str, Any]:

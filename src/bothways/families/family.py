@@ -155,6 +155,18 @@ ACTIVATIONS = {
 _PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 
 
+def read_types(reader: Reader) -> int:
+    """How many token types there are.
+
+    Raises:
+        InputError: none: published classes look one up for every token.
+    """
+    count = reader.get("type_vocab_size", 2)
+    if count == 0:
+        raise InputError(f"{reader.where}: type_vocab_size=0 is not supported; this family needs at least one token type")
+    return count
+
+
 def read_labels(reader: Reader) -> tuple[str, ...]:
     """Class names in order, from `id2label` (whose keys are strings in JSON); none where `num_labels` has another number.
 
@@ -195,4 +207,5 @@ def write_labels(spec: Spec) -> dict[str, Any]:
         return {}
     labels = spec.labels or _placeholders(spec.heads.classifier.labels)
     named = {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
-    return named if spec.problem is None else {**named, "problem_type": spec.problem}
+    # a null too: a folder that was loaded may have said another
+    return {**named, "problem_type": spec.problem}

@@ -10,11 +10,10 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from bothways.encoder.config import EncoderConfig
+from bothways.encoder.config import EncoderConfig, Layer
 from bothways.families.convert import Reader, Rename, Rule, Tied
 from bothways.families.decoder import DECODER_INERT, decoder, decoder_rules, read_decoder, write_decoder
 from bothways.families.family import Family, Heads, Spec, attention_of, mlp_of
-from bothways.layers.attention import Attention
 from bothways.layers.heads import MaskedLmHead
 from bothways.layers.position import Rotary
 from bothways.layers.scaling import Llama3
@@ -99,19 +98,23 @@ def _read(encoder: Callable[[Reader], EncoderConfig], reader: Reader, heads: Col
     )
 
 
-def _write(name: str, said: Callable[[Attention], dict[str, Any]], spec: Spec) -> dict[str, Any]:
-    mixer, head = attention_of(spec.encoder.layer(0)), spec.heads.masked_lm
+def _write(name: str, said: Callable[[Layer], dict[str, Any]], spec: Spec) -> dict[str, Any]:
+    layer, head = spec.encoder.layer(0), spec.heads.masked_lm
     return {
         **write_decoder(spec, name),
-        "is_causal": mixer.causal,
+        "is_causal": attention_of(layer).causal,
         # without a head, what the file said stays
         **({"tie_word_embeddings": head.tied} if head else {}),
-        **said(mixer),
-        **({"mlp_bias": mlp_of(spec.encoder.layer(0)).bias} if name == "llama" else {}),
+        **said(layer),
     }
 
 
-def _windows(mixer: Attention) -> dict[str, Any]:
+def _biases(layer: Layer) -> dict[str, Any]:
+    return {"attention_bias": attention_of(layer).bias, "mlp_bias": mlp_of(layer).bias}
+
+
+def _windows(layer: Layer) -> dict[str, Any]:
+    mixer = attention_of(layer)
     return {"sliding_window": None if mixer.window is None else mixer.window + mixer.causal}
 
 
@@ -127,7 +130,7 @@ def _family(
     name: str,
     title: str,
     encoder: Callable[[Reader], EncoderConfig],
-    said: Callable[[Attention], dict[str, Any]],
+    said: Callable[[Layer], dict[str, Any]],
     inert: tuple[str, ...] = (),
 ) -> Family:
     return Family(
@@ -142,15 +145,15 @@ def _family(
     )
 
 
-FAMILY = _family("llama", "Llama", _llama, lambda mixer: {"attention_bias": mixer.bias})
+FAMILY = _family("llama", "Llama", _llama, _biases)
 MISTRAL_FAMILY = _family("mistral", "Mistral", _mistral, _windows)
 QWEN2_FAMILY = _family(
-    "qwen2", "Qwen2", _qwen2_encoder, lambda mixer: {"use_sliding_window": False}, ("sliding_window", "max_window_layers")
+    "qwen2", "Qwen2", _qwen2_encoder, lambda layer: {"use_sliding_window": False}, ("sliding_window", "max_window_layers")
 )
 QWEN3_FAMILY = _family(
     "qwen3",
     "Qwen3",
     _qwen3_encoder,
-    lambda mixer: {"use_sliding_window": False, "attention_bias": mixer.bias},
+    lambda layer: {"use_sliding_window": False, "attention_bias": attention_of(layer).bias},
     ("sliding_window", "max_window_layers"),
 )

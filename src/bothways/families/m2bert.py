@@ -1,13 +1,13 @@
 """M2-BERT (arXiv 2310.12109): long convolutions and block-diagonal matrices in place of attention and MLP.
 
 A layer is y = mixer(x), without residual or norm, then norm(y + MLP(y)). The mixer knows no padding mask: texts are filled up to
-the full length with the padding token, which is read like any other. Configs of older checkpoints call themselves `bert`; give
-`family="m2_bert"` for these.
+the full length with the padding token, which is read like any other. Configs of older checkpoints call themselves `bert`; the key
+`monarch_mixer_sequence_mixing` tells them apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
@@ -23,6 +23,7 @@ from bothways.families.family import (
     published_activation,
     read_labels,
     read_problem,
+    read_types,
     write_labels,
 )
 from bothways.layers.attention import Attention
@@ -136,7 +137,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         mixer_norm=reader.get("hyena_training_additions", False),
         blocks=reader.get("monarch_mlp_nblocks", 4),
         positions=reader.get("use_positional_encodings", False),
-        token_types=reader.get("type_vocab_size", 2),
+        token_types=read_types(reader),
         dropout=reader.dropout("hidden_dropout_prob", 0.1),
         eps=reader.get("layer_norm_eps", 1e-12),
         filler=pad if reader.get(_FILLED, True) else None,
@@ -267,6 +268,10 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
     return rules
 
 
+def _claims(published: Mapping[str, Any]) -> bool:
+    return published.get("model_type") in (None, "bert") and bool(published.get("monarch_mixer_sequence_mixing"))
+
+
 FAMILY = Family(
     name="m2_bert",
     inert=(*INERT, "num_attention_heads", "attention_probs_dropout_prob", "alibi_starting_size", "position_embedding_type",
@@ -284,6 +289,7 @@ FAMILY = Family(
     architecture=lambda heads: "BertForSequenceClassification" if "classifier" in heads
     else "BertForMaskedLM" if "masked_lm" in heads else "BertModel",
     rules=_rules,
+    claims=_claims,
     without=(Attention, Plain, Gated),
     in_transformers=False,
 )  # fmt: skip

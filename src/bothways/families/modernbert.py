@@ -128,14 +128,23 @@ def _pattern(reader: Reader, num_layers: int) -> tuple[bool, ...]:
     return tuple(full[:period])
 
 
+def _thetas(reader: Reader) -> tuple[float, float]:
+    """The two bases as version 4 says them: a local one that is null is the global one, an absent one is the default."""
+    if "global_rope_theta" in reader.data and reader.get("global_rope_theta") is None:
+        raise InputError(f"{reader.where}: global_rope_theta=None is not supported; give the base of the global layers")
+    wide = float(reader.get("global_rope_theta", 160_000.0))
+    return wide, float(reader.get("local_rope_theta", wide if "local_rope_theta" in reader.data else 10_000.0))
+
+
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
     reader.only("tie_word_embeddings", True)
     num_layers = reader.get("num_hidden_layers", 22)
     if num_layers < 1:
         raise InputError(f"{reader.where}: num_hidden_layers={num_layers} should be at least 1")
     norm = LayerNorm(eps=reader.get("norm_eps", 1e-5), bias=reader.get("norm_bias", False))
-    wide = read_nested(reader, _GLOBAL, float(reader.get("global_rope_theta", 160_000.0)), 8192)
-    near = read_nested(reader, _LOCAL, float(reader.get("local_rope_theta", 10_000.0)), 8192)
+    global_theta, local_theta = _thetas(reader)
+    wide = read_nested(reader, _GLOBAL, global_theta, 8192)
+    near = read_nested(reader, _LOCAL, local_theta, 8192)
     encoder = modernbert(
         vocab_size=reader.need("vocab_size"),
         hidden_size=reader.get("hidden_size", 768),

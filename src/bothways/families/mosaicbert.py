@@ -133,7 +133,8 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
 
 
 def _claims(published: Mapping[str, Any]) -> bool:
-    if published.get("model_type") not in (None, "bert"):
+    # older M2-BERTs have the key too
+    if published.get("model_type") not in (None, "bert") or published.get("monarch_mixer_sequence_mixing"):
         return False
     code = published.get("auto_map")
     classes = code.values() if isinstance(code, dict) else ()

@@ -56,9 +56,7 @@ SIZES = {"base": mpnet()}
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
     # the class reads distances as 32 buckets up to 128, however many rows this key gives the table
     reader.only("relative_attention_num_buckets", 32)
-    plain = read_encoder(reader, position_offset=_OFFSET)
-    untyped = replace(plain, embedding=replace(plain.embedding, token_types=0))
-    encoder = bucketed(untyped, Bucketed(buckets=32, max_distance=128))
+    encoder = bucketed(read_encoder(reader, _OFFSET, typed=False), Bucketed(buckets=32, max_distance=128))
     return read_spec(reader, heads, encoder, encoder.embedding.dropout, reader.get("pad_token_id", 1))
 
 
@@ -94,7 +92,7 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
 
 FAMILY = Family(
     name="mpnet",
-    inert=INERT,
+    inert=(*INERT, "type_vocab_size"),
     marks={"masked_lm": "lm_head.dense.weight", "classifier": "classifier.out_proj.weight", "pooler": "pooler.dense.weight"},
     prefix="mpnet.",
     read=_read,

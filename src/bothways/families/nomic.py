@@ -27,6 +27,7 @@ from bothways.families.family import (
     published_activation,
     read_labels,
     read_problem,
+    read_types,
     write_labels,
 )
 from bothways.layers.attention import Attention
@@ -137,7 +138,7 @@ def _encoder(reader: Reader) -> EncoderConfig:
         intermediate_size=reader.get("intermediate_size", -(-reader.get("n_inner", 3072) // 256) * 256),
         max_length=_longest(reader),
         head_size=None if head_size * heads == hidden else head_size,
-        token_types=reader.get("type_vocab_size", 2),
+        token_types=read_types(reader),
         theta=_theta(reader),
         activation=reader.choice("hidden_act", ACTIVATIONS, gate),
         dropout=float(_either(reader, "hidden_dropout_prob", "resid_pdrop", 0.0)),

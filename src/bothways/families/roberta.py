@@ -7,7 +7,6 @@ tokens. (BERT's Drop and Fuse rules serve unchanged.)
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig
@@ -53,16 +52,15 @@ def read(reader: Reader, heads: Collection[str]) -> Spec:
 
 def read_spec(reader: Reader, heads: Collection[str], encoder: EncoderConfig, dropout: float, pad_id: int) -> Spec:
     """The heads on an encoder, which MPNet has too; `dropout` is the classifier's."""
-    labels, tanh, head = read_labels(reader), Transform(activation="tanh"), masked_lm_head(encoder)
+    labels, tanh = read_labels(reader), Transform(activation="tanh")
     classifier = ClassifierHead(
         labels=len(labels) or reader.get("num_labels", 2), transform=tanh, dropout=dropout, input_dropout=dropout
     )
-    assert head.transform is not None
     return Spec(
         encoder=encoder,
         heads=Heads(
             # the head's activation is gelu whatever the layers use
-            masked_lm=replace(head, transform=replace(head.transform, activation="gelu")) if "masked_lm" in heads else None,
+            masked_lm=masked_lm_head(encoder, "gelu") if "masked_lm" in heads else None,
             classifier=classifier if "classifier" in heads else None,
             pooler=tanh if "pooler" in heads else None,
         ),

@@ -110,7 +110,10 @@ def write_rotary(rotary: Rotary) -> dict[str, Any]:
     """The keys of rotary positions that all layers share, in both spellings."""
     parameters = write_scaled(rotary)
     scaling = None if rotary.scaling is None else {key: value for key, value in parameters.items() if key != "rope_theta"}
-    return {"rope_theta": rotary.theta, "rope_scaling": scaling, "rope_parameters": parameters}
+    said = {"rope_theta": rotary.theta, "rope_scaling": scaling, "rope_parameters": parameters}
+    # outside of the parameters it wins, so one of a folder that was loaded may not stay as it was
+    length = "original_max_position_embeddings"
+    return {**said, length: parameters[length]} if length in parameters else said
 
 
 def write_scaled(rotary: Rotary) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
+from bothways.files import read_object
 from bothways.model.folder import Checkpoint
 
 
@@ -49,12 +50,9 @@ def read_composer(file: Path, state: Mapping[str, Any]) -> Checkpoint:
     if config is None and not beside.exists():
         raise InputError(f"{file}: no config in it, and none beside it: put the model's config.json into {file.parent}")
     if config is None:
-        try:
-            config = json.loads(beside.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{beside}: not valid JSON: {error}") from None
+        config = read_object(beside)
     if not isinstance(config, dict):
-        raise InputError(f"{beside}: expected a JSON object")
+        raise InputError(f"{file}: expected its config to be a JSON object")
     if "id2label" in config:  # JSON's keys are texts
         config = {**config, "id2label": {str(key): name for key, name in config["id2label"].items()}}
     tokenizer = _tokenizer(hub.get("tokenizer") or {}) or _beside(file.parent)

@@ -21,7 +21,7 @@ from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.convert import Reader, expand, to_ours, to_theirs
 from bothways.families.family import Family, Inexpressible, Spec
-from bothways.files import write_text
+from bothways.files import read_object, write_text
 from bothways.model.card import write_card
 from bothways.model.model import Model
 from bothways.model.settings import EmbeddingSettings, lowercases, read_settings, write_settings
@@ -157,6 +157,9 @@ def check_expressed(model: Model) -> None:
     _check_same(name, "encoder", _by_depth(ours.encoder), _by_depth(theirs.encoder))
     for head in sorted(heads):
         _check_same(name, f"{head} head", *(_tree(getattr(spec.heads, head)) for spec in (ours, theirs)))
+    if ours.heads.classifier is not None:
+        _check_same(name, "classifier's problem", ours.problem, theirs.problem)
+        _check_same(name, "classifier's labels", ours.labels or theirs.labels, theirs.labels)
 
 
 def _check_same(family: str, part: str, ours: Any, theirs: Any) -> None:
@@ -237,13 +240,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if not file.exists():
         others = "; another program's checkpoint is read by bothways convert" if _has_others(folder) else ""
         raise InputError(f"{folder}: no config.json; a model folder has one beside its weights{others}")
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{file}: expected a JSON object")
-    return data
+    return read_object(file)
 
 
 def _has_others(folder: Path) -> bool:
@@ -287,7 +284,10 @@ def _of_today(weights: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
 
 
 def _without_other_heads(weights: dict[str, Tensor], family: Family, reader: Reader) -> dict[str, Tensor]:
-    """The weights of the encoder alone, where the head on it is one that we would take for a sequence classifier."""
+    """The weights of the encoder alone, where the head on it is one that we would take for a sequence classifier.
+
+    They have the names of the bare model: the prefix of a body that has a head would tell of one (Llama's tied vocabulary).
+    """
     strange = [name for name in reader.get("architectures", []) if str(name).endswith(_OTHER_HEADS)]
     body = {name: tensor for name, tensor in weights.items() if name.startswith(family.prefix)}
     left = sorted(set(weights) - set(body))
@@ -295,7 +295,7 @@ def _without_other_heads(weights: dict[str, Tensor], family: Family, reader: Rea
         return weights
     message = f"{reader.where}: the head of {strange[0]} is not supported; the encoder is read without {', '.join(left)}"
     warnings.warn(message, stacklevel=4)
-    return body
+    return {name.removeprefix(family.prefix): tensor for name, tensor in body.items()}
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

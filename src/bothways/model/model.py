@@ -95,6 +95,7 @@ class Model(nn.Module):
             if given is None:
                 given = build_heads(heads, spec.encoder)[name].train(self.training)
                 initialise(given, spec.encoder.initialisation, spec.encoder.num_layers, seed=0)
+                given.to(self.encoder.embedding.tokens.weight)
             model.heads[name] = given
         return model
 
@@ -320,8 +321,15 @@ class Model(nn.Module):
 
 
 def build_heads(heads: Heads, encoder: EncoderConfig) -> nn.ModuleDict:
-    """The modules of the heads that are there, for an encoder of this shape."""
+    """The modules of the heads that are there, for an encoder of this shape.
+
+    Raises:
+        InputError: a classifier whose first token is global, on an encoder without global tokens.
+    """
     size = encoder.hidden_size
+    classifiers = (heads.classifier, heads.next_sentence, heads.sentence_order)
+    if any(head and head.global_first for head in classifiers) and not any(one.global_tokens for one in encoder.attentions):
+        raise InputError("ClassifierHead.global_first: no layer of this encoder has global tokens; leave it out")
     modules: dict[str, nn.Module] = {}
     if heads.masked_lm is not None:
         modules["masked_lm"] = MaskedLm(heads.masked_lm, size, encoder.vocab_size, encoder.embedding.size)

@@ -5,7 +5,6 @@ Kernels are transposed, `gamma` and `beta` are a norm's weight and bias. What on
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
+from bothways.files import read_object
 from bothways.model.folder import Checkpoint
 from bothways.model.tensor_bundle import TensorBundle
 
@@ -66,7 +66,9 @@ def read_tensorflow(prefix: Path, part: Part = "discriminator") -> Checkpoint:
     file = next((folder / name for name in _CONFIGS if (folder / name).exists()), None)
     if file is None and kind != "electra":
         raise InputError(f"{folder}: no {kind}_config.json beside the checkpoint; it says what the weights do not")
-    config = _electra_config(weights) if file is None else _json(file)
+    config = _electra_config(weights) if file is None else read_object(file)
+    if kind == "albert":
+        config = {**config, "hidden_act": _albert_activation(config)}
     labels = weights.get("classifier.weight")
     if labels is not None:
         config = {"num_labels": len(labels), **config}
@@ -155,14 +157,13 @@ def _electra_config(weights: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{file}: expected a JSON object")
-    return data
+def _albert_activation(config: dict[str, Any]) -> str:
+    """The published name of ALBERT's activation, whose code computes the tanh approximation and calls it `gelu`.
+
+    The second release, whose layers drop out nothing, was converted under its true name; the first as the exact gelu.
+    """
+    named = config.get("hidden_act", "gelu")
+    return "gelu_new" if named == "gelu" and not config.get("hidden_dropout_prob", 0.0) else named
 
 
 def _tokenizer(folder: Path) -> Tokenizer | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import InputError
-from bothways.files import replacing, write_text
+from bothways.files import replace_together, replacing, reported
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 _INDEX = f"{SAFETENSORS}.index.json"
@@ -48,27 +48,28 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, max_shard_size: i
         max_shard_size: in bytes or as "5GB", with `transformers`' units; a larger tensor has a shard of its own.
 
     Raises:
-        InputError: no such size, the disk is full or the folder cannot be written; older files are left as they were.
+        InputError: no such size, the disk is full or the folder cannot be written; the message says what became of older files.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     shards = _divide(plain, max_shard_size)
-    index = folder / _INDEX
     if len(shards) == 1:
         with replacing(folder / SAFETENSORS) as temporary:
             _save(plain, temporary)
-        index.unlink(missing_ok=True)
     else:
-        with ExitStack() as stack:
-            # all are written before the first takes its place
-            for file, names in shards.items():
-                _save({name: plain[name] for name in names}, stack.enter_context(replacing(folder / file)))
-            index.unlink(missing_ok=True)
         found = {name: file for file, names in shards.items() for name in names}
         size = sum(tensor.numel() * tensor.element_size() for tensor in plain.values())
-        write_text(index, json.dumps({"metadata": {"total_size": size}, "weight_map": found}, indent=2) + "\n")
-    for file in folder.glob("model*.safetensors"):
-        if file.name not in shards and _OURS.fullmatch(file.name):
-            file.unlink()
+        index = json.dumps({"metadata": {"total_size": size}, "weight_map": found}, indent=2) + "\n"
+        writers: dict[Path, Callable[[Path], object]] = {
+            folder / file: partial(_save, {name: plain[name] for name in names}) for file, names in shards.items()
+        }
+        writers[folder / _INDEX] = lambda path: path.write_text(index, encoding="utf-8")
+        replace_together(writers, folder / _INDEX)
+    with reported(folder, "the new weights are there, and older ones beside them"):
+        if len(shards) == 1:
+            (folder / _INDEX).unlink(missing_ok=True)
+        for file in folder.glob("model*.safetensors"):
+            if file.name not in shards and _OURS.fullmatch(file.name):
+                file.unlink()
 
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:

@@ -116,5 +116,7 @@ def _classifier(model: Model, labels: int) -> ClassifierHead:
     spec = replace(model.spec, heads=Heads())
     head = model.family.read(Reader(model.family.write(spec), model.name), {"classifier"}).heads.classifier
     if head is None:
-        raise InputError(f"{model.name}: the family '{model.family.name}' has no classifier; it can be trained on pairs")
+        name = model.name or "this model"
+        what = f"{name} is of the family '{model.family.name}', whose folders hold no classifier"
+        raise InputError(f"{what}; it can be trained on pairs, or take another model")
     return replace(head, labels=labels)
