@@ -39,37 +39,43 @@ from bothways.layers.position import Rotary
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "loading.md"
 
-# A size of each family, as published
+# A size of each family, as published, in the table's order
 BASES = {
     "bert": bert.SIZES["base"],
     "roberta": roberta.SIZES["base"],
     "xlm-roberta": roberta.SIZES["xlm-base"],
+    "camembert": roberta.SIZES["camembert-base"],
+    "longformer": longformer.SIZES["base"],
     "albert": albert.SIZES["base-v2"],
     "distilbert": distilbert.SIZES["base"],
     "electra": electra.SIZES["base"],
-    "longformer": longformer.SIZES["base"],
-    "modernbert": modernbert.SIZES["base"],
-    "neobert": neobert.SIZES["base"],
+    "deberta": deberta.SIZES["base"],
+    "deberta-v2": deberta_v2.SIZES["v3-base"],
     "mpnet": mpnet.SIZES["base"],
     "ernie_gram": ernie_gram.SIZES["base"],
     "mosaicbert": mosaicbert.SIZES["base"],
     "nomic_bert": nomic.SIZES["2048"],
-    "m2_bert": m2bert.SIZES["80m"],
-    "camembert": roberta.SIZES["camembert-base"],
+    "modernbert": modernbert.SIZES["base"],
+    "neobert": neobert.SIZES["base"],
     "eurobert": eurobert.SIZES["210m"],
+    "m2_bert": m2bert.SIZES["80m"],
     "llama": llama.SIZES["llama-3.2-1b"],
     "mistral": llama.SIZES["mistral-7b"],
     "qwen2": llama.SIZES["qwen2.5-0.5b"],
     "qwen3": llama.SIZES["qwen3-0.6b"],
-    "deberta": deberta.SIZES["base"],
-    "deberta-v2": deberta_v2.SIZES["v3-base"],
 }
-COLUMNS = ("family", "norm", "order", "position", "MLP", "window", "layers", "hidden", "longest", "encoder parameters")
+COLUMNS = ("family", "norm", "order", "position", "MLP", "heads", "window", "layers", "hidden", "longest", "encoder parameters")
 
 
 def families() -> str:
-    """A row a family: the decisions of its base size."""
-    return table(COLUMNS, [decisions(family.name, BASES[family.name]) for family in FAMILIES])
+    """A row a family: the decisions of its base size.
+
+    Raises:
+        ValueError: a family without a row, or a row without a family.
+    """
+    if odd := {family.name for family in FAMILIES} ^ set(BASES):
+        raise ValueError(f"BASES and FAMILIES differ in {', '.join(sorted(odd))}")
+    return table(COLUMNS, [decisions(name, config) for name, config in BASES.items()])
 
 
 def decisions(name: str, config: EncoderConfig) -> tuple[str, ...]:
@@ -80,8 +86,9 @@ def decisions(name: str, config: EncoderConfig) -> tuple[str, ...]:
         layer.order,
         position(config),
         f"{kind(layer.mlp)}, {layer.mlp.activation}",
+        heads(layer, config.hidden_size),
         windows(config),
-        str(config.num_layers),
+        str(config.num_layers) if config.shared is None else f"{config.num_layers} (of {max(config.depths) + 1} module)",
         str(config.hidden_size),
         str(config.max_length),
         f"{parameters(config):,}",
@@ -92,10 +99,23 @@ def position(config: EncoderConfig) -> str:
     """Where positions act: added to the embedding, inside the score, or both."""
     added = [kind(config.embedding.position)] if config.embedding.position is not None else []
     positions = [mixer.position for mixer in config.attentions]
-    thetas = dict.fromkeys(position.theta for position in positions if isinstance(position, Rotary))
-    rotary = ["rotary, theta " + " and ".join(f"{theta:,.0f}" for theta in thetas)] if thetas else []
+    bases = dict.fromkeys(base(position) for position in positions if isinstance(position, Rotary))
+    rotary = ["rotary, theta " + " and ".join(bases)] if bases else []
     others = dict.fromkeys(kind(one) for one in positions if one is not None and not isinstance(one, Rotary))
     return " + ".join((*added, *rotary, *others)) or "none"
+
+
+def base(position: Rotary) -> str:
+    """The base of rotary positions, and how their frequencies are scaled."""
+    return f"{position.theta:,.0f}" + ("" if position.scaling is None else f", scaled as {kind(position.scaling)}")
+
+
+def heads(layer: Layer, hidden_size: int) -> str:
+    """How many heads, and how many of keys and values where these are fewer."""
+    if not isinstance(layer.mixer, Attention):
+        return "none"
+    count, kv_count, _ = layer.mixer.sizes(hidden_size)
+    return str(count) if kv_count == count else f"{count}, {kv_count} of keys"
 
 
 def windows(config: EncoderConfig) -> str:
@@ -109,7 +129,8 @@ def reach(layer: Layer) -> str:
         return f"no attention: {kind(layer.mixer)}"
     if layer.mixer.causal:
         return "causal" if layer.mixer.window is None else f"causal, -{layer.mixer.window}"
-    return "none" if layer.mixer.window is None else f"±{layer.mixer.window}"
+    everywhere = " and global tokens" if layer.mixer.global_tokens else ""
+    return "none" if layer.mixer.window is None else f"±{layer.mixer.window}{everywhere}"
 
 
 def kind(choice: Any) -> str:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from scripts import tables
+
+from bothways.families import FAMILIES
+
+GUIDES = tables.ROOT / "docs"
 
 
 def test_the_table_of_families_is_up_to_date() -> None:
@@ -19,6 +25,7 @@ def test_modernbert_by_hand() -> None:
         "pre",
         "rotary, theta 160,000 and 10,000",
         "gated, no bias, gelu",
+        "12",
         "none, ±64, ±64",
         "22",
         "768",
@@ -35,3 +42,20 @@ def test_a_page_without_the_place_is_refused() -> None:
 def test_only_what_lies_between_the_markers_changes() -> None:
     page = "before\n<!-- table: x -->\nold\n<!-- end of table: x -->\nafter\n"
     assert tables.filled(page, "x", "new") == page.replace("old", "new")
+
+
+def test_every_family_is_in_the_guides_and_the_readme() -> None:
+    readme, index = ((tables.ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/index.md"))
+    for family in FAMILIES:
+        assert f"`{family.name}`" in index, family.name
+        assert f"`{family.name}`" in readme, family.name
+    assert f"checkpoints of {len(FAMILIES)} families" in readme
+    for page in GUIDES.rglob("*.md"):
+        assert page.name == "index.md" or f"({page.relative_to(GUIDES)})" in index, page
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in (*tables.ROOT.glob("*.md"), *GUIDES.rglob("*.md")):
+        prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)#\s]+)", prose):
+            assert "://" in link or (page.parent / link).exists(), f"{page}: {link}"

@@ -24,10 +24,10 @@ from bothways.errors import InputError
 from bothways.families import deberta_v2
 from bothways.families.bert import bert
 from bothways.families.family import Heads, Spec
-from bothways.layers.discriminator import DiscriminatorHead
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.layers.position import Disentangled
+from bothways.layers.replaced_token import ReplacedTokenHead
 from bothways.model.model import Model
 from bothways.ops.disentangled import log_buckets
 
@@ -134,7 +134,7 @@ def test_the_released_heads(tmp_path: Path) -> None:
     """All of them are read, and written back to the bit; the discriminator's is equal to its definition."""
     folder, head, weights = released(tmp_path / "theirs")
     model = bothways.load(folder, strict=True)
-    assert set(model.heads) == {"masked_lm", "mask_decoder", "discriminator"}
+    assert set(model.heads) == {"masked_lm", "mask_decoder", "replaced_token"}
     saved = model.save(tmp_path / "ours")
     written = load_file(saved / "model.safetensors")
     assert set(written) == set(weights)
@@ -142,7 +142,7 @@ def test_the_released_heads(tmp_path: Path) -> None:
     assert json.loads((saved / "config.json").read_text())["legacy"] is False
     encoded = model.encoder(random_batch([9, 30, 1]))
     expected = torch.cat([head(hidden) for hidden in encoded.split()])
-    assert gap(model.heads["discriminator"](encoded.hidden, encoded.ragged), expected) <= TOLERANCE
+    assert gap(model.heads["replaced_token"](encoded.hidden, encoded.ragged), expected) <= TOLERANCE
 
 
 def enhanced(seed: int = 0) -> Model:
@@ -220,7 +220,7 @@ def test_fresh_heads_of_v3_are_saved_and_read(tmp_path: Path) -> None:
     """By no config of theirs."""
     encoder = deberta_v2.deberta_v2(31, 24, 2, 3, 20, 40)
     norm = LayerNorm(eps=1e-7)
-    heads = Heads(masked_lm=MaskedLmHead(transform=Transform(norm=norm)), discriminator=DiscriminatorHead(norm=norm))
+    heads = Heads(masked_lm=MaskedLmHead(transform=Transform(norm=norm)), replaced_token=ReplacedTokenHead(beside_first=norm))
     model = Model.create(deberta_v2.FAMILY, Spec(encoder=encoder, heads=heads, legacy=False))
     assert bothways.load(model.save(tmp_path), strict=True).spec.heads == heads
 

@@ -18,7 +18,7 @@ from bothways.families.family import Heads, Spec
 from bothways.layers.replaced_token import ReplacedToken, ReplacedTokenHead
 from bothways.model.folder import load
 from bothways.model.model import Model
-from bothways.ragged import Batch
+from bothways.ragged import Batch, Ragged
 
 # as published, for the discriminators and generators of three sizes: embedding, hidden, layers, heads, intermediate
 PUBLISHED = {
@@ -87,7 +87,7 @@ def test_the_head_has_a_logit_for_each_token_and_no_norm() -> None:
         "transform.dense.weight": (SIZE, SIZE), "transform.dense.bias": (SIZE,), "out.weight": (1, SIZE), "out.bias": (1,),
     }  # fmt: skip
     dense = torch.nn.functional.gelu(x @ w["transform.dense.weight"].T + w["transform.dense.bias"])
-    torch.testing.assert_close(head(x), dense @ w["out.weight"][0] + w["out.bias"])
+    torch.testing.assert_close(head(x, Ragged.of([4, 3])), dense @ w["out.weight"][0] + w["out.bias"])
 
 
 def test_generator_and_discriminator_are_told_apart_by_their_weights(tmp_path: Path) -> None:
@@ -99,6 +99,6 @@ def test_generator_and_discriminator_are_told_apart_by_their_weights(tmp_path: P
     assert set(again.heads) == {"replaced_token"}
     batch = Batch.of([[5, 6, 7], [8]])
     with torch.no_grad():
-        logits = again.heads["replaced_token"](again.encoder(batch).hidden)
-        torch.testing.assert_close(logits, model.heads["replaced_token"](model.encoder(batch).hidden))
+        logits = again.heads["replaced_token"](again.encoder(batch).hidden, batch.ragged)
+        torch.testing.assert_close(logits, model.heads["replaced_token"](model.encoder(batch).hidden, batch.ragged))
     assert logits.shape == (4,)

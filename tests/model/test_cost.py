@@ -15,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bothways.families import FAMILIES
 from bothways.families.bert import bert, masked_lm_head
+from bothways.families.deberta_v2 import CONVOLUTION, deberta_v2
+from bothways.families.deberta_v2 import FAMILY as DEBERTA
 from bothways.families.family import Heads, Spec
 from bothways.layers.heads import ClassifierHead, Transform
 from bothways.model.cost import flops_per_token, forward_bytes, head_flops, parameters_by_part
@@ -73,3 +75,10 @@ def test_parts_add_up() -> None:
     assert head_flops(one)["masked_lm"] == counter.get_total_flops()
     assert head_flops(one)["next_sentence"] == 2 * (24 * 24 + 24 * 2)
     assert head_flops(one)["pooler"] == 2 * 24 * 24
+
+
+def test_a_convolution_is_a_part_of_its_own() -> None:
+    encoder = deberta_v2(31, 24, 2, 3, 20, 40, convolution=CONVOLUTION)
+    parts = parameters_by_part(Model(DEBERTA, Spec(encoder)))
+    assert parts["convolution"] == 3 * 24 * 24 + 24 + 2 * 24
+    assert parts["norms"] == 2 * 2 * 2 * 24

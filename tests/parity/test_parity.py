@@ -71,8 +71,6 @@ def run(model: Model, batch: Batch) -> dict[str, Tensor]:
         match name:
             case "masked_lm":
                 out[name] = model.masked_lm(encoded.hidden)
-            case "replaced_token":
-                out[name] = head(encoded.hidden)
             case "pooler":
                 out[name] = head(pool("cls", encoded.hidden, encoded.ragged))
             case _:

@@ -25,7 +25,7 @@ class Layer:
     """One layer: mixing between tokens, then an MLP, each with a residual.
 
     Attributes:
-        order: "post" normalises the sum (BERT), "pre" normalises what enters (ModernBERT).
+        order: "post" normalises the sum (BERT), "pre" normalises what enters (ModernBERT, Llama).
         mixer_residual: without it the mixer's output takes the place of what entered, and has no norm around it (M2-BERT).
         dropout: of what the mixer and the MLP add.
     """

@@ -10,8 +10,8 @@ from bothways.encoder.config import EncoderConfig
 from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
 from bothways.families.family import ACTIVATIONS, Heads, Spec, published_activation, read_labels, read_problem, write_labels
-from bothways.layers.discriminator import DiscriminatorHead
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
+from bothways.layers.replaced_token import ReplacedTokenHead
 
 # The masked-language head goes by one of two sets of names: the one that `transformers` gave it first, and that of the
 # released weights. Absolute positions that no embedding adds are the enhanced mask decoder's.
@@ -20,7 +20,7 @@ MARKS = {
     "lm_predictions": "lm_predictions.lm_head.dense.weight",
     "mask_decoder": "embeddings.position_embeddings.weight",
     "classifier": "classifier.weight",
-    "discriminator": "mask_predictions.dense.weight",
+    "replaced_token": "mask_predictions.dense.weight",
 }
 
 
@@ -41,8 +41,8 @@ def read_spec(reader: Reader, heads: Collection[str], encoder: EncoderConfig) ->
         heads=Heads(
             masked_lm=MaskedLmHead(transform=transform) if named or "masked_lm" in heads else None,
             mask_decoder=MaskDecoderHead() if "mask_decoder" in heads and encoder.embedding.position is None else None,
-            discriminator=DiscriminatorHead(norm=layer.norm, transform=replace(transform, norm=None))
-            if "discriminator" in heads
+            replaced_token=ReplacedTokenHead(beside_first=layer.norm, transform=replace(transform, norm=None))
+            if "replaced_token" in heads
             else None,
             classifier=classifier if "classifier" in heads else None,
         ),
@@ -80,10 +80,10 @@ def of_heads(spec: Spec, prefix: str) -> list[Rule]:
         if spec.legacy:
             rules.append(Tied(f"{name}.decoder.weight", f"{prefix}embeddings.word_embeddings.weight"))
             rules.append(Tied(f"{name}.decoder.bias", f"{name}.bias"))
-    if spec.heads.discriminator:
-        rules += affine("heads.discriminator.norm", "mask_predictions.LayerNorm")
-        rules += affine("heads.discriminator.transform.dense", "mask_predictions.dense")
-        rules += affine("heads.discriminator.out", "mask_predictions.classifier")
+    if spec.heads.replaced_token:
+        rules += affine("heads.replaced_token.norm", "mask_predictions.LayerNorm")
+        rules += affine("heads.replaced_token.transform.dense", "mask_predictions.dense")
+        rules += affine("heads.replaced_token.out", "mask_predictions.classifier")
     if spec.heads.classifier:
         rules += affine("heads.classifier.transform.dense", "pooler.dense") + affine("heads.classifier.out", "classifier")
     return rules

@@ -11,7 +11,6 @@ from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.errors import InputError
 from bothways.families.convert import Reader, Rule
 from bothways.layers.attention import Attention
-from bothways.layers.discriminator import DiscriminatorHead
 from bothways.layers.heads import ClassifierHead, ClassifierPooling, MaskedLmHead, Transform
 from bothways.layers.mlp import BlockDiagonal, Gated, Plain
 from bothways.layers.monarch import Monarch
@@ -36,9 +35,8 @@ class Heads:
         pooler: BERT's pooler standing alone (in the bare model).
         next_sentence: the second pretraining head of BERT, behind the pooler.
         sentence_order: that of ALBERT: are two texts in their order (0), or swapped (1)?
-        replaced_token: ELECTRA's: is this token another than the text's?
+        replaced_token: ELECTRA's, and that of DeBERTa v3: is this token another than the text's?
         mask_decoder: what stands between DeBERTa's encoder and its masked-language head.
-        discriminator: that of DeBERTa v3: is this token another than the text's?
     """
 
     masked_lm: MaskedLmHead | None = None
@@ -47,7 +45,6 @@ class Heads:
     sentence_order: ClassifierHead | None = None
     replaced_token: ReplacedTokenHead | None = None
     mask_decoder: MaskDecoderHead | None = None
-    discriminator: DiscriminatorHead | None = None
     pooler: Transform | None = None
 
     def present(self) -> frozenset[str]:
@@ -62,7 +59,7 @@ class Spec:
         pad_id: the padding id, which some families' position tables and exports mention.
         labels: the names of a classifier's classes, in order.
         problem: the classifier's kind, as in the file.
-        classifier_pooling: how a classifier yet to come would pool, where the family's config says so (ModernBERT).
+        classifier_pooling: how a classifier yet to come would pool, where the family's config says so (ModernBERT, EuroBERT).
         legacy: whether a masked-language head goes by the names `transformers` first gave it, not by the released ones (DeBERTa).
     """
 

@@ -11,14 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig
-from bothways.families.bert import bert, masked_lm_head, read_encoder, write_encoder
-from bothways.families.convert import Drop, Fuse, Reader, Rename, Rule, Tied, affine
-from bothways.families.family import INERT, Family, Heads, Spec, read_labels, read_problem
-from bothways.layers.heads import ClassifierHead, Transform
+from bothways.families.bert import bert, read_encoder, write_encoder
+from bothways.families.convert import Drop, Fuse, Reader, Rename, Rule, affine
+from bothways.families.family import INERT, Family, Spec
+from bothways.families.roberta import of_heads, read_spec
 from bothways.layers.position import Bucketed
 
 _OFFSET = 2
-_TANH = Transform(activation="tanh")
 # keys of BERT's that MPNet's config does not have
 _FOREIGN = ("type_vocab_size", "position_embedding_type", "classifier_dropout")
 
@@ -60,25 +59,7 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
     plain = read_encoder(reader, position_offset=_OFFSET)
     untyped = replace(plain, embedding=replace(plain.embedding, token_types=0))
     encoder = bucketed(untyped, Bucketed(buckets=32, max_distance=128))
-    labels = read_labels(reader)
-    dropout = encoder.embedding.dropout
-    classifier = ClassifierHead(
-        labels=len(labels) or reader.get("num_labels", 2), transform=_TANH, dropout=dropout, input_dropout=dropout
-    )
-    head = masked_lm_head(encoder)
-    assert head.transform is not None
-    return Spec(
-        encoder=encoder,
-        heads=Heads(
-            # the head's activation is gelu whatever the layers use
-            masked_lm=replace(head, transform=replace(head.transform, activation="gelu")) if "masked_lm" in heads else None,
-            classifier=classifier if "classifier" in heads else None,
-            pooler=_TANH if "pooler" in heads else None,
-        ),
-        pad_id=reader.get("pad_token_id", 1),
-        labels=labels,
-        problem=read_problem(reader),
-    )
+    return read_spec(reader, heads, encoder, encoder.embedding.dropout, reader.get("pad_token_id", 1))
 
 
 def _write(spec: Spec) -> dict[str, Any]:
@@ -108,21 +89,7 @@ def _body(prefix: str) -> list[Rule]:
 
 
 def _rules(spec: Spec, prefix: str) -> list[Rule]:
-    rules, heads = _body(prefix), spec.heads
-    if heads.masked_lm:
-        rules += [
-            *affine("heads.masked_lm.transform.dense", "lm_head.dense"),
-            *affine("heads.masked_lm.transform.norm", "lm_head.layer_norm"),
-            Rename("heads.masked_lm.bias", "lm_head.bias"),
-            Tied("lm_head.decoder.weight", f"{prefix}embeddings.word_embeddings.weight"),
-            Tied("lm_head.decoder.bias", "lm_head.bias"),
-        ]
-    if heads.classifier:
-        rules += affine("heads.classifier.transform.dense", "classifier.dense")
-        rules += affine("heads.classifier.out", "classifier.out_proj")
-    if heads.pooler:
-        rules += affine("heads.pooler.dense", f"{prefix}pooler.dense")
-    return rules
+    return _body(prefix) + of_heads(spec, prefix)
 
 
 FAMILY = Family(

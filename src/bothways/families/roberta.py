@@ -47,13 +47,16 @@ SIZES = {
 def read(reader: Reader, heads: Collection[str]) -> Spec:
     pad_id = reader.get("pad_token_id", 1)
     encoder = read_encoder(reader, position_offset=pad_id + 1)
-    labels = read_labels(reader)
     dropout = reader.dropout("classifier_dropout", encoder.embedding.dropout)
-    tanh = Transform(activation="tanh")
+    return read_spec(reader, heads, encoder, dropout, pad_id)
+
+
+def read_spec(reader: Reader, heads: Collection[str], encoder: EncoderConfig, dropout: float, pad_id: int) -> Spec:
+    """The heads on an encoder, which MPNet has too; `dropout` is the classifier's."""
+    labels, tanh, head = read_labels(reader), Transform(activation="tanh"), masked_lm_head(encoder)
     classifier = ClassifierHead(
         labels=len(labels) or reader.get("num_labels", 2), transform=tanh, dropout=dropout, input_dropout=dropout
     )
-    head = masked_lm_head(encoder)
     assert head.transform is not None
     return Spec(
         encoder=encoder,
@@ -78,7 +81,13 @@ def _write(spec: Spec, model_type: str) -> dict[str, Any]:
 
 
 def rules(spec: Spec, prefix: str) -> list[Rule]:
-    table, heads = body(prefix), spec.heads
+    return body(prefix) + of_heads(spec, prefix)
+
+
+def of_heads(spec: Spec, prefix: str) -> list[Rule]:
+    """The weights of RoBERTa's heads, which MPNet has too."""
+    table: list[Rule] = []
+    heads = spec.heads
     if heads.masked_lm:
         table += [
             *affine("heads.masked_lm.transform.dense", "lm_head.dense"),

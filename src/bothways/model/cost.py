@@ -15,14 +15,15 @@ from bothways.ragged import Ragged
 def parameters_by_part(model: Model) -> dict[str, int]:
     """How many parameters each part holds; what is shared between depths counts once, parts without any are left out.
 
-    The parts: `embedding`, `attention` (with a table of relative positions), `mlp`, `norms` (those of the layers and
-    the last), and each head.
+    The parts: `embedding`, `attention` (or the mixer in its place; with a table of relative positions), `mlp`,
+    `convolution`, `norms` (those of the layers and the last), and each head.
     """
     encoder = model.encoder
     counts = {
         "embedding": _count(encoder.embedding),
         "attention": sum(_count(layer.mixer) for layer in encoder.layers) + _count(encoder.relative),  # type: ignore[arg-type]
         "mlp": sum(_count(layer.mlp) for layer in encoder.layers),  # type: ignore[arg-type]
+        "convolution": _count(encoder.convolution),
     }
     counts["norms"] = _count(encoder) - sum(counts.values())
     counts |= {f"head {name}": _count(head) for name, head in model.heads.items()}

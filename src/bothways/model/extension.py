@@ -108,9 +108,15 @@ def _reread(model: Model, encoder: EncoderConfig, max_length: int | None) -> Mod
     for name, parameter in new.named_parameters():
         parameter.requires_grad_(name not in frozen)
     new.encoder.backend = model.encoder.backend
-    if max_length is not None and new.settings.max_seq_length:
-        new.settings = replace(new.settings, max_seq_length=max_length)
-    if max_length is not None and new.tokenizer is not None and new.tokenizer.max_length:
-        new.tokenizer = copy(new.tokenizer)
-        new.tokenizer.max_length = max_length
+    if max_length is not None:
+        move_limits(new, max_length)
     return new.train(model.training)
+
+
+def move_limits(model: Model, max_length: int) -> None:
+    """Let the limits of texts that its folder's settings and its tokenizer state, where they do, be this one."""
+    if model.settings.max_seq_length:
+        model.settings = replace(model.settings, max_seq_length=max_length)
+    if model.tokenizer is not None and model.tokenizer.max_length:
+        model.tokenizer = copy(model.tokenizer)
+        model.tokenizer.max_length = max_length

@@ -1,4 +1,4 @@
-"""Checkpoints of other programs: TensorFlow 1 (BERT, ELECTRA, ALBERT), fairseq (RoBERTa), Composer (MosaicBERT).
+"""Checkpoints of other programs: TensorFlow 1 (BERT, ELECTRA, ALBERT), fairseq (RoBERTa, XLM-R), Composer (MosaicBERT).
 
 A model folder is read by `bothways.load`; what is here is read once, and saved as one.
 """

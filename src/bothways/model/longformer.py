@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
 from bothways.families.family import Spec
 from bothways.families.longformer import FAMILY, global_first, windowed
 from bothways.layers.attention import SelfAttention
 from bothways.layers.position import Learned
+from bothways.model.extension import move_limits
 from bothways.model.folder import check_expressed
 from bothways.model.model import Model
 
@@ -69,13 +69,10 @@ def copy_local_to_global(model: Model) -> None:
 
 def _empty(model: Model, spec: Spec) -> Model:
     """The model without weights; what limited its texts to fewer tokens is lifted."""
-    tokenizer, settings, length = model.tokenizer, model.settings, spec.encoder.max_length
-    if tokenizer is not None and tokenizer.max_length is not None:
-        tokenizer = Tokenizer(tokenizer.backend, dict(tokenizer.tokens), length)
-    if settings.max_seq_length is not None:
-        settings = replace(settings, max_seq_length=length)
     with torch.device("meta"):
-        return Model(FAMILY, spec, tokenizer, settings, model.name)
+        made = Model(FAMILY, spec, model.tokenizer, model.settings, model.name)
+    move_limits(made, spec.encoder.max_length)
+    return made
 
 
 def _tiled(table: Tensor, position: object, max_length: int) -> Tensor:

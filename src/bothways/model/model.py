@@ -21,7 +21,6 @@ from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Family, Heads, Spec
-from bothways.layers.discriminator import Discriminator
 from bothways.layers.heads import Classifier, MaskedLm, TransformLayer, pool
 from bothways.layers.replaced_token import ReplacedToken
 from bothways.model.batching import Progress, run
@@ -336,8 +335,6 @@ def build_heads(heads: Heads, encoder: EncoderConfig) -> nn.ModuleDict:
         modules["replaced_token"] = ReplacedToken(heads.replaced_token, size)
     if heads.mask_decoder is not None:
         modules["mask_decoder"] = EnhancedMaskDecoder(heads.mask_decoder, encoder)
-    if heads.discriminator is not None:
-        modules["discriminator"] = Discriminator(heads.discriminator, size)
     if heads.pooler is not None:
         modules["pooler"] = TransformLayer(heads.pooler, size)
     return nn.ModuleDict(modules)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from bothways.ops.attention import Score
 
 # The blocks that a packing and a kind of window touch: found once, used by every layer.
-_BLOCKS: WeakKeyDictionary[Ragged, dict[tuple[int, int | None, bool], BlockMask]] = WeakKeyDictionary()
+_Known = dict[tuple[int | None, bool], BlockMask]
+_BLOCKS: WeakKeyDictionary[Ragged, WeakKeyDictionary[Ragged, _Known]] = WeakKeyDictionary()
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
@@ -35,8 +36,8 @@ def _compiled() -> Callable[..., Any]:
 
 
 def _blocks(queries: Ragged, keys: Ragged, score: Score) -> BlockMask:
-    known = _BLOCKS.setdefault(queries, {})
-    kind = (id(keys), score.window, score.causal)
+    known = _BLOCKS.setdefault(queries, WeakKeyDictionary()).setdefault(keys, {})
+    kind = (score.window, score.causal)
     if kind not in known:
         device = str(queries.starts.device)
         seen = _seen(queries, keys, score.window, score.causal)
