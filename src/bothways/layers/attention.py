@@ -62,6 +62,12 @@ class Attention:
         """Heads of queries, heads of keys and values, and features of each."""
         return self.heads, self.kv_heads or self.heads, self.head_size or hidden_size // self.heads
 
+    def parts(self, hidden_size: int) -> dict[str, list[int]]:
+        """Projections that are several in one, by name: the rows of each."""
+        heads, kv_heads, size = self.sizes(hidden_size)
+        fused = {"qkv": [heads * size, kv_heads * size, kv_heads * size]}
+        return {**fused, "everywhere.key_value": [heads * size] * 2} if self.global_tokens else fused
+
 
 class SelfAttention(nn.Module):
     """Queries, keys and values by one projection: the rows of all query heads, then of key heads, then of value heads."""

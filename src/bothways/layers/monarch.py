@@ -57,6 +57,10 @@ class Monarch:
         if self.features % 2 == 0:
             raise InputError(f"Monarch.features: {self.features} is no odd number: a place, and as many cosines as sines")
 
+    def parts(self, hidden_size: int) -> dict[str, list[int]]:
+        """Maps that are several in one, by name: the rows of x1, x2 and v."""
+        return {name: [hidden_size] * 3 for name in ("project", "short")}
+
 
 class MonarchMixer(nn.Module):
     """The mixer of packed sequences. The rows of `project` are those of x1, then x2, then v."""
