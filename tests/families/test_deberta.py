@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from bothways.errors import InputError
 from bothways.families import deberta_v2
 from bothways.families.bert import bert
 from bothways.families.family import Heads, Spec
+from bothways.families.m2bert import m2bert
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.layers.position import Disentangled
@@ -214,6 +216,11 @@ def test_a_mask_decoder_and_its_encoder() -> None:
         model.heads["mask_decoder"](model.encoder, model.encoder(random_batch([3]).with_ids(torch.tensor([1, 2, 3]))))
     with pytest.raises(InputError, match="at least two post-norm layers"):
         EnhancedMaskDecoder(MaskDecoderHead(), bert(num_layers=1))
+    convolved = m2bert(vocab_size=31, hidden_size=24, num_layers=2, intermediate_size=20, max_length=16, width=8)
+    layers = tuple(replace(layer, mixer_residual=False) for layer in bert(num_layers=2).layers)
+    for encoder in (convolved, replace(bert(num_layers=2), layers=layers)):
+        with pytest.raises(InputError, match="needs a last layer of attention with a residual"):
+            EnhancedMaskDecoder(MaskDecoderHead(), encoder)
 
 
 def test_fresh_heads_of_v3_are_saved_and_read(tmp_path: Path) -> None:

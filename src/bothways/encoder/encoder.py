@@ -38,7 +38,10 @@ class EncoderLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "tokens size"], context: Context, seen: Float[Tensor, "tokens size"] | None = None
     ) -> Float[Tensor, "tokens size"]:
-        """`seen`: what keys and values are made of, where it is not `x` (attention in post-norm alone)."""
+        """`seen`: what keys and values are made of, where it is not `x`.
+
+        Only attention in a post-norm layer with a residual has a use for it; `EnhancedMaskDecoder` takes no other.
+        """
         pre = self.config.order == "pre"
         if not self.config.mixer_residual:
             x = self.dropout(self.mixer(x, context))
@@ -141,17 +144,17 @@ class Encoder(nn.Module):
             hidden, kept, ragged = hidden[rows], [one[rows] for one in kept], batch.ragged
         return Encoded(hidden=hidden, ragged=ragged, layers=tuple(kept) if keep else ())
 
-    def flops(self, ragged: Ragged) -> float:
-        """Matrix-multiply FLOPs of one forward pass."""
-        return sum(self.flops_by_part(ragged).values())
+    def flops(self, ragged: Ragged, everywhere: tuple[int, ...] = ()) -> float:
+        """Matrix-multiply FLOPs of one forward pass; `everywhere`: global tokens of each sequence, none unless given."""
+        return sum(self.flops_by_part(ragged, everywhere).values())
 
-    def flops_by_part(self, ragged: Ragged) -> dict[str, float]:
+    def flops_by_part(self, ragged: Ragged, everywhere: tuple[int, ...] = ()) -> dict[str, float]:
         """The same, by what they are spent on; a layer that is shared counts at each depth."""
         lengths = tuple(map(self.config.taken, ragged.lengths))
         beside = {} if self.convolution is None else {"convolution": self.convolution.flops(ragged)}
         return {
             "embedding": self.embedding.flops(sum(lengths)),
-            "attention": sum(layer.mixer.flops(lengths) for layer in self.stack),
+            "attention": sum(layer.mixer.flops(lengths, everywhere) for layer in self.stack),
             "mlp": sum(layer.mlp.flops(sum(lengths)) for layer in self.stack),
             **beside,
         }

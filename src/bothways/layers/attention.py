@@ -151,10 +151,23 @@ class SelfAttention(nn.Module):
             case _:
                 return None
 
-    def flops(self, lengths: tuple[int, ...]) -> float:
-        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths, none of their tokens global."""
-        reach = self.config.window
-        pairs = sum(n * (n if reach is None else min(n, 2 * reach + 1)) for n in lengths)
-        projections = self.qkv.weight.numel() + self.out.weight.numel()
-        positions = 0.0 if self.relative is None else self.relative.flops(lengths)
-        return 2.0 * sum(lengths) * projections + 4.0 * pairs * self.heads * self.head_size + positions
+    def flops(self, lengths: tuple[int, ...], everywhere: tuple[int, ...] = ()) -> float:
+        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths.
+
+        A query meets as many keys as its window is wide, at the ends of a sequence, too. Causal attention without a
+        window meets all keys, as kernels compute it that mask half of them.
+
+        Args:
+            everywhere: global tokens of each sequence; none unless given.
+        """
+        config, inner = self.config, self.heads * self.head_size
+        sides = 1 if config.causal else 2
+        counts = everywhere if self.everywhere is not None and any(everywhere) else (0,) * len(lengths)
+        pairs = sum(
+            n * (n if config.window is None else min(n, sides * config.window + 1 + count)) + count * n
+            for n, count in zip(lengths, counts, strict=True)
+        )
+        products = 2.0 * sum(lengths) * (self.qkv.weight.numel() + self.out.weight.numel()) + 4.0 * pairs * inner
+        if self.everywhere is not None and any(counts):
+            products += self.everywhere.flops(sum(lengths), sum(counts))
+        return products + (0.0 if self.relative is None else self.relative.flops(lengths))

@@ -83,8 +83,11 @@ class MonarchMixer(nn.Module):
             mixed = mixed + self.residual(x, context.ragged)
         return self.out(mixed)
 
-    def flops(self, lengths: tuple[int, ...]) -> float:
-        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths; the Fourier transforms are none."""
+    def flops(self, lengths: tuple[int, ...], everywhere: tuple[int, ...] = ()) -> float:
+        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths; the Fourier transforms are none.
+
+        No tokens are global here (`everywhere`).
+        """
         filters = sum(part.flops(max(lengths, default=0)) for part in (self.long, self.residual) if part is not None)
         return 2.0 * sum(lengths) * (self.project.weight.numel() + self.out.weight.numel()) + filters
 
