@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.builders import CONFIGS, LAYERS, LONGEST, SIZE, gap, random_batch, random_ids, randomise, tiny_encoder
+from tests.builders import CONFIGS, HEADS, LAYERS, LONGEST, SIZE, gap, random_batch, random_ids, randomise, tiny_encoder
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +17,7 @@ from bothways.errors import InputError
 from bothways.families.modernbert import modernbert
 from bothways.layers.attention import Attention, SelfAttention
 from bothways.ops.attention import BY_LENGTH, REFERENCE
+from bothways.ops.relative import alibi_slopes
 from bothways.ragged import Batch
 
 
@@ -116,6 +117,15 @@ def test_flops_of_global_tokens() -> None:
     assert mixer.flops((30, 0)) == mixer.flops((30, 0), (0, 0)) == local
     own = 2 * 2 * 24 * 24 + 2 * 30 * 2 * 24 * 24
     assert mixer.flops((30, 0), (2, 0)) == local + own + 4 * 24 * 30 * 2 + 4 * 24 * 2 * 30
+
+
+def test_slopes_are_made_once_a_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that is a copy each; a layer makes none."""
+    made: list[int] = []
+    monkeypatch.setattr("bothways.encoder.encoder.alibi_slopes", lambda heads: made.append(heads) or alibi_slopes(heads))
+    encoder = tiny_encoder("mosaicbert")
+    encoder(random_batch([3, 5]))
+    assert made == [HEADS]
 
 
 def test_dropout_acts_in_training_alone() -> None:

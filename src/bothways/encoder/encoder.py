@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -17,9 +18,10 @@ from bothways.layers.embedding import TokenEmbedding
 from bothways.layers.mlp import FeedForward
 from bothways.layers.monarch import Monarch, MonarchMixer
 from bothways.layers.norm import build_norm
-from bothways.layers.position import Bucketed, Disentangled, Rotary
+from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary
 from bothways.ops.attention import Backend
 from bothways.ops.global_attention import Globals
+from bothways.ops.relative import alibi_slopes
 from bothways.ragged import Batch, Encoded, Ragged
 
 
@@ -113,6 +115,10 @@ class Encoder(nn.Module):
             for position, size in dict.fromkeys((mixer.position, mixer.sizes(self.config.hidden_size)[2]) for mixer in mixers)
             if isinstance(position, Rotary)
         }
+        slopes = {
+            heads: torch.tensor(alibi_slopes(heads), device=ragged.positions.device)
+            for heads in {mixer.heads for mixer in mixers if isinstance(mixer.position, Alibi)}
+        }
         everywhere = None
         if global_mask is not None:
             if not any(mixer.global_tokens for mixer in mixers):
@@ -125,7 +131,7 @@ class Encoder(nn.Module):
                 relative = self.relative.weight
             case _:
                 relative = None
-        return Context(ragged=ragged, rotary=rotary, relative=relative, everywhere=everywhere, backend=self.backend)
+        return Context(ragged, rotary, slopes, relative, everywhere, self.backend)
 
     def forward(self, batch: Batch, keep: bool = False) -> Encoded:
         """Hidden states of a batch; with `keep`, the embedding's and every layer's output as well."""

@@ -18,7 +18,7 @@ from bothways.layers.norm import Norm, build_norm
 from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
-from bothways.ops.relative import Bucket, Distance, alibi_slopes
+from bothways.ops.relative import Bucket, Distance
 from bothways.ops.rotary import rotate
 
 
@@ -113,7 +113,7 @@ class SelfAttention(nn.Module):
             scale=position.scale(self.head_size) if isinstance(position, Disentangled) else None,
             causal=self.config.causal,
             dropout=self.config.dropout if self.training else 0.0,
-            edit=self._edit(x, context, bias),
+            edit=self._edit(context, bias),
         )
         if self.everywhere is not None and context.everywhere is not None:
             mixed = self.everywhere(x, (q, k, v), score, context.everywhere, context)
@@ -135,10 +135,10 @@ class SelfAttention(nn.Module):
         parts = zip((x, seen), self.qkv.weight.split(sizes), biases, strict=True)
         return torch.cat([F.linear(*part) for part in parts], dim=1)
 
-    def _edit(self, x: Tensor, context: Context, bias: Tensor | None) -> Edit | None:
+    def _edit(self, context: Context, bias: Tensor | None) -> Edit | None:
         match self.config.position:
             case Alibi():
-                return Distance(torch.tensor(alibi_slopes(self.heads), device=x.device))
+                return Distance(context.slopes[self.heads])
             case Bucketed(max_distance=furthest, first_apart=apart):
                 assert context.relative is not None
                 return Bucket(context.relative, furthest, apart)
