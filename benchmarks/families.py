@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from bothways.encoder.config import EncoderConfig
 from bothways.families import (
+    FAMILIES,
     albert,
     bert,
     deberta,
@@ -36,6 +39,8 @@ from bothways.families import (
     nomic,
     roberta,
 )
+from bothways.families.family import Spec
+from bothways.model.model import Model
 
 LAYERS, VOCABULARY, LIMIT, UNIFORM = 3, 30522, 256, 128
 SIZES: dict[str, EncoderConfig] = {

@@ -137,6 +137,13 @@ class Batch:
             global_mask=None if global_mask is None else _packed(global_mask).bool(),
         )
 
+    @property
+    def global_counts(self) -> tuple[int, ...]:
+        """Global tokens of each sequence, read on the host."""
+        if self.global_mask is None:
+            return (0,) * self.ragged.sequences
+        return tuple(int(one.sum()) for one in self.global_mask.cpu().split(list(self.ragged.lengths)))
+
     def with_ids(self, ids: Int[Tensor, " tokens"]) -> Batch:
         return replace(self, ids=ids)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.builders import CONFIGS, LAYERS, LONGEST, SIZE, gap, random_batch, random_ids, randomise, tiny_encoder
+from tests.builders import CONFIGS, HEADS, LAYERS, LONGEST, SIZE, gap, random_batch, random_ids, randomise, tiny_encoder
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,8 +15,9 @@ from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.families.modernbert import modernbert
-from bothways.layers.attention import Attention
+from bothways.layers.attention import Attention, SelfAttention
 from bothways.ops.attention import BY_LENGTH, REFERENCE
+from bothways.ops.relative import alibi_slopes
 from bothways.ragged import Batch
 
 
@@ -96,6 +97,35 @@ def test_flops_are_those_of_the_matrix_products(name: str) -> None:
     factorised = Encoder(replace(config, embedding=replace(config.embedding, size=7)))
     # the map from the narrow table to the encoder's width
     assert factorised.flops_by_part(batch.ragged)["embedding"] == 2 * 18 * 7 * config.hidden_size
+
+
+def test_a_causal_window_has_one_side() -> None:
+    def pairs(causal: bool, window: int | None) -> float:
+        mixer = SelfAttention(Attention(heads=3, window=window, causal=causal), 24)
+        return (mixer.flops((30, 2)) - 2 * 32 * 4 * 24 * 24) / (4 * 24)
+
+    assert pairs(True, 5) == 30 * 6 + 2 * 2
+    assert pairs(False, 5) == 30 * 11 + 2 * 2
+    # no window: kernels compute all pairs, and mask half
+    assert pairs(True, None) == pairs(False, None) == 30 * 30 + 2 * 2
+
+
+def test_flops_of_global_tokens() -> None:
+    """A query and its row of scores each, projections of their own, and a key more for every other token."""
+    mixer = SelfAttention(Attention(heads=3, window=5, global_tokens=True), 24)
+    local = 2 * 30 * 4 * 24 * 24 + 4 * 24 * 30 * 11
+    assert mixer.flops((30, 0)) == mixer.flops((30, 0), (0, 0)) == local
+    own = 2 * 2 * 24 * 24 + 2 * 30 * 2 * 24 * 24
+    assert mixer.flops((30, 0), (2, 0)) == local + own + 4 * 24 * 30 * 2 + 4 * 24 * 2 * 30
+
+
+def test_slopes_are_made_once_a_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that is a copy each; a layer makes none."""
+    made: list[int] = []
+    monkeypatch.setattr("bothways.encoder.encoder.alibi_slopes", lambda heads: made.append(heads) or alibi_slopes(heads))
+    encoder = tiny_encoder("mosaicbert")
+    encoder(random_batch([3, 5]))
+    assert made == [HEADS]
 
 
 def test_dropout_acts_in_training_alone() -> None:

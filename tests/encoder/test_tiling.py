@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from bothways.encoder.tiling import layer_map, tile, tile_encoder
 from bothways.errors import InputError
 from bothways.families.bert import bert
 from bothways.families.eurobert import eurobert
+from bothways.families.longformer import longformer
+from bothways.families.m2bert import m2bert
 from bothways.families.modernbert import SIZES, modernbert
+from bothways.layers.position import Bucketed, Disentangled
 
 MODERNBERT = {"vocab_size": VOCAB, "max_length": 256, "window": 4}
 
@@ -88,6 +92,54 @@ def test_grouped_heads_are_tiled_apart() -> None:
         assert torch.equal(part, by_hand(source, tuple(part.shape)))
 
 
+def parts_of(tensor: Tensor, count: int, sources: Tensor) -> None:
+    for part, source in zip(tensor.chunk(count), sources.chunk(count), strict=True):
+        assert torch.equal(part, by_hand(source, tuple(part.shape)))
+
+
+def test_keys_and_values_of_global_tokens_are_tiled_apart() -> None:
+    sizes = {"vocab_size": VOCAB, "num_layers": 2, "intermediate_size": 20, "max_length": 64, "windows": 4}
+    old = Encoder(longformer(**sizes, hidden_size=24, heads=3))
+    new = larger(old, longformer(**sizes, hidden_size=40, heads=5)).state_dict()
+    for name in ("weight", "bias"):
+        name = f"layers.1.mixer.everywhere.key_value.{name}"
+        parts_of(new[name], 2, old.state_dict()[name])
+
+
+def test_the_three_projections_of_a_convolution_are_tiled_apart() -> None:
+    sizes = {"vocab_size": VOCAB, "num_layers": 2, "intermediate_size": 20, "max_length": 32, "width": 8}
+    old = Encoder(m2bert(**sizes, hidden_size=24))
+    new = larger(old, m2bert(**sizes, hidden_size=40)).state_dict()
+    for name in ("project.weight", "project.bias", "short.weight", "short.bias"):
+        parts_of(new[f"layers.1.mixer.{name}"], 3, old.state_dict()[f"layers.1.mixer.{name}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("m2_bert", {"length": 400}, r"layers.0.mixer.length is 256, not 400"),
+        ("m2_bert", {"features": 7}, r"layers.0.mixer.features is 5, not 7"),
+        ("mpnet", {"position": Bucketed(buckets=64)}, r"mixer.position is Bucketed\(.*buckets=32.*, not .*buckets=64"),
+        ("deberta", {"position": Disentangled(max_distance=9)}, r"mixer.position is Disentangled\(.*, not .*max_distance=9"),
+    ],
+)
+def test_tables_of_positions_are_not_tiled(name: str, change: dict[str, Any], message: str) -> None:
+    """Rows that come round again would be other distances, or places outside the text."""
+    encoder = tiny_encoder(name)
+    layers = tuple(replace(layer, mixer=replace(layer.mixer, **change)) for layer in encoder.config.layers)
+    with pytest.raises(InputError, match=message):
+        larger(encoder, replace(encoder.config, layers=layers))
+
+
+def test_other_rotary_positions_have_no_table() -> None:
+    """A local layer may begin as a global one, as in the published pair."""
+    config = modernbert(**MODERNBERT, hidden_size=24, num_layers=7, heads=3, intermediate_size=20)
+    encoder = tiny_encoder("modernbert")
+    positions = [(encoder.config.layer(old).mixer, config.layer(new).mixer) for new, old in enumerate(layer_map(5, 7))]
+    assert any(one != two for one, two in positions)
+    larger(encoder, config)
+
+
 @pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if config.shared is None])
 def test_the_same_shape_is_the_same_encoder(name: str) -> None:
     encoder = tiny_encoder(name)
@@ -116,8 +168,8 @@ def test_a_first_norm_that_is_not_there_begins_as_ones() -> None:
     ("change", "message"),
     [
         (lambda config: replace(config, num_layers=2), "tiling makes encoders larger: 5 layers of 24 features"),
-        (lambda config: replace(config, vocab_size=120), "embedding.tokens.weight has 101 rows, not 120"),
-        (lambda config: replace(config, max_length=300), "embedding.positions.weight has 256 rows, not 300"),
+        (lambda config: replace(config, vocab_size=120), "vocab_size is 101, not 120"),
+        (lambda config: replace(config, max_length=300), "max_length is 256, not 300"),
         (lambda config: replace(config, shared=Groups()), "an encoder with shared layers is not tiled"),
         (lambda config: replace(config, final_norm=config.embedding.norm), "nothing that final_norm.weight could begin as"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from bothways.errors import InputError
 from bothways.families import deberta_v2
 from bothways.families.bert import bert
 from bothways.families.family import Heads, Spec
+from bothways.families.m2bert import m2bert
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.layers.position import Disentangled
 from bothways.layers.replaced_token import ReplacedTokenHead
 from bothways.model.model import Model
-from bothways.ops.disentangled import log_buckets
+from bothways.ops.disentangled import Disentangled as Disentangling
+from bothways.ops.disentangled import Rows, log_buckets
 
 GOLDEN = {127: 127, 128: 128, 129: 129, 150: 143, 200: 169, 256: 192, 300: 207, 400: 233, 511: 255, 512: 256, -200: -169}
 
@@ -214,6 +217,11 @@ def test_a_mask_decoder_and_its_encoder() -> None:
         model.heads["mask_decoder"](model.encoder, model.encoder(random_batch([3]).with_ids(torch.tensor([1, 2, 3]))))
     with pytest.raises(InputError, match="at least two post-norm layers"):
         EnhancedMaskDecoder(MaskDecoderHead(), bert(num_layers=1))
+    convolved = m2bert(vocab_size=31, hidden_size=24, num_layers=2, intermediate_size=20, max_length=16, width=8)
+    layers = tuple(replace(layer, mixer_residual=False) for layer in bert(num_layers=2).layers)
+    for encoder in (convolved, replace(bert(num_layers=2), layers=layers)):
+        with pytest.raises(InputError, match="needs a last layer of attention with a residual"):
+            EnhancedMaskDecoder(MaskDecoderHead(), encoder)
 
 
 def test_fresh_heads_of_v3_are_saved_and_read(tmp_path: Path) -> None:
@@ -233,3 +241,26 @@ def test_the_norms_of_a_size_agree(size: str) -> None:
     assert isinstance(position, Disentangled)
     assert position.norm == config.layers[0].norm == config.embedding.norm
     assert config.convolution is None or config.convolution.norm == position.norm
+
+
+def test_a_logarithm_that_is_off_by_a_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices round differently: the furthest distance then has the last row of the table that the CPU cut, and no other's."""
+    rows, plain = Rows(256, 256, 512), torch.log
+    first, end = rows.within(512)
+    torch.manual_seed(0)
+    tables = [torch.randn(2, end - first, 4) for _ in range(2)]
+    positions, scores = Disentangling(*tables, rows, first, 0.5), torch.randn(1, 2, 512, 4)
+    expected = positions.dense(scores, scores, torch.arange(512), torch.arange(512))
+
+    def above(x: torch.Tensor) -> torch.Tensor:
+        return torch.nextafter(plain(x), torch.full_like(x, 99.0)) if x.dim() else plain(x)
+
+    monkeypatch.setattr(torch, "log", above)
+    assert rows.of(torch.tensor([-511])).item() < first
+    for added in (
+        positions.dense(scores, scores, torch.arange(512), torch.arange(512)),
+        positions.consecutive(scores, scores, 0, 0),
+    ):
+        assert added is not None
+        torch.testing.assert_close(added[..., 0, 511], expected[..., 0, 511])
+        torch.testing.assert_close(added[..., 511, 0], expected[..., 511, 0])

@@ -85,3 +85,17 @@ def test_llama3_by_hand() -> None:
     between = found[(waves >= 2048) & (waves <= 8192)] / plain[(waves >= 2048) & (waves <= 8192)]
     assert ((between > 1 / 8) & (between < 1)).all()
     assert factor == 1.0
+
+
+def test_frequencies_are_made_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made on the CPU and copied."""
+    plain, devices = torch.arange, []
+
+    def arange(*args: Any, **options: Any) -> torch.Tensor:
+        made = plain(*args, **options)
+        devices.append(made.device.type)
+        return made
+
+    monkeypatch.setattr(torch, "arange", arange)
+    scaled_frequencies(Yarn(factor=4.0, original_length=64), 8, 1e4, torch.device("meta"))
+    assert set(devices) == {"meta"}

@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 import torch
 from tests.builders import CONFIGS, random_batch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.families import FAMILIES
 from bothways.families.bert import bert, masked_lm_head
 from bothways.families.deberta_v2 import CONVOLUTION, deberta_v2
 from bothways.families.deberta_v2 import FAMILY as DEBERTA
 from bothways.families.family import Heads, Spec
 from bothways.layers.heads import ClassifierHead, Transform
+from bothways.layers.replaced_token import ReplacedTokenHead
 from bothways.model.cost import flops_per_token, forward_bytes, head_flops, parameters_by_part
 from bothways.model.model import Model
 
@@ -72,9 +75,29 @@ def test_parts_add_up() -> None:
     hidden = torch.zeros(1, 24)
     with FlopCounterMode(display=False) as counter:
         one.masked_lm(hidden)
-    assert head_flops(one)["masked_lm"] == counter.get_total_flops()
-    assert head_flops(one)["next_sentence"] == 2 * (24 * 24 + 24 * 2)
-    assert head_flops(one)["pooler"] == 2 * 24 * 24
+    heads = head_flops(one, 16)
+    assert heads["masked_lm"] == (counter.get_total_flops(), "a predicted token")
+    assert heads["next_sentence"] == (2 * (24 * 24 + 24 * 2), "a text")
+    assert heads["pooler"] == (2 * 24 * 24, "a text")
+
+
+def test_what_heads_over_every_token_cost() -> None:
+    encoder = deberta_v2(31, 24, 2, 3, 20, 40)
+    heads = Heads(
+        replaced_token=ReplacedTokenHead(),
+        classifier=ClassifierHead(labels=2, pooling="late"),
+        mask_decoder=MaskDecoderHead(passes=2),
+    )
+    one = Model(DEBERTA, Spec(encoder, heads)).requires_grad_(False)
+    costs = head_flops(one, 7)
+    assert costs["replaced_token"] == (2 * (24 * 24 + 24), "a token")
+    assert costs["classifier"] == (2 * 24 * 2, "a token")
+    batch = random_batch([7])
+    encoded = one.encoder(replace(batch, ids=batch.ids % 31), keep=True)
+    decoder = one.heads["mask_decoder"]
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        decoder(one.encoder, encoded)
+    assert costs["mask_decoder"] == (counter.get_total_flops() / 7, "a token in texts of 7")
 
 
 def test_a_convolution_is_a_part_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from tests.references import Case
 from tests.references.scaled import SCALED
 
 import bothways
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.errors import InputError
-from bothways.families import llama
-from bothways.families.family import Spec
+from bothways.families import deberta, llama
+from bothways.families.family import Heads, Spec
 from bothways.families.modernbert import modernbert
 from bothways.layers.scaling import Linear, Yarn
 from bothways.model.extension import bidirectional, ntk_theta, tiled, with_rotary
@@ -164,6 +166,14 @@ def test_a_tiled_model_is_one_of_its_family(tmp_path: Path) -> None:
     # in float64: the copies in tiled features add up, so that attention is sharp and rounding grows
     expected = theirs(case, references.reload(case, larger.save(tmp_path / "ours")).double())
     assert worst(ours(larger.double()), expected) <= TOLERANCE
+
+
+def test_the_positions_of_a_mask_decoder_are_not_tiled() -> None:
+    encoder = deberta.deberta(101, 24, 2, 3, 20, 32)
+    spec = Spec(encoder=encoder, heads=Heads(mask_decoder=MaskDecoderHead()))
+    model = Model.create(deberta.FAMILY, spec)
+    with pytest.raises(InputError, match="tiling keeps the positions: those of mask_decoder are 32, not max_length 48"):
+        tiled(model, replace(encoder, max_length=48))
 
 
 def test_a_fresh_llama_is_causal() -> None:

@@ -12,16 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.builders import CONFIGS, SIZE, entering, gap, random_ids, randomise, rows_of, tiny_encoder
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from bothways.data.sample import Sample
-from bothways.layers.heads import Classifier, ClassifierHead, Pooling, Transform
+from bothways.layers.heads import Classifier, ClassifierHead, ClassifierPooling, Pooling, Transform
 from bothways.objectives.classification import LabelledInputs, SequenceClassification
 from bothways.ragged import Batch
 
 LABELS = 3
 
 
-def objective(name: str, pooling: Pooling, regression: bool = False) -> SequenceClassification:
+def objective(name: str, pooling: ClassifierPooling, regression: bool = False) -> SequenceClassification:
     head = Classifier(
         ClassifierHead(labels=1 if regression else LABELS, pooling=pooling, transform=Transform(activation="tanh")), SIZE
     )
@@ -129,6 +131,23 @@ def test_flops_of_the_head() -> None:
     task = objective("bert", "mean")
     inputs = task.prepare(samples([5, 7]), 0, 0)
     assert task.flops(inputs) == task.encoder.flops(inputs.batch.ragged) + 2 * 2 * (SIZE * SIZE + SIZE * LABELS)
+
+
+def test_flops_of_a_late_head_are_those_of_every_token() -> None:
+    task = objective("bert", "late")
+    inputs = task.prepare(samples([5, 7]), 0, 0)
+    assert task.flops(inputs) == task.encoder.flops(inputs.batch.ragged) + 2 * 12 * (SIZE * SIZE + SIZE * LABELS)
+
+
+def test_flops_of_global_first_tokens() -> None:
+    """As torch counts them, where all tokens are within reach, so that no window is computed as more than it is."""
+    task = objective("longformer", "cls")
+    head = Classifier(replace(task.head.config, global_first=True), SIZE)
+    other = SequenceClassification(task.encoder, head).eval().requires_grad_(False)
+    inputs = other.prepare(samples([4, 4, 4]), 0, 0)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        other(inputs)
+    assert other.flops(inputs) == counter.get_total_flops()
 
 
 def test_a_head_that_wants_a_global_first_token_gets_it() -> None:

@@ -55,7 +55,7 @@ def _facts(model: Model, folder: Path, lengths: list[int]) -> dict[str, Any]:
     config, tokenizer = model.spec.encoder, model.tokenizer
     longest, mixers = config.max_length, [layer.mixer for layer in config.layers]
     chosen = sorted({min(one, longest) for one in (lengths or [128, 512, longest])})
-    batch = _batch(model)
+    batch, of_heads = _batch(model), head_flops(model, min(512, longest))
     return {
         "model": model.name,
         "family": model.family.name,
@@ -74,7 +74,8 @@ def _facts(model: Model, folder: Path, lengths: list[int]) -> dict[str, Any]:
         "flops_per_token": {
             str(one): {**parts, "total": sum(parts.values())} for one, parts in flops_per_token(model, chosen).items()
         },
-        "head_flops": head_flops(model),
+        "head_flops": {name: flops for name, (flops, _) in of_heads.items()},
+        "head_flops_of": {name: unit for name, (_, unit) in of_heads.items()},
         "labels": list(model.spec.labels) if model.spec.heads.classifier else None,
         "embedding": _embedding(model),
         "tokenizer": None
@@ -210,7 +211,7 @@ def _use(facts: dict[str, Any]) -> dict[str, str]:
     default = embedding["default_prompt"]
     pooling = f"{embedding['pooling']}, {'length 1' if embedding['normalize'] else 'not normalised'}"
     heads = {
-        f"head {name}": f"{_flops(flops)}FLOPs {'a predicted token' if name == 'masked_lm' else 'a text'}"
+        f"head {name}": f"{_flops(flops)}FLOPs {facts['head_flops_of'][name]}"
         + (f"; {', '.join(facts['labels'])}" if name == "classifier" and facts["labels"] else "")
         for name, flops in facts["head_flops"].items()
     }

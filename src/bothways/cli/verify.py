@@ -60,13 +60,12 @@ def verify(
     from contextlib import ExitStack
 
     import bothways
-    from bothways.cli.certificate import draw, stages
+    from bothways.cli.certificate import stages
     from bothways.evaluation.certificate import verify as compare
     from bothways.evaluation.checks import budget_of
     from bothways.evaluation.server import connect
 
-    limits = budget_of(budget or [])
-    given = _texts(texts, column)
+    limits, given = budget_of(budget or []), _texts(texts, column)
     one = bothways.load(reference)
     with ExitStack() as stack:
         other: Model | Server
@@ -79,15 +78,20 @@ def verify(
             one, other, given, limits, allow_tokenizer=allow_tokenizer, rounds=rounds, command=command(), say=say
         )
     written = _write(certificate, Path(candidate)) if write and Path(candidate).is_dir() else None
-    if as_json:
-        from bothways.config import to_json
-
-        print(to_json(certificate), end="")
-    else:
-        draw(certificate, written)
+    _show(certificate, written, as_json)
     if certificate.verdict == "failed":
         note(f"outside the budget: {certificate.reason}")
         raise typer.Exit(1)
+
+
+def _show(certificate: Certificate, written: Path | None, as_json: bool) -> None:
+    from bothways.cli.certificate import draw
+    from bothways.config import to_json
+
+    if as_json:
+        print(to_json(certificate), end="")
+    else:
+        draw(certificate, written)
 
 
 def _texts(path: Path | None, column: str) -> list[str]:

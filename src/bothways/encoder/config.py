@@ -11,7 +11,7 @@ from bothways.errors import InputError
 from bothways.layers.attention import Attention
 from bothways.layers.convolution import Convolution
 from bothways.layers.embedding import Embedding
-from bothways.layers.mlp import BlockDiagonal, Mlp
+from bothways.layers.mlp import BlockDiagonal, Gated, Mlp
 from bothways.layers.monarch import Monarch
 from bothways.layers.norm import Norm
 from bothways.layers.position import Bucketed, Disentangled, Rotary
@@ -36,6 +36,12 @@ class Layer:
     order: Literal["pre", "post"]
     mixer_residual: bool = True
     dropout: Dropout = 0.0
+
+    def parts(self, hidden_size: int) -> dict[str, list[int]]:
+        """Maps of the layer that are several in one, by name: the rows of each."""
+        of_mlp = self.mlp.parts if isinstance(self.mlp, Gated) else {}
+        named = (("mixer", self.mixer.parts(hidden_size)), ("mlp", of_mlp))
+        return {f"{brick}.{name}": rows for brick, parts in named for name, rows in parts.items()}
 
 
 @config

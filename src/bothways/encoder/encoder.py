@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -17,9 +18,10 @@ from bothways.layers.embedding import TokenEmbedding
 from bothways.layers.mlp import FeedForward
 from bothways.layers.monarch import Monarch, MonarchMixer
 from bothways.layers.norm import build_norm
-from bothways.layers.position import Bucketed, Disentangled, Rotary
+from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary
 from bothways.ops.attention import Backend
 from bothways.ops.global_attention import Globals
+from bothways.ops.relative import alibi_slopes
 from bothways.ragged import Batch, Encoded, Ragged
 
 
@@ -38,7 +40,10 @@ class EncoderLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "tokens size"], context: Context, seen: Float[Tensor, "tokens size"] | None = None
     ) -> Float[Tensor, "tokens size"]:
-        """`seen`: what keys and values are made of, where it is not `x` (attention in post-norm alone)."""
+        """`seen`: what keys and values are made of, where it is not `x`.
+
+        Only attention in a post-norm layer with a residual has a use for it; `EnhancedMaskDecoder` takes no other.
+        """
         pre = self.config.order == "pre"
         if not self.config.mixer_residual:
             x = self.dropout(self.mixer(x, context))
@@ -110,6 +115,10 @@ class Encoder(nn.Module):
             for position, size in dict.fromkeys((mixer.position, mixer.sizes(self.config.hidden_size)[2]) for mixer in mixers)
             if isinstance(position, Rotary)
         }
+        slopes = {
+            heads: torch.tensor(alibi_slopes(heads), device=ragged.positions.device)
+            for heads in {mixer.heads for mixer in mixers if isinstance(mixer.position, Alibi)}
+        }
         everywhere = None
         if global_mask is not None:
             if not any(mixer.global_tokens for mixer in mixers):
@@ -122,7 +131,7 @@ class Encoder(nn.Module):
                 relative = self.relative.weight
             case _:
                 relative = None
-        return Context(ragged=ragged, rotary=rotary, relative=relative, everywhere=everywhere, backend=self.backend)
+        return Context(ragged, rotary, slopes, relative, everywhere, self.backend)
 
     def forward(self, batch: Batch, keep: bool = False) -> Encoded:
         """Hidden states of a batch; with `keep`, the embedding's and every layer's output as well."""
@@ -141,17 +150,17 @@ class Encoder(nn.Module):
             hidden, kept, ragged = hidden[rows], [one[rows] for one in kept], batch.ragged
         return Encoded(hidden=hidden, ragged=ragged, layers=tuple(kept) if keep else ())
 
-    def flops(self, ragged: Ragged) -> float:
-        """Matrix-multiply FLOPs of one forward pass."""
-        return sum(self.flops_by_part(ragged).values())
+    def flops(self, ragged: Ragged, everywhere: tuple[int, ...] = ()) -> float:
+        """Matrix-multiply FLOPs of one forward pass; `everywhere`: global tokens of each sequence, none unless given."""
+        return sum(self.flops_by_part(ragged, everywhere).values())
 
-    def flops_by_part(self, ragged: Ragged) -> dict[str, float]:
+    def flops_by_part(self, ragged: Ragged, everywhere: tuple[int, ...] = ()) -> dict[str, float]:
         """The same, by what they are spent on; a layer that is shared counts at each depth."""
         lengths = tuple(map(self.config.taken, ragged.lengths))
         beside = {} if self.convolution is None else {"convolution": self.convolution.flops(ragged)}
         return {
             "embedding": self.embedding.flops(sum(lengths)),
-            "attention": sum(layer.mixer.flops(lengths) for layer in self.stack),
+            "attention": sum(layer.mixer.flops(lengths, everywhere) for layer in self.stack),
             "mlp": sum(layer.mlp.flops(sum(lengths)) for layer in self.stack),
             **beside,
         }

@@ -10,7 +10,8 @@ from bothways.config import config
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
-from bothways.ragged import Encoded
+from bothways.layers.attention import Attention
+from bothways.ragged import Encoded, Ragged
 
 
 @config
@@ -28,13 +29,17 @@ class EnhancedMaskDecoder(nn.Module):
     """Hidden states for a masked-language head. It owns the absolute positions, and borrows the encoder's last layer.
 
     Raises:
-        InputError: an encoder of which it would make nothing sensible: pre-norm, or of a single layer.
+        InputError: an encoder of which it would make nothing sensible: of a single layer, or with a last one that is
+            pre-norm, has no attention, or none with a residual.
     """
 
     def __init__(self, config: MaskDecoderHead, encoder: EncoderConfig) -> None:
         super().__init__()
-        if encoder.num_layers < 2 or encoder.layer(encoder.num_layers - 1).order == "pre":
+        last = encoder.layer(encoder.num_layers - 1)
+        if encoder.num_layers < 2 or last.order == "pre":
             raise InputError("MaskDecoderHead: an enhanced mask decoder needs an encoder of at least two post-norm layers")
+        if not isinstance(last.mixer, Attention) or not last.mixer_residual:
+            raise InputError("MaskDecoderHead: an enhanced mask decoder needs a last layer of attention with a residual")
         self.config = config
         self.positions = nn.Embedding(encoder.max_length, encoder.hidden_size)
 
@@ -52,3 +57,8 @@ class EnhancedMaskDecoder(nn.Module):
         for _ in range(self.config.passes):
             x = layer(x, context, seen)
         return encoder.final_norm(x)
+
+    def flops(self, encoder: Encoder, ragged: Ragged) -> float:
+        """Matrix-multiply FLOPs of one forward pass."""
+        layer = encoder.stack[-1]
+        return self.config.passes * (layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens))

@@ -1,7 +1,7 @@
 """A larger encoder whose first weights are tiles of a smaller, trained one (ModernBERT-large, arXiv 2412.13663).
 
-The smaller tensor lies in the middle of the larger, and repeats around it. Queries, keys, values and the two halves of a
-gated MLP are tiled one by one.
+The smaller tensor lies in the middle of the larger, and repeats around it. What is several maps in one (queries, keys
+and values; the two halves of a gated MLP) is tiled one by one. What is indexed by tokens or positions keeps its rows.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bothways.encoder.config import EncoderConfig, Layer
+from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
-from bothways.layers.attention import Attention
-from bothways.layers.mlp import Gated
-
-_TABLES = ("embedding.tokens.weight", "embedding.positions.weight", "embedding.types.weight")
+from bothways.layers.monarch import Monarch
+from bothways.layers.position import Bucketed, Disentangled, Learned
 
 
 def tile(old: Tensor, shape: Sequence[int]) -> Tensor:
@@ -43,19 +41,21 @@ def tile_encoder(
         shapes: the shape of each tensor of the larger.
 
     Raises:
-        InputError: the new encoder is narrower or shallower, shares layers, has another vocabulary or another kind of part.
+        InputError: the new encoder is narrower or shallower, shares layers, has another vocabulary, other positions or another
+            kind of part.
     """
     if new.hidden_size < old.hidden_size or new.num_layers < old.num_layers:
         raise InputError(f"tiling makes encoders larger: {old.num_layers} layers of {old.hidden_size} features do not become "
                          f"{new.num_layers} of {new.hidden_size}")  # fmt: skip
     if old.shared or new.shared:
         raise InputError("EncoderConfig.shared: an encoder with shared layers is not tiled")
+    check_rows(old, new)
     origins = layer_map(old.num_layers, new.num_layers)
     tiled: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         number = int(name.split(".")[1]) if name.startswith("layers.") else None
         if number is None:
-            tiled[name] = _whole(name, state.get(name), shape)
+            tiled[name] = _parts(name, state.get(name), shape, None, None)
             continue
         rest, origin = name.split(".", 2)[2], origins[number]
         source = state.get(f"layers.{origin}.{rest}")
@@ -63,15 +63,37 @@ def tile_encoder(
             like = state["layers.0.mlp_norm.weight"]
             tiled[name] = like.new_full(tuple(shape), 1.0 if rest.endswith("weight") else 0.0)
             continue
-        rows = (_rows(rest, layer, config.hidden_size) for layer, config in ((old.layer(origin), old), (new.layer(number), new)))
-        tiled[name] = _parts(name, source, shape, *rows)
+        rows = (layer.parts(config.hidden_size) for layer, config in ((old.layer(origin), old), (new.layer(number), new)))
+        tiled[name] = _parts(name, source, shape, *(one.get(rest.rpartition(".")[0]) for one in rows))
     return tiled
 
 
-def _whole(name: str, source: Tensor | None, shape: Sequence[int]) -> Tensor:
-    if name in _TABLES and source is not None and len(source) != shape[0]:
-        raise InputError(f"tiling keeps the vocabulary and the positions: {name} has {len(source)} rows, not {shape[0]}")
-    return _parts(name, source, shape, None, None)
+def check_rows(old: EncoderConfig, new: EncoderConfig) -> None:
+    """What tables indexed by tokens, types and positions depend on: a tile of one would say something else.
+
+    Raises:
+        InputError: it differs.
+    """
+    facts: list[tuple[str, object, object]] = [("vocab_size", old.vocab_size, new.vocab_size)]
+    facts += [("embedding.token_types", old.embedding.token_types, new.embedding.token_types)]
+    facts += [("embedding.position", old.embedding.position, new.embedding.position)]
+    if isinstance(old.embedding.position, Learned):
+        facts += [("max_length", old.max_length, new.max_length)]
+    facts += [("mixer.position", _scored(old), _scored(new))]
+    for number, origin in enumerate(layer_map(old.num_layers, new.num_layers)):
+        one, two = old.layer(origin).mixer, new.layer(number).mixer
+        if isinstance(one, Monarch) and isinstance(two, Monarch):
+            name = f"layers.{number}.mixer"
+            facts += [(f"{name}.length", one.length, two.length), (f"{name}.features", one.features, two.features)]
+    for name, kept, given in facts:
+        if kept != given:
+            raise InputError(f"tiling keeps the vocabulary and the positions: {name} is {kept}, not {given}")
+
+
+def _scored(config: EncoderConfig) -> Bucketed | Disentangled | None:
+    """The positions inside scores that have a table, which all layers share."""
+    positions = (mixer.position for mixer in config.attentions)
+    return next((one for one in positions if isinstance(one, Bucketed | Disentangled)), None)
 
 
 def _parts(name: str, source: Tensor | None, shape: Sequence[int], old: list[int] | None, new: list[int] | None) -> Tensor:
@@ -81,13 +103,3 @@ def _parts(name: str, source: Tensor | None, shape: Sequence[int], old: list[int
         return tile(source, shape)
     parts = zip(source.split(old), new, strict=True)
     return torch.cat([tile(part, (rows, *shape[1:])) for part, rows in parts])
-
-
-def _rows(rest: str, layer: Layer, hidden_size: int) -> list[int] | None:
-    """The rows of each part of a tensor that holds several; None where it is one."""
-    if rest.startswith("mixer.qkv.") and isinstance(layer.mixer, Attention):
-        heads, kv_heads, size = layer.mixer.sizes(hidden_size)
-        return [heads * size, kv_heads * size, kv_heads * size]
-    if rest.startswith("mlp.up.") and isinstance(layer.mlp, Gated):
-        return [layer.mlp.size] * 2
-    return None

@@ -130,13 +130,7 @@ def verify(
         raise InputError("there are no texts to compare on")
     budget = budget or Budget()
     tokenizer_of(reference)
-    say("vectors")
-    with quiet():
-        vectors = (np.asarray(reference.encode(texts)), np.asarray(candidate.encode(texts)))
-    sizes = [one.shape[1] for one in vectors]
-    if sizes[0] != sizes[1]:
-        name = _party(candidate).name or "the candidate"
-        raise InputError(f"{name}: its vectors have {sizes[1]} numbers, those of the reference, {reference.name}, {sizes[0]}")
+    vectors = _vectors(reference, candidate, texts, say)
     if isinstance(candidate, Model):
         found = _compare(reference, candidate, vectors, texts, budget, allow_tokenizer, say)
     else:
@@ -165,6 +159,20 @@ def verify(
         device=_device(reference),
         versions=_versions(),
     )
+
+
+def _vectors(
+    reference: Model, candidate: Model | Server, texts: Sequence[str], say: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What both make of the texts: vectors of one size."""
+    say("vectors")
+    with quiet():
+        vectors = (np.asarray(reference.encode(texts)), np.asarray(candidate.encode(texts)))
+    sizes = [one.shape[1] for one in vectors]
+    if sizes[0] != sizes[1]:
+        name = _party(candidate).name or "the candidate"
+        raise InputError(f"{name}: its vectors have {sizes[1]} numbers, those of the reference, {reference.name}, {sizes[0]}")
+    return vectors
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from bothways.layers.norm import Norm, build_norm
 from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
-from bothways.ops.relative import Bucket, Distance, alibi_slopes
+from bothways.ops.relative import Bucket, Distance
 from bothways.ops.rotary import rotate
 
 
@@ -61,6 +61,12 @@ class Attention:
     def sizes(self, hidden_size: int) -> tuple[int, int, int]:
         """Heads of queries, heads of keys and values, and features of each."""
         return self.heads, self.kv_heads or self.heads, self.head_size or hidden_size // self.heads
+
+    def parts(self, hidden_size: int) -> dict[str, list[int]]:
+        """Projections that are several in one, by name: the rows of each."""
+        heads, kv_heads, size = self.sizes(hidden_size)
+        fused = {"qkv": [heads * size, kv_heads * size, kv_heads * size]}
+        return {**fused, "everywhere.key_value": [heads * size] * 2} if self.global_tokens else fused
 
 
 class SelfAttention(nn.Module):
@@ -107,7 +113,7 @@ class SelfAttention(nn.Module):
             scale=position.scale(self.head_size) if isinstance(position, Disentangled) else None,
             causal=self.config.causal,
             dropout=self.config.dropout if self.training else 0.0,
-            edit=self._edit(x, context, bias),
+            edit=self._edit(context, bias),
         )
         if self.everywhere is not None and context.everywhere is not None:
             mixed = self.everywhere(x, (q, k, v), score, context.everywhere, context)
@@ -129,10 +135,10 @@ class SelfAttention(nn.Module):
         parts = zip((x, seen), self.qkv.weight.split(sizes), biases, strict=True)
         return torch.cat([F.linear(*part) for part in parts], dim=1)
 
-    def _edit(self, x: Tensor, context: Context, bias: Tensor | None) -> Edit | None:
+    def _edit(self, context: Context, bias: Tensor | None) -> Edit | None:
         match self.config.position:
             case Alibi():
-                return Distance(torch.tensor(alibi_slopes(self.heads), device=x.device))
+                return Distance(context.slopes[self.heads])
             case Bucketed(max_distance=furthest, first_apart=apart):
                 assert context.relative is not None
                 return Bucket(context.relative, furthest, apart)
@@ -145,10 +151,23 @@ class SelfAttention(nn.Module):
             case _:
                 return None
 
-    def flops(self, lengths: tuple[int, ...]) -> float:
-        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths, none of their tokens global."""
-        reach = self.config.window
-        pairs = sum(n * (n if reach is None else min(n, 2 * reach + 1)) for n in lengths)
-        projections = self.qkv.weight.numel() + self.out.weight.numel()
-        positions = 0.0 if self.relative is None else self.relative.flops(lengths)
-        return 2.0 * sum(lengths) * projections + 4.0 * pairs * self.heads * self.head_size + positions
+    def flops(self, lengths: tuple[int, ...], everywhere: tuple[int, ...] = ()) -> float:
+        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths.
+
+        A query meets as many keys as its window is wide, at the ends of a sequence, too. Causal attention without a
+        window meets all keys, as kernels compute it that mask half of them.
+
+        Args:
+            everywhere: global tokens of each sequence; none unless given.
+        """
+        config, inner = self.config, self.heads * self.head_size
+        sides = 1 if config.causal else 2
+        counts = everywhere if self.everywhere is not None and any(everywhere) else (0,) * len(lengths)
+        pairs = sum(
+            n * (n if config.window is None else min(n, sides * config.window + 1 + count)) + count * n
+            for n, count in zip(lengths, counts, strict=True)
+        )
+        products = 2.0 * sum(lengths) * (self.qkv.weight.numel() + self.out.weight.numel()) + 4.0 * pairs * inner
+        if self.everywhere is not None and any(counts):
+            products += self.everywhere.flops(sum(lengths), sum(counts))
+        return products + (0.0 if self.relative is None else self.relative.flops(lengths))

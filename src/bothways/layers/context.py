@@ -20,6 +20,7 @@ class Context:
     Attributes:
         ragged: the boundaries of the hidden states.
         rotary: cosine and sine [tokens, head size / 2] for each (Rotary, head size) in use.
+        slopes: of ALiBi [heads], for each number of heads in use.
         relative: the table of relative positions that all layers share, where there is one.
         everywhere: the tokens that see all of their sequence and are seen by all of it; None: there are none.
         backend: the attention backend to use; None lets the dispatcher choose.
@@ -27,6 +28,7 @@ class Context:
 
     ragged: Ragged
     rotary: Mapping[tuple[Rotary, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    slopes: Mapping[int, Tensor] = field(default_factory=dict)
     relative: Tensor | None = None
     everywhere: Globals | None = None
     backend: Backend | None = None

@@ -35,3 +35,7 @@ class GlobalAttention(nn.Module):
         q = self.query(x[everywhere.rows]).unflatten(1, (self.heads, self.head_size))
         k, v = self.key_value(x).unflatten(1, (2, self.heads, self.head_size)).unbind(1)
         return global_attention(local, (q, k, v), everywhere, context.ragged, score, context.backend)
+
+    def flops(self, tokens: int, global_tokens: int) -> float:
+        """Matrix-multiply FLOPs of the projections."""
+        return 2.0 * (global_tokens * self.query.weight.numel() + tokens * self.key_value.weight.numel())

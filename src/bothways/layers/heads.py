@@ -150,7 +150,8 @@ class Classifier(nn.Module):
     def _logits(self, x: Float[Tensor, "rows size"]) -> Float[Tensor, "rows labels"]:
         return self.out(self.dropout(self.transform(self.input_dropout(x))))
 
-    def flops(self, sequences: int) -> float:
-        """Matrix-multiply FLOPs of the logits of `sequences` sequences (of as many tokens, where pooling is late)."""
-        transform = self.transform.flops(sequences) if isinstance(self.transform, TransformLayer) else 0.0
-        return transform + 2.0 * sequences * self.out.weight.numel()
+    def flops(self, ragged: Ragged) -> float:
+        """Matrix-multiply FLOPs of the logits of these sequences: of each of their tokens, where pooling is late."""
+        rows = ragged.tokens if self.config.pooling == "late" else ragged.sequences
+        transform = self.transform.flops(rows) if isinstance(self.transform, TransformLayer) else 0.0
+        return transform + 2.0 * rows * self.out.weight.numel()

@@ -44,6 +44,11 @@ class Gated:
     dropout: Dropout = 0.0
     out_dropout: Dropout = 0.0
 
+    @property
+    def parts(self) -> dict[str, list[int]]:
+        """Maps that are several in one, by name: the rows of a and b."""
+        return {"up": [self.size] * 2}
+
 
 @config
 class BlockDiagonal:

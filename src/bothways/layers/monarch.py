@@ -57,6 +57,10 @@ class Monarch:
         if self.features % 2 == 0:
             raise InputError(f"Monarch.features: {self.features} is no odd number: a place, and as many cosines as sines")
 
+    def parts(self, hidden_size: int) -> dict[str, list[int]]:
+        """Maps that are several in one, by name: the rows of x1, x2 and v."""
+        return {name: [hidden_size] * 3 for name in ("project", "short")}
+
 
 class MonarchMixer(nn.Module):
     """The mixer of packed sequences. The rows of `project` are those of x1, then x2, then v."""
@@ -79,8 +83,11 @@ class MonarchMixer(nn.Module):
             mixed = mixed + self.residual(x, context.ragged)
         return self.out(mixed)
 
-    def flops(self, lengths: tuple[int, ...]) -> float:
-        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths; the Fourier transforms are none."""
+    def flops(self, lengths: tuple[int, ...], everywhere: tuple[int, ...] = ()) -> float:
+        """Matrix-multiply FLOPs of one forward pass over sequences of these lengths; the Fourier transforms are none.
+
+        No tokens are global here (`everywhere`).
+        """
         filters = sum(part.flops(max(lengths, default=0)) for part in (self.long, self.residual) if part is not None)
         return 2.0 * sum(lengths) * (self.project.weight.numel() + self.out.weight.numel()) + filters
 

@@ -84,7 +84,7 @@ def scaled_frequencies(
         case Llama3():
             return _llama3(scaling, plain), 1.0
         case Yarn():
-            kept = 1 - _ramp(scaling, size, theta).to(device=plain.device)
+            kept = 1 - _ramp(scaling, size, theta, plain.device)
             slow = rotary_frequencies(size, theta, device, scaling.factor)
             return slow * (1 - kept) + plain * kept, attention_factor(scaling)
 
@@ -102,7 +102,7 @@ def attention_factor(scaling: Yarn) -> float:
     return grown(1.0)
 
 
-def _ramp(scaling: Yarn, size: int, theta: float) -> Float[Tensor, " half"]:
+def _ramp(scaling: Yarn, size: int, theta: float, device: torch.device) -> Float[Tensor, " half"]:
     """How far each pair of features is divided: 0 for the fast ones, 1 for the slow ones."""
 
     def feature(turns: float) -> float:
@@ -115,7 +115,7 @@ def _ramp(scaling: Yarn, size: int, theta: float) -> Float[Tensor, " half"]:
     low, high = max(low, 0), min(high, size - 1)
     # a ramp of no width would divide by zero
     width = high - low if high != low else 0.001
-    return ((torch.arange(size // 2, dtype=torch.float32) - low) / width).clamp(0, 1)
+    return ((torch.arange(size // 2, dtype=torch.float32, device=device) - low) / width).clamp(0, 1)
 
 
 def _llama3(scaling: Llama3, plain: Float[Tensor, " half"]) -> Float[Tensor, " half"]:

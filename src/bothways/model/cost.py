@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from bothways.layers.heads import Classifier, MaskedLm
+from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder
+from bothways.layers.heads import Classifier, MaskedLm, TransformLayer
+from bothways.layers.replaced_token import ReplacedToken
 from bothways.model.batching import CPU_TOKENS
 from bothways.model.model import Model
 from bothways.ragged import Ragged
@@ -38,18 +40,28 @@ def flops_per_token(model: Model, lengths: Sequence[int]) -> dict[int, dict[str,
     }
 
 
-def head_flops(model: Model) -> dict[str, float]:
-    """Matrix-multiply FLOPs of each head: `masked_lm` for a predicted token, a classifier for a text."""
-    table, found = model.encoder.embedding.tokens.weight, {}
-    for name, head in model.heads.items():
-        match head:
-            case MaskedLm():
-                found[name] = head.flops(1, table)
-            case Classifier():
-                found[name] = head.flops(1)
-            case _:
-                found[name] = sum(2.0 * one.weight.numel() for one in head.modules() if isinstance(one, nn.Linear))
-    return found
+def head_flops(model: Model, length: int) -> dict[str, tuple[float, str]]:
+    """Matrix-multiply FLOPs of each head, and for what: a text, a token, or a predicted token.
+
+    A mask decoder attends once more: a token of it costs what it does in a text of `length`.
+    """
+    return {name: _head_flops(model, head, Ragged.of([length])) for name, head in model.heads.items()}
+
+
+def _head_flops(model: Model, head: nn.Module, ragged: Ragged) -> tuple[float, str]:
+    match head:
+        case MaskedLm():
+            return head.flops(1, model.encoder.embedding.tokens.weight), "a predicted token"
+        case Classifier():
+            return head.flops(Ragged.of([1])), "a token" if head.config.pooling == "late" else "a text"
+        case ReplacedToken():
+            return head.transform.flops(1) + 2.0 * head.out.weight.numel(), "a token"
+        case EnhancedMaskDecoder():
+            return head.flops(model.encoder, ragged) / ragged.tokens, f"a token in texts of {ragged.tokens:,}"
+        case TransformLayer():
+            return head.flops(1), "a text"
+        case _:
+            raise NotImplementedError(type(head).__name__)
 
 
 def forward_bytes(model: Model, tokens: int = CPU_TOKENS, element: int = 4) -> int:

@@ -73,8 +73,11 @@ def tiled(model: Model, encoder: EncoderConfig) -> Model:
     """A larger model of the same family and heads, which begins as tiles of this one.
 
     Raises:
-        InputError: as `bothways.encoder.tiling.tile_encoder`.
+        InputError: as `bothways.encoder.tiling.tile_encoder`; or another `max_length` for an enhanced mask decoder.
     """
+    if model.spec.heads.mask_decoder is not None and encoder.max_length != model.spec.encoder.max_length:
+        most = model.spec.encoder.max_length
+        raise InputError(f"tiling keeps the positions: those of mask_decoder are {most}, not max_length {encoder.max_length}")
     larger = _empty(model, encoder)
     shapes = {name: tensor.shape for name, tensor in larger.state_dict().items()}
     body = {name.removeprefix("encoder."): shape for name, shape in shapes.items() if name.startswith("encoder.")}

@@ -82,4 +82,5 @@ class SequenceClassification(Objective[LabelledInputs]):
         return {"loss": loss, "accuracy": (logits.argmax(dim=1) == inputs.labels).sum()}
 
     def flops(self, inputs: LabelledInputs) -> float:
-        return self.encoder.flops(inputs.batch.ragged) + self.head.flops(len(inputs.labels))
+        batch = self.head.marked(inputs.batch)
+        return self.encoder.flops(batch.ragged, batch.global_counts) + self.head.flops(batch.ragged)

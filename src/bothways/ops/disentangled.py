@@ -87,7 +87,7 @@ class Disentangled:
         columns: Int[Tensor, " columns"],
     ) -> Float[Tensor, "count heads rows columns"]:
         """The definition: all products with the table, from which each pair takes those of its distance."""
-        index = self.rows.of(rows[:, None] - columns[None, :]) - self.first
+        index = self._at(rows[:, None] - columns[None, :])
         added = q.new_zeros(q.shape[0], q.shape[1], len(rows), len(columns))
         if self.keys is not None:
             products = q @ self.keys.transpose(1, 2)
@@ -129,7 +129,7 @@ class Disentangled:
     def flex(self, q: Tensor, k: Tensor, queries: Ragged, keys: Ragged) -> ScoreMod:
         """As a `score_mod`: all products with the table, from which each pair takes those of its distance."""
         row_at, column_at, furthest = queries.positions, keys.positions, max(queries.longest, keys.longest, 1) - 1
-        index = self.rows.of(torch.arange(-furthest, furthest + 1, device=q.device)) - self.first
+        index = self._at(torch.arange(-furthest, furthest + 1, device=q.device))
         of_rows = None if self.keys is None else torch.einsum("qhs,hrs->qhr", q, self.keys) * self.scale
         of_columns = None if self.queries is None else torch.einsum("khs,hrs->khr", k, self.queries) * self.scale
 
@@ -143,10 +143,20 @@ class Disentangled:
             + b[column * with_columns, head * with_columns, index[row_at[row] - column_at[column] + furthest] * with_columns]
         )
 
+    def _at(self, distance: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        """The place of each distance in the given tables.
+
+        They begin and end where the CPU said (`Rows.within`): a device whose logarithm is another by a last bit may say
+        a row more.
+        """
+        table = self.keys if self.queries is None else self.queries
+        last = 0 if table is None else table.shape[1] - 1
+        return (self.rows.of(distance) - self.first).clamp(0, last)
+
     def _laid(self, table: Tensor, start: int, step: int, count: int) -> Float[Tensor, "heads distances size"]:
         """The scaled vectors of consecutive distances."""
         distances = start + step * torch.arange(count, device=table.device)
-        return table[:, self.rows.of(distances) - self.first] * self.scale
+        return table[:, self._at(distances)] * self.scale
 
 
 def _runs(
