@@ -28,7 +28,7 @@ def model(family: Family, heads: Heads | None = None) -> Model:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_fresh_classifier_can_be_saved_or_is_refused(family: Family) -> None:
     if family.name in DECODERS:
-        with pytest.raises(InputError, match=f"^mine: the family '{family.name}' has no classifier"):
+        with pytest.raises(InputError, match=f"^mine is of the family '{family.name}', whose folders hold no classifier"):
             _classifier(model(family), 3)
         return
     head = _classifier(model(family), 3)
