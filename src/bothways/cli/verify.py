@@ -43,6 +43,7 @@ def verify(
     allow_tokenizer: Annotated[
         bool, typer.Option("--allow-tokenizer", help="Other token ids are no failure; the vectors decide.")
     ] = False,
+    allow_heads: Annotated[bool, typer.Option("--allow-heads", help="A head that B lacks is no failure.")] = False,
     api: Annotated[
         Literal["openai", "tei"] | None, typer.Option("--api", help="How a server is asked; default: found out by asking it.")
     ] = None,
@@ -75,7 +76,15 @@ def verify(
             other = bothways.load(candidate)
         say = stack.enter_context(stages())
         certificate = compare(
-            one, other, given, limits, allow_tokenizer=allow_tokenizer, rounds=rounds, command=command(), say=say
+            one,
+            other,
+            given,
+            limits,
+            allow_tokenizer=allow_tokenizer,
+            allow_heads=allow_heads,
+            rounds=rounds,
+            command=command(),
+            say=say,
         )
     written = _write(certificate, Path(candidate)) if write and Path(candidate).is_dir() else None
     _show(certificate, written, as_json)

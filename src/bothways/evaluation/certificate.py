@@ -25,6 +25,7 @@ from bothways.evaluation.parity import (
     compare_layers,
     head_checks,
     length_check,
+    pair_checks,
     read_texts,
     settings_checks,
     token_check,
@@ -98,6 +99,7 @@ class Certificate:
     latency: Latency | None
     budget: Budget
     allow_tokenizer: bool
+    allow_heads: bool = False
     command: str
     created: str
     device: str
@@ -111,6 +113,7 @@ def verify(
     budget: Budget | None = None,
     *,
     allow_tokenizer: bool = False,
+    allow_heads: bool = False,
     rounds: int = 3,
     command: str = "",
     say: Callable[[str], None] = lambda stage: None,
@@ -119,6 +122,7 @@ def verify(
 
     Args:
         allow_tokenizer: a tokenizer that gives other ids is reported, and not outside the budget by itself.
+        allow_heads: a head that the candidate lacks is reported, and not outside the budget.
         rounds: how often speed is measured; 0: not at all.
         command: what to remember as the command.
         say: told of each stage.
@@ -132,7 +136,7 @@ def verify(
     tokenizer_of(reference)
     vectors = _vectors(reference, candidate, texts, say)
     if isinstance(candidate, Model):
-        found = _compare(reference, candidate, vectors, texts, budget, allow_tokenizer, say)
+        found = _compare(reference, candidate, vectors, texts, budget, (allow_tokenizer, allow_heads), say)
     else:
         found = _compare_server(reference, vectors, texts, budget)
     if rounds:
@@ -154,6 +158,7 @@ def verify(
         latency=None if seconds is None else Latency(one=seconds.one, all=seconds.all),
         budget=budget,
         allow_tokenizer=allow_tokenizer,
+        allow_heads=allow_heads,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         device=_device(reference),
@@ -189,16 +194,18 @@ def _compare(
     vectors: tuple[np.ndarray, np.ndarray],
     texts: Sequence[str],
     budget: Budget,
-    allow_tokenizer: bool,
+    allowed: tuple[bool, bool],
     say: Callable[[str], None],
 ) -> _Found:
+    """`allowed`: another tokenizer, and heads that are not there."""
     read = read_texts(reference, candidate, texts)
-    checks = [token_check(reference, candidate, texts, read.alike, allow_tokenizer), *settings_checks(reference, candidate)]
+    checks = [token_check(reference, candidate, texts, read.alike, allowed[0]), *pair_checks(read, allowed[0])]
+    checks += settings_checks(reference, candidate)
     say("layers")
     layers, check = compare_layers(reference, candidate, read.common, budget)
     checks += [check, *vector_checks(vectors, texts, budget)]
     say("heads")
-    checks += head_checks(reference, candidate, texts, read.common, budget)
+    checks += head_checks(reference, candidate, texts, read, budget, allowed[1])
     return _Found(checks, layers, read.tokens, read.cut)
 
 
