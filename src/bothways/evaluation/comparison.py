@@ -175,7 +175,7 @@ def relative(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
 def label_flips(
     reference: Model, candidate: Model, texts: Sequence[str], pairs: Sequence[tuple[str, str]] = ()
 ) -> tuple[float | None, float]:
-    """The share of texts and pairs whose predicted labels differ (None for a regression), and the largest difference of an output.
+    """The share of texts and pairs whose labels differ (None for a regression), and the largest difference of an output.
 
     Both classifiers have the same number of outputs.
     """

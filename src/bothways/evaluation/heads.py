@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
