@@ -256,7 +256,7 @@ def summary(certificate: Certificate) -> str:
 
 def _party(one: Model | Server) -> Party:
     if isinstance(one, Server):
-        return Party(name=one.url, api=one.api)
+        return Party(name=one.shown, api=one.api)
     encoder = one.spec.encoder
     return Party(
         name=one.name,
