@@ -165,8 +165,39 @@ def test_a_certificate_that_cannot_be_written(run: Run, model: Path, other: Path
     (other / "certificate.json").rmdir()
     (other / "README.md").write_bytes(b"caf\xe9")
     ran = run("verify", model, other, *QUICK)
-    assert (ran.code, ran.err) == (0, f"no certificate: {other / 'README.md'}: not utf-8 at byte 3; it is left as it was\n")
+    assert ran.code == 0
+    assert f"no line in the card: {other / 'README.md'}: not utf-8 at byte 3; it is left as it was\n" in ran.err
     assert (other / "README.md").read_bytes() == b"caf\xe9"
+    assert json.loads((other / "certificate.json").read_text())["verdict"] == "passed"
+
+
+def test_a_repository_as_the_candidate(run: Run, model: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = bothways.load
+    monkeypatch.setattr(bothways, "load", lambda name, **options: load(other if name == "me/repository" else name, **options))
+    ran = run("verify", model, "me/repository", *QUICK)
+    assert (ran.code, ran.err) == (0, "no certificate was written: me/repository is no folder here; --json prints it\n")
+    assert run("verify", model, "me/repository", "--no-write", *QUICK).err == ""
+
+
+def test_a_changed_head(run: Run, model: Path, other: Path) -> None:
+    """No vector shows it, and info says that the certificate is of other weights."""
+    assert run("verify", model, other, *QUICK).code == 0
+    assert "they have changed since" not in run("info", other).out
+    tensors = load_file(other / "model.safetensors")
+    name = next(name for name in tensors if name.startswith("cls."))
+    tensors[name] = tensors[name] + 0.5
+    save_file(tensors, other / "model.safetensors")
+    assert "they have changed since" in run("info", other).out
+    assert run("verify", model, other, *QUICK).code == 1
+
+
+def test_a_certificate_without_checks(run: Run, model: Path, other: Path) -> None:
+    assert run("verify", model, other, *QUICK).code == 0
+    written = json.loads((other / "certificate.json").read_text())
+    (other / "certificate.json").write_text(json.dumps({**written, "checks": [], "versions": {}}))
+    ran = run("info", other)
+    assert ran.code == 0, ran
+    assert "no figures" in ran.out
 
 
 # -- servers --------------------------------------------------------------------------------------

@@ -464,3 +464,26 @@ def test_a_single_text_has_no_neighbours(reference: Model, candidate: Model) -> 
     certificate = verify(reference, candidate, ["the cat"], rounds=0)
     assert certificate.verdict == "passed"
     assert found(certificate, "nearest 1") == "not compared; a single text"
+
+
+def test_a_card_keeps_its_bytes(reference: Model, candidate: Model, folder: Path, tmp_path: Path) -> None:
+    """All but the line: ends of lines, leading and trailing blank lines; and no line without a certificate."""
+    there = Path(shutil.copytree(folder, tmp_path / "b"))
+    passed = certify(reference, candidate)
+    for card in (b"\n\n# mine\r\ntext\r\n\r\n\r\n", b"\n\n# mine\ntext  ", b"\xef\xbb\xbf# mine\n"):
+        (there / "README.md").write_bytes(card)
+        for _ in range(2):
+            write_certificate(passed, there)
+            written = (there / "README.md").read_bytes()
+            assert written.startswith(card)
+            assert written.count(b"arity with") == 1
+            assert (b"\r\n" in card) == (b"-->\r\n" in written)
+        (there / "README.md").write_bytes(written + b"\n\nmore\r\n")
+        write_certificate(passed, there)
+        assert (there / "README.md").read_bytes().endswith(b"-->" + written[-2:].lstrip(b">") + b"\n\nmore\r\n")
+    (there / "certificate.json").unlink()
+    (there / "certificate.json").mkdir()
+    (there / "README.md").write_bytes(b"# mine\n")
+    with pytest.raises(InputError, match="cannot write"):
+        write_certificate(passed, there)
+    assert (there / "README.md").read_bytes() == b"# mine\n"

@@ -91,6 +91,8 @@ def verify(
             say=say,
         )
     written = _write(certificate, Path(candidate)) if write and Path(candidate).is_dir() else None
+    if write and not _is_url(candidate) and not Path(candidate).is_dir():
+        note(f"no certificate was written: {candidate} is no folder here; --json prints it")
     _show(certificate, written, as_json)
     if certificate.verdict == "failed":
         note(f"outside the budget: {certificate.reason}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,16 +41,23 @@ from bothways.retrieval.embedder import tokenizer_of
 FILE = "certificate.json"
 
 
+class CardWarning(UserWarning):
+    """A certificate was written, and the model's card does not say so."""
+
+
 @config
 class Party:
     """One of the two. What a server does not tell is None.
 
     Attributes:
+        fingerprint: of the encoder, its tokenizer and its settings.
+        heads_fingerprint: of the heads, the names of classes and their kind.
         api: how a server was asked.
     """
 
     name: str
     fingerprint: str | None = None
+    heads_fingerprint: str | None = None
     family: str | None = None
     layers: int | None = None
     hidden_size: int | None = None
@@ -222,13 +230,18 @@ def _reason(failed: list[Check]) -> str:
 
 
 def write_certificate(certificate: Certificate, folder: Path) -> Path:
-    """Write `certificate.json` into the candidate's folder, and a line into its card where there is one.
+    """Write `certificate.json` into the candidate's folder, then a line into its card where there is one.
+
+    A card that cannot take the line is left as it was, with a warning (`CardWarning`).
 
     Raises:
-        InputError: it cannot be written; what was there before is untouched.
+        InputError: `certificate.json` cannot be written; what was there before is untouched.
     """
-    add_line(folder, "certificate", summary(certificate))
     write_text(folder / FILE, to_json(certificate))
+    try:
+        add_line(folder, "certificate", summary(certificate))
+    except InputError as error:
+        warnings.warn(f"no line in the card: {error}", CardWarning, stacklevel=2)
     return folder / FILE
 
 
@@ -246,12 +259,13 @@ def read_certificate(folder: Path) -> Certificate | None:
 def summary(certificate: Certificate) -> str:
     """The certificate in one line of Markdown."""
     found = {check.name: check for check in certificate.checks}
-    figures = [f"mean cosine {found['mean cosine'].found}"]
-    if certificate.layers:
-        figures.append(f"largest difference after a layer {found['layers'].found}")
+    told = {"mean cosine": "mean cosine", "layers": "largest difference after a layer"}
+    # a file may lack checks: it is somebody's, and the line says what is there
+    figures = [f"{told[name]} {found[name].found}" for name in told if name in found and (certificate.layers or name != "layers")]
     what = "Parity" if certificate.verdict == "passed" else "No parity"
     against = f"{what} with `{certificate.reference.name}` on {certificate.texts} texts"
-    return f"{against}: {', '.join(figures)} (`{FILE}`, bothways {certificate.versions['bothways']})."
+    version_of = certificate.versions.get("bothways", "of a version that is not said")
+    return f"{against}: {', '.join(figures) or 'no figures'} (`{FILE}`, bothways {version_of})."
 
 
 def _party(one: Model | Server) -> Party:
@@ -261,6 +275,7 @@ def _party(one: Model | Server) -> Party:
     return Party(
         name=one.name,
         fingerprint=one.fingerprint,
+        heads_fingerprint=one.heads_fingerprint,
         family=one.family.name,
         layers=encoder.num_layers,
         hidden_size=encoder.hidden_size,
