@@ -181,7 +181,7 @@ def label_flips(
     """
     with quiet():
         a, b = (
-            np.concatenate([model.predict(list(given), overflow="cut") for given in (texts, pairs) if given])
+            np.concatenate([model.predict(list(texts), overflow="cut"), model.predict(list(pairs), overflow="cut")])
             for model in (reference, candidate)
         )
     largest = float(np.abs(a - b).max())
