@@ -17,6 +17,9 @@ from safetensors.torch import load_file, save_file
 from tests.cli.conftest import Refused, Run, save
 
 import bothways
+from bothways.cli.output import command
+from bothways.errors import InputError
+from bothways.evaluation.server import connect
 from bothways.model.settings import EmbeddingSettings, write_settings
 
 Answer = Callable[[str, dict[str, Any]], object]
@@ -162,8 +165,39 @@ def test_a_certificate_that_cannot_be_written(run: Run, model: Path, other: Path
     (other / "certificate.json").rmdir()
     (other / "README.md").write_bytes(b"caf\xe9")
     ran = run("verify", model, other, *QUICK)
-    assert (ran.code, ran.err) == (0, f"no certificate: {other / 'README.md'}: not utf-8 at byte 3; it is left as it was\n")
+    assert ran.code == 0
+    assert f"no line in the card: {other / 'README.md'}: not utf-8 at byte 3; it is left as it was\n" in ran.err
     assert (other / "README.md").read_bytes() == b"caf\xe9"
+    assert json.loads((other / "certificate.json").read_text())["verdict"] == "passed"
+
+
+def test_a_repository_as_the_candidate(run: Run, model: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = bothways.load
+    monkeypatch.setattr(bothways, "load", lambda name, **options: load(other if name == "me/repository" else name, **options))
+    ran = run("verify", model, "me/repository", *QUICK)
+    assert (ran.code, ran.err) == (0, "no certificate was written: me/repository is no folder here; --json prints it\n")
+    assert run("verify", model, "me/repository", "--no-write", *QUICK).err == ""
+
+
+def test_a_changed_head(run: Run, model: Path, other: Path) -> None:
+    """No vector shows it, and info says that the certificate is of other weights."""
+    assert run("verify", model, other, *QUICK).code == 0
+    assert "they have changed since" not in run("info", other).out
+    tensors = load_file(other / "model.safetensors")
+    name = next(name for name in tensors if name.startswith("cls."))
+    tensors[name] = tensors[name] + 0.5
+    save_file(tensors, other / "model.safetensors")
+    assert "they have changed since" in run("info", other).out
+    assert run("verify", model, other, *QUICK).code == 1
+
+
+def test_a_certificate_without_checks(run: Run, model: Path, other: Path) -> None:
+    assert run("verify", model, other, *QUICK).code == 0
+    written = json.loads((other / "certificate.json").read_text())
+    (other / "certificate.json").write_text(json.dumps({**written, "checks": [], "versions": {}}))
+    ran = run("info", other)
+    assert ran.code == 0, ran
+    assert "no figures" in ran.out
 
 
 # -- servers --------------------------------------------------------------------------------------
@@ -244,6 +278,118 @@ def test_nobody_there(refused: Refused, model: Path) -> None:
     assert f"http://127.0.0.1:{port}/v1/embeddings: cannot be reached" in message
     assert "is the server running?" in message
     assert "cannot be reached" in refused("verify", model, "http://")
+
+
+INDICES: dict[str, list[object]] = {
+    "twice": [0, 0],
+    "from 7": [7, 8],
+    "words": ["0", "1"],
+    "none": [None, None],
+    "truths": [False, True],
+    "fractions": [0.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("kind", INDICES)
+def test_vectors_with_broken_numbers(kind: str, serve: Serve) -> None:
+    rows = [{"index": index, "embedding": [1.0, 2.0]} for index in INDICES[kind]]
+    url = serve(lambda path, body: {"data": rows if len(body["input"]) > 1 else [{"embedding": [1.0]}]})
+    with (
+        connect(url, "openai") as one,
+        pytest.raises(InputError, match="`index` of its vectors must be 0 to 1, each once; it is"),
+    ):
+        one.encode(["a", "b"])
+    some = {"data": [{"index": 0, "embedding": [1.0]}, {"embedding": [2.0]}]}
+    with pytest.raises(InputError, match=r"must be 0 to 1, each once; it is \[0\]"):
+        connect(serve(lambda path, body: some), "openai")
+
+
+def test_vectors_without_numbers(serve: Serve) -> None:
+    asked: list[Any] = []
+
+    def answer(path: str, body: dict[str, Any]) -> object:
+        asked.append(body["encoding_format"])
+        return {"data": [{"embedding": [float(len(text))]} for text in body["input"]]}
+
+    with connect(serve(answer), "openai") as one:
+        assert one.encode(["a", "bbb"]).tolist() == [[1.0], [3.0]]
+    assert set(asked) == {"float"}
+
+
+def test_vectors_that_are_words(serve: Serve) -> None:
+    def row(embedding: object) -> Answer:
+        return lambda path, body: {"data": [{"index": 0, "embedding": embedding}]}
+
+    with pytest.raises(InputError, match=r"its vectors are text \(base64\?\)"):
+        connect(serve(row("AACAPwAAAEA=")), "openai")
+    for embedding in (["1.0", "2.0"], [True, False], [10**400, 1], [1.0, "2"]):
+        with pytest.raises(InputError, match="its answer holds no vectors"):
+            connect(serve(row(embedding)), "openai")
+    with pytest.raises(InputError, match="not finite"):
+        connect(serve(row([1e200, 1.0])), "openai")
+
+
+# -- secrets ------------------------------------------------------------------------------------------
+
+
+def test_secrets_of_a_url(run: Run, model: Path, serve: Serve) -> None:
+    """They are sent, and neither shown nor kept; the query stays behind the path."""
+    paths: list[str] = []
+    known = openai(model)
+
+    def answer(path: str, body: dict[str, Any]) -> object:
+        paths.append(path)
+        return known(path.partition("?")[0], body)
+
+    place = serve(answer).removeprefix("http://")
+    ran = run("verify", model, f"http://me:s3cret@{place}/v1?api_key=K3Y&x=y#part", "--json", *QUICK)
+    assert ran.code == 0, ran
+    assert set(paths) == {"/v1/embeddings?api_key=K3Y&x=y"}
+    certificate = json.loads(ran.out)
+    assert certificate["candidate"]["name"] == f"http://***@{place}/v1/embeddings?api_key=***&x=***"
+    assert not any(secret in ran.out + ran.err for secret in ("s3cret", "K3Y", "me:"))
+
+
+def test_secrets_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["bothways", "verify", "a", "https://me:s3cret@host:1/v1?api_key=K3Y", "--rounds=0"])
+    assert command() == "bothways verify a 'https://***@host:1/v1?api_key=***' --rounds=0"
+
+
+def test_secrets_in_what_is_refused(refused: Refused, model: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOTHWAYS_API_KEY", "t0ken")
+    place = serve(lambda path, body: f"<who is s3cret, {path} and t0ken?>".encode()).removeprefix("http://")
+    for url in (
+        f"http://me:s3cret@{place}?api_key=K3Y",
+        "http://me:s3cret@127.0.0.1:1/?K3Y",
+        "http://me:s3cret@127.0.0.1:99999",
+        "http://me:s3cret/K3Y@127.0.0.1",
+        "HTTP://me:s3cret@[::1",
+    ):
+        message = refused("verify", model, url)
+        assert not any(secret in message for secret in ("s3cret", "K3Y", "t0ken")), message
+        assert "***" in message
+    assert "s3cret" not in refused("verify", "http://me:s3cret@host", model)
+
+
+def test_a_key(serve: Serve, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx2
+
+    seen: list[str | None] = []
+    send = httpx2.Client.send
+
+    def spy(self: httpx2.Client, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        seen.append(request.headers.get("Authorization"))
+        return send(self, request, **options)
+
+    monkeypatch.setattr(httpx2.Client, "send", spy)
+    url = serve(lambda path, body: {"data": [{"embedding": [1.0]}]})
+    for key, header in (("t0ken", "Bearer t0ken"), ("", None)):
+        monkeypatch.setenv("BOTHWAYS_API_KEY", key)
+        connect(url, "openai").client.close()
+        assert seen.pop() == header
+    monkeypatch.setenv("BOTHWAYS_API_KEY", "caf\xe9\n1")
+    with pytest.raises(InputError, match="BOTHWAYS_API_KEY: it has letters that no header can hold"):
+        connect(url, "openai")
 
 
 # -- what cannot be used ----------------------------------------------------------------------------

@@ -19,16 +19,18 @@ import bothways
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import WordPiece, train_tokenizer
 from bothways.encoder.encoder import EncoderLayer
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.errors import InputError
 from bothways.evaluation.certificate import Certificate, read_certificate, summary, verify, write_certificate
 from bothways.evaluation.checks import BFLOAT16, FLOAT32, INT8, Budget, budget_of
-from bothways.evaluation.comparison import closeness, layer_gaps, overlap
+from bothways.evaluation.comparison import Rows, closeness, layer_gaps, overlap
 from bothways.evaluation.probe import probe_texts
 from bothways.families import FAMILIES
 from bothways.families.bert import bert, masked_lm_head
 from bothways.families.family import Family, Heads, Spec
 from bothways.families.modernbert import modernbert
 from bothways.layers.heads import ClassifierHead, Transform
+from bothways.layers.replaced_token import ReplacedTokenHead
 from bothways.model.model import Model
 from bothways.model.settings import EmbeddingSettings
 
@@ -107,7 +109,17 @@ def test_a_copy_passes(reference: Model, folder: Path, tmp_path: Path) -> None:
     assert all(seconds > 0 for seconds in (*certificate.latency.one, *certificate.latency.all))
     names = [check.name for check in certificate.checks]
     assert names == [
-        *("token ids", "pooling", "normalisation", "max_seq_length", "prompts", "layers", "mean cosine", "least cosine"),
+        *(
+            "token ids",
+            "pair ids",
+            "pooling",
+            "normalisation",
+            "max_seq_length",
+            "prompts",
+            "layers",
+            "mean cosine",
+            "least cosine",
+        ),
         *("vectors", "nearest 1", "nearest 10", "logits", "best token"),
     ]
 
@@ -195,9 +207,9 @@ def test_a_tokenizer_of_other_ids(reference: Model, candidate: Model) -> None:
     cat, mat = (swapped.backend.token_to_id(word) for word in ("cat", "mat"))
     assert "first other: text 1, 'the cat sat', " in found(certificate, "token ids")
     assert f"token 2: {cat} 'cat' / {mat} 'cat'" in found(certificate, "token ids")
-    assert failing(certify(reference, candidate, allow_tokenizer=True)) == names[1:]
+    assert failing(certify(reference, candidate, allow_tokenizer=True)) == names[2:]
     loose = Budget(mean_cosine=0, least_cosine=0, vectors=9, neighbours=0)
-    assert failing(certify(reference, candidate, loose)) == ["token ids"]
+    assert failing(certify(reference, candidate, loose)) == ["token ids", "pair ids"]
     assert failing(certify(reference, candidate, loose, allow_tokenizer=True)) == []
 
 
@@ -230,7 +242,7 @@ def test_another_family_of_the_same_depth(reference: Model, tokenizer: Tokenizer
     certificate = certify(reference, other(tokenizer, "modernbert"))
     assert [layer.name for layer in certificate.layers][-1] == "final norm"
     assert (certificate.candidate.family, certificate.first_diverging) == ("modernbert", "embedding")
-    assert found(certificate, "head masked_lm") == "not compared; only the reference has it"
+    assert found(certificate, "head masked_lm") == "the candidate lacks it; "
 
 
 def test_another_depth(reference: Model, tokenizer: Tokenizer) -> None:
@@ -265,6 +277,87 @@ def test_a_masked_language_model_head(reference: Model, candidate: Model) -> Non
     assert failing(certify(reference, candidate)) == ["logits", "best token"]
 
 
+def test_a_head_that_the_candidate_lacks(reference: Model, candidate: Model) -> None:
+    bare = candidate.with_heads(Heads())
+    assert failing(certify(reference, bare)) == ["head masked_lm"]
+    allowed = certify(reference, bare, allow_heads=True)
+    assert (failing(allowed), found(allowed, "head masked_lm")) == ([], "not compared; only the reference has it")
+    more = certify(bare, candidate)
+    assert (failing(more), found(more, "head masked_lm")) == ([], "not compared; only the candidate has it")
+
+
+OTHER_HEADS = {
+    "pooler": Heads(pooler=Transform(activation="tanh")),
+    "next_sentence": Heads(next_sentence=ClassifierHead(labels=2)),
+    "sentence_order": Heads(sentence_order=ClassifierHead(labels=2)),
+    "replaced_token": Heads(replaced_token=ReplacedTokenHead()),
+    "mask_decoder": Heads(mask_decoder=MaskDecoderHead()),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_HEADS)
+def test_every_head_is_compared_and_named(tokenizer: Tokenizer, name: str) -> None:
+    one, same = (other(tokenizer, "bert", heads_on_it=OTHER_HEADS[name]) for _ in range(2))
+    passed = certify(one, same)
+    assert (failing(passed), found(passed, f"head {name}")) == ([], "0; ")
+    with torch.no_grad():
+        for parameter in same.heads[name].parameters():
+            parameter.mul_(1.1)
+    assert failing(certify(one, same)) == [f"head {name}"]
+    assert failing(certify(one, one.with_heads(Heads()))) == [f"head {name}"]
+
+
+def test_a_head_of_another_shape(tokenizer: Tokenizer) -> None:
+    two, three = (other(tokenizer, "bert", heads_on_it=Heads(next_sentence=ClassifierHead(labels=labels))) for labels in (2, 3))
+    assert failing(certify(two, three)) == ["head next_sentence"]
+
+
+def test_what_classes_mean(tokenizer: Tokenizer) -> None:
+    """The same weights with names swapped, or read as another kind of problem, are another classifier."""
+    heads = Heads(classifier=ClassifierHead(labels=2))
+    one = other(tokenizer, "bert", heads_on_it=heads)
+    named = one.with_heads(heads, labels=("no", "yes"))
+    assert failing(certify(named, one.with_heads(heads, labels=("yes", "no")))) == ["class names"]
+    assert failing(certify(named, one)) == ["class names"]
+    assert failing(certify(one, one.with_heads(heads, labels=("LABEL_0", "LABEL_1")))) == []
+    assert failing(certify(one, one.with_heads(heads, problem="single_label_classification"))) == []
+    assert "problem" in failing(certify(one, one.with_heads(heads, problem="regression")))
+
+
+def test_token_types(reference: Model, candidate: Model, tokenizer: Tokenizer) -> None:
+    """Only pairs of texts show the second one's type."""
+    with torch.no_grad():
+        candidate.encoder.embedding.types.weight[1, 0] += 5  # type: ignore[union-attr]
+    for certificate in (certify(reference, candidate), verify(reference, candidate, ["the cat"], rounds=0)):
+        assert "layers" in failing(certificate)
+        assert certificate.first_diverging == "embedding"
+    heads = Heads(classifier=ClassifierHead(labels=2))
+    one, same = (other(tokenizer, "bert", heads_on_it=heads) for _ in range(2))
+    with torch.no_grad():
+        same.encoder.embedding.types.weight[1, 0] += 5  # type: ignore[union-attr]
+    loose = Budget(layers=99, flips=1)
+    assert failing(certify(one, same, loose)) == ["outputs"]
+
+
+def test_pairs_joined_in_another_way(reference: Model, candidate: Model) -> None:
+    """Ids of single texts are the same; a pair's token types are not."""
+    assert reference.tokenizer is not None
+    backend = reference.tokenizer.backend
+    changed = json.loads(backend.to_str())
+    for part in changed["post_processor"]["pair"]:
+        next(iter(part.values()))["type_id"] = 0
+    candidate.tokenizer = Tokenizer(backend.from_str(json.dumps(changed)))
+    assert failing(certify(reference, candidate)) == ["pair ids"]
+    assert failing(certify(reference, candidate, allow_tokenizer=True)) == []
+
+
+def test_a_masked_language_model_head_that_reads_nothing(reference: Model, candidate: Model) -> None:
+    randomise(candidate.heads, 5)
+    certificate = verify(reference, candidate, [""], rounds=0)
+    assert found(certificate, "logits") == "not compared; no text has a token to mask"
+    assert "best token" not in [check.name for check in certificate.checks]
+
+
 # -- figures --------------------------------------------------------------------------------------
 
 
@@ -292,7 +385,7 @@ def test_layer_gaps_are_relative(reference: Model, candidate: Model) -> None:
     sequences = [np.arange(5, 12), np.arange(5, 30), np.arange(0)]
     with torch.no_grad():
         candidate.encoder.stack[-1].mlp_norm.bias[0] += 0.25  # type: ignore[index]
-    (*same, (name, gap)) = layer_gaps(reference.encoder, candidate.encoder, sequences)
+    (*same, (name, gap)) = layer_gaps(reference.encoder, candidate.encoder, Rows.of(sequences))
     assert {value for _, value in same} == {0.0}
     hidden = reference.hidden_states(sequences[:2])
     assert (name, gap) == ("layer 3", pytest.approx(0.25 / max(np.abs(one).max() for one in hidden), rel=1e-5))
@@ -371,3 +464,26 @@ def test_a_single_text_has_no_neighbours(reference: Model, candidate: Model) -> 
     certificate = verify(reference, candidate, ["the cat"], rounds=0)
     assert certificate.verdict == "passed"
     assert found(certificate, "nearest 1") == "not compared; a single text"
+
+
+def test_a_card_keeps_its_bytes(reference: Model, candidate: Model, folder: Path, tmp_path: Path) -> None:
+    """All but the line: ends of lines, leading and trailing blank lines; and no line without a certificate."""
+    there = Path(shutil.copytree(folder, tmp_path / "b"))
+    passed = certify(reference, candidate)
+    for card in (b"\n\n# mine\r\ntext\r\n\r\n\r\n", b"\n\n# mine\ntext  ", b"\xef\xbb\xbf# mine\n"):
+        (there / "README.md").write_bytes(card)
+        for _ in range(2):
+            write_certificate(passed, there)
+            written = (there / "README.md").read_bytes()
+            assert written.startswith(card)
+            assert written.count(b"arity with") == 1
+            assert (b"\r\n" in card) == (b"-->\r\n" in written)
+        (there / "README.md").write_bytes(written + b"\n\nmore\r\n")
+        write_certificate(passed, there)
+        assert (there / "README.md").read_bytes().endswith(b"-->" + written[-2:].lstrip(b">") + b"\n\nmore\r\n")
+    (there / "certificate.json").unlink()
+    (there / "certificate.json").mkdir()
+    (there / "README.md").write_bytes(b"# mine\n")
+    with pytest.raises(InputError, match="cannot write"):
+        write_certificate(passed, there)
+    assert (there / "README.md").read_bytes() == b"# mine\n"

@@ -141,7 +141,8 @@ def _certificate(model: Model, folder: Path) -> dict[str, Any] | None:
         return {"error": str(error)}
     if found is None:
         return None
-    current = found.candidate.fingerprint == model.fingerprint
+    certified = (found.candidate.fingerprint, found.candidate.heads_fingerprint)
+    current = certified == (model.fingerprint, model.heads_fingerprint)
     return {"verdict": found.verdict, "current": current, "summary": summary(found), "certificate": _tree(to_json(found))}
 
 

@@ -121,6 +121,9 @@ def stoppable() -> Iterator[None]:
 
 
 def command() -> str:
+    """The command as it was given, without the secrets of a URL."""
     import shlex
 
-    return shlex.join(["bothways", *sys.argv[1:]])
+    from bothways.evaluation.secrets import redacted_words
+
+    return shlex.join(["bothways", *map(redacted_words, sys.argv[1:])])

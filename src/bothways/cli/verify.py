@@ -43,6 +43,7 @@ def verify(
     allow_tokenizer: Annotated[
         bool, typer.Option("--allow-tokenizer", help="Other token ids are no failure; the vectors decide.")
     ] = False,
+    allow_heads: Annotated[bool, typer.Option("--allow-heads", help="A head that B lacks is no failure.")] = False,
     api: Annotated[
         Literal["openai", "tei"] | None, typer.Option("--api", help="How a server is asked; default: found out by asking it.")
     ] = None,
@@ -56,32 +57,50 @@ def verify(
     """Compare two models, text by text and layer by layer, and certify that B can stand for A.
 
     Exit code 1 where something is outside the budget; the last line says what, and the first layer that differs.
+    A server is sent the key in the environment variable BOTHWAYS_API_KEY, where it is set.
     """
     from contextlib import ExitStack
 
     import bothways
     from bothways.cli.certificate import stages
+    from bothways.errors import InputError
     from bothways.evaluation.certificate import verify as compare
     from bothways.evaluation.checks import budget_of
     from bothways.evaluation.server import connect
 
+    if _is_url(reference):
+        raise InputError("A is the URL of a server; only B can be one. A is a model folder, or the id of a repository")
     limits, given = budget_of(budget or []), _texts(texts, column)
     one = bothways.load(reference)
     with ExitStack() as stack:
         other: Model | Server
-        if candidate.startswith(("http://", "https://")):
+        if _is_url(candidate):
             other = stack.enter_context(connect(candidate, api, server_model or reference, one.settings.normalize))
         else:
             other = bothways.load(candidate)
         say = stack.enter_context(stages())
         certificate = compare(
-            one, other, given, limits, allow_tokenizer=allow_tokenizer, rounds=rounds, command=command(), say=say
+            one,
+            other,
+            given,
+            limits,
+            allow_tokenizer=allow_tokenizer,
+            allow_heads=allow_heads,
+            rounds=rounds,
+            command=command(),
+            say=say,
         )
     written = _write(certificate, Path(candidate)) if write and Path(candidate).is_dir() else None
+    if write and not _is_url(candidate) and not Path(candidate).is_dir():
+        note(f"no certificate was written: {candidate} is no folder here; --json prints it")
     _show(certificate, written, as_json)
     if certificate.verdict == "failed":
         note(f"outside the budget: {certificate.reason}")
         raise typer.Exit(1)
+
+
+def _is_url(word: str) -> bool:
+    return word.lower().startswith(("http://", "https://"))
 
 
 def _show(certificate: Certificate, written: Path | None, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from bothways.evaluation.parity import (
     compare_layers,
     head_checks,
     length_check,
+    pair_checks,
     read_texts,
     settings_checks,
     token_check,
@@ -39,16 +41,23 @@ from bothways.retrieval.embedder import tokenizer_of
 FILE = "certificate.json"
 
 
+class CardWarning(UserWarning):
+    """A certificate was written, and the model's card does not say so."""
+
+
 @config
 class Party:
     """One of the two. What a server does not tell is None.
 
     Attributes:
+        fingerprint: of the encoder, its tokenizer and its settings.
+        heads_fingerprint: of the heads, the names of classes and their kind.
         api: how a server was asked.
     """
 
     name: str
     fingerprint: str | None = None
+    heads_fingerprint: str | None = None
     family: str | None = None
     layers: int | None = None
     hidden_size: int | None = None
@@ -98,6 +107,7 @@ class Certificate:
     latency: Latency | None
     budget: Budget
     allow_tokenizer: bool
+    allow_heads: bool = False
     command: str
     created: str
     device: str
@@ -111,6 +121,7 @@ def verify(
     budget: Budget | None = None,
     *,
     allow_tokenizer: bool = False,
+    allow_heads: bool = False,
     rounds: int = 3,
     command: str = "",
     say: Callable[[str], None] = lambda stage: None,
@@ -119,6 +130,7 @@ def verify(
 
     Args:
         allow_tokenizer: a tokenizer that gives other ids is reported, and not outside the budget by itself.
+        allow_heads: a head that the candidate lacks is reported, and not outside the budget.
         rounds: how often speed is measured; 0: not at all.
         command: what to remember as the command.
         say: told of each stage.
@@ -132,7 +144,7 @@ def verify(
     tokenizer_of(reference)
     vectors = _vectors(reference, candidate, texts, say)
     if isinstance(candidate, Model):
-        found = _compare(reference, candidate, vectors, texts, budget, allow_tokenizer, say)
+        found = _compare(reference, candidate, vectors, texts, budget, (allow_tokenizer, allow_heads), say)
     else:
         found = _compare_server(reference, vectors, texts, budget)
     if rounds:
@@ -154,6 +166,7 @@ def verify(
         latency=None if seconds is None else Latency(one=seconds.one, all=seconds.all),
         budget=budget,
         allow_tokenizer=allow_tokenizer,
+        allow_heads=allow_heads,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         device=_device(reference),
@@ -189,16 +202,18 @@ def _compare(
     vectors: tuple[np.ndarray, np.ndarray],
     texts: Sequence[str],
     budget: Budget,
-    allow_tokenizer: bool,
+    allowed: tuple[bool, bool],
     say: Callable[[str], None],
 ) -> _Found:
+    """`allowed`: another tokenizer, and heads that are not there."""
     read = read_texts(reference, candidate, texts)
-    checks = [token_check(reference, candidate, texts, read.alike, allow_tokenizer), *settings_checks(reference, candidate)]
+    checks = [token_check(reference, candidate, texts, read.alike, allowed[0]), *pair_checks(read, allowed[0])]
+    checks += settings_checks(reference, candidate)
     say("layers")
     layers, check = compare_layers(reference, candidate, read.common, budget)
     checks += [check, *vector_checks(vectors, texts, budget)]
     say("heads")
-    checks += head_checks(reference, candidate, texts, read.common, budget)
+    checks += head_checks(reference, candidate, texts, read, budget, allowed[1])
     return _Found(checks, layers, read.tokens, read.cut)
 
 
@@ -215,13 +230,18 @@ def _reason(failed: list[Check]) -> str:
 
 
 def write_certificate(certificate: Certificate, folder: Path) -> Path:
-    """Write `certificate.json` into the candidate's folder, and a line into its card where there is one.
+    """Write `certificate.json` into the candidate's folder, then a line into its card where there is one.
+
+    A card that cannot take the line is left as it was, with a warning (`CardWarning`).
 
     Raises:
-        InputError: it cannot be written; what was there before is untouched.
+        InputError: `certificate.json` cannot be written; what was there before is untouched.
     """
-    add_line(folder, "certificate", summary(certificate))
     write_text(folder / FILE, to_json(certificate))
+    try:
+        add_line(folder, "certificate", summary(certificate))
+    except InputError as error:
+        warnings.warn(f"no line in the card: {error}", CardWarning, stacklevel=2)
     return folder / FILE
 
 
@@ -239,21 +259,23 @@ def read_certificate(folder: Path) -> Certificate | None:
 def summary(certificate: Certificate) -> str:
     """The certificate in one line of Markdown."""
     found = {check.name: check for check in certificate.checks}
-    figures = [f"mean cosine {found['mean cosine'].found}"]
-    if certificate.layers:
-        figures.append(f"largest difference after a layer {found['layers'].found}")
+    told = {"mean cosine": "mean cosine", "layers": "largest difference after a layer"}
+    # a file may lack checks: it is somebody's, and the line says what is there
+    figures = [f"{told[name]} {found[name].found}" for name in told if name in found and (certificate.layers or name != "layers")]
     what = "Parity" if certificate.verdict == "passed" else "No parity"
     against = f"{what} with `{certificate.reference.name}` on {certificate.texts} texts"
-    return f"{against}: {', '.join(figures)} (`{FILE}`, bothways {certificate.versions['bothways']})."
+    version_of = certificate.versions.get("bothways", "of a version that is not said")
+    return f"{against}: {', '.join(figures) or 'no figures'} (`{FILE}`, bothways {version_of})."
 
 
 def _party(one: Model | Server) -> Party:
     if isinstance(one, Server):
-        return Party(name=one.url, api=one.api)
+        return Party(name=one.shown, api=one.api)
     encoder = one.spec.encoder
     return Party(
         name=one.name,
         fingerprint=one.fingerprint,
+        heads_fingerprint=one.heads_fingerprint,
         family=one.family.name,
         layers=encoder.num_layers,
         hidden_size=encoder.hidden_size,

@@ -36,6 +36,26 @@ class Encodes(Protocol):
     def encode(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Token ids of sequences, and the token types of each."""
+
+    ids: list[np.ndarray]
+    types: list[np.ndarray]
+
+    @classmethod
+    def of(cls, sequences: Sequence[np.ndarray]) -> Rows:
+        """Single texts: all of type 0."""
+        return cls(list(sequences), [np.zeros_like(ids) for ids in sequences])
+
+    def take(self, chosen: Sequence[int]) -> Rows:
+        return Rows([self.ids[i] for i in chosen], [self.types[i] for i in chosen])
+
+    def batch(self, encoder: Encoder) -> Batch:
+        """As the encoder reads them: without types where it has only one."""
+        return Batch.of(self.ids, self.types if encoder.config.embedding.token_types > 1 else None)
+
+
 @dataclass(frozen=True)
 class Closeness:
     """Two vectors for each text.
@@ -97,7 +117,7 @@ def overlap(reference: np.ndarray, candidate: np.ndarray, k: int) -> float | Non
 
 
 @torch.inference_mode()
-def layer_gaps(reference: Encoder, candidate: Encoder, sequences: Sequence[np.ndarray]) -> list[tuple[str, float]]:
+def layer_gaps(reference: Encoder, candidate: Encoder, rows: Rows) -> list[tuple[str, float]]:
     """The largest difference of hidden states after each layer, relative to the reference's largest value there.
 
     Layers are numbered from 0, as in the names of weights; before them comes the embedding, after them a last norm.
@@ -107,11 +127,11 @@ def layer_gaps(reference: Encoder, candidate: Encoder, sequences: Sequence[np.nd
     if reference.config.final_norm is not None or candidate.config.final_norm is not None:
         names.append("final norm")
     gaps, scales = torch.zeros(len(names)), torch.zeros(len(names))
-    for chosen in by_budget([len(one) for one in sequences], CPU_TOKENS):
-        batch = Batch.of([sequences[i] for i in chosen])
-        if not batch.ragged.tokens:
+    for chosen in by_budget([len(one) for one in rows.ids], CPU_TOKENS):
+        part = rows.take(chosen)
+        if not sum(map(len, part.ids)):
             continue
-        pairs = list(zip(*(_states(encoder, batch, len(names)) for encoder in (reference, candidate)), strict=True))
+        pairs = list(zip(*(_states(encoder, part, len(names)) for encoder in (reference, candidate)), strict=True))
         gaps = torch.maximum(gaps, torch.stack([(a - b).abs().max() for a, b in pairs]).cpu())  # keeps a NaN
         scales = torch.maximum(scales, torch.stack([a.abs().max() for a, _ in pairs]).cpu())
     return [(name, float(gap / scale if scale else gap)) for name, gap, scale in zip(names, gaps, scales, strict=True)]
@@ -144,13 +164,26 @@ def masked_gap(reference: Model, candidate: Model, sequences: Sequence[np.ndarra
     return MaskedGap(positions, float(gap / scale if scale else gap), same / positions if positions else 1.0)
 
 
-def label_flips(reference: Model, candidate: Model, texts: Sequence[str]) -> tuple[float | None, float]:
-    """The share of texts whose predicted labels differ (None for a regression), and the largest difference of an output.
+def relative(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """The largest difference of any pair, by the largest value of all first ones. What is not finite stays so."""
+    gap = scale = torch.zeros(())
+    for a, b in pairs:
+        gap, scale = torch.maximum(gap, (a - b).abs().max()), torch.maximum(scale, a.abs().max())
+    return float(gap / scale if scale else gap)
+
+
+def label_flips(
+    reference: Model, candidate: Model, texts: Sequence[str], pairs: Sequence[tuple[str, str]] = ()
+) -> tuple[float | None, float]:
+    """The share of texts and pairs whose labels differ (None for a regression), and the largest difference of an output.
 
     Both classifiers have the same number of outputs.
     """
     with quiet():
-        a, b = (model.predict(list(texts), overflow="cut") for model in (reference, candidate))
+        a, b = (
+            np.concatenate([model.predict(list(texts), overflow="cut"), model.predict(list(pairs), overflow="cut")])
+            for model in (reference, candidate)
+        )
     largest = float(np.abs(a - b).max())
     if reference.spec.problem == "regression" or a.shape[1] == 1:
         return None, largest
@@ -183,8 +216,8 @@ def _seconds(encoder: Encodes, texts: Sequence[str]) -> float:
         return time.perf_counter() - start
 
 
-def _states(encoder: Encoder, batch: Batch, count: int) -> list[Tensor]:
-    encoded = encoder(batch.to(encoder.embedding.tokens.weight.device), keep=True)
+def _states(encoder: Encoder, rows: Rows, count: int) -> list[Tensor]:
+    encoded = encoder(rows.batch(encoder).to(encoder.embedding.tokens.weight.device), keep=True)
     return [one.float() for one in (*encoded.layers, encoded.hidden)[:count]]
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import InputError
-from bothways.files import reported, write_text
+from bothways.files import replacing, reported, write_text
 from bothways.model.model import Model
 
 CARD = "README.md"
-_SEAL = re.compile(r"\n*<!-- bothways: written by the library; sha256 ([0-9a-f]{64}) -->\s*\Z")
-_LINE = r"\n*<!-- bothways (?P<key>{key}) -->\n.*?\n<!-- end of bothways (?P=key) -->\n?"
+_SEAL = re.compile(r"(?:\r?\n)*<!-- bothways: written by the library; sha256 ([0-9a-f]{64}) -->\s*\Z")
+_MARKED = r"<!-- bothways (?P<key>{key}) -->\r?\n.*?\r?\n<!-- end of bothways (?P=key) -->"
+_LINE = rf"\n*{_MARKED}\n?"
 # the kinds of `transformers` models for the hub's tasks
 _AUTO = {
     "text-ranking": "ForSequenceClassification",
@@ -55,17 +56,20 @@ def add_line(folder: Path, key: str, text: str) -> None:
     file = folder / CARD
     if not file.is_file():
         return
-    card = _read(file)
-    line = f"\n\n<!-- bothways {key} -->\n{' '.join(text.split())}\n<!-- end of bothways {key} -->\n"
-    pattern = re.compile(_LINE.format(key=re.escape(key)), re.DOTALL)
+    card = _read(file, as_it_is=True)
+    end = "\r\n" if "\r\n" in card else "\n"
+    line = end.join((f"<!-- bothways {key} -->", " ".join(text.split()), f"<!-- end of bothways {key} -->"))
+    pattern = re.compile(_MARKED.format(key=re.escape(key)), re.DOTALL)
     seal = _SEAL.search(card)
     if pattern.search(card):
         card = pattern.sub(lambda _: line, card, count=1)
     elif seal:
-        card = card[: seal.start()] + line + card[seal.start() :]
+        card = card[: seal.start()] + 2 * end + line + end + card[seal.start() :]
     else:
-        card = card.rstrip("\n") + line
-    write_text(file, card.lstrip("\n"))
+        apart = (end if card.endswith("\n") else 2 * end) if card else ""
+        card = card + apart + line + end
+    with replacing(file) as temporary:
+        temporary.write_bytes(card.encode())
 
 
 def license_of(folder: Path) -> str | None:
@@ -92,10 +96,11 @@ def _is_ours(file: Path) -> bool:
     return _hash(card[: seal.start()]) == seal[1] if seal else not card.strip()
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, as_it_is: bool = False) -> str:
+    """The text of a card; `as_it_is` keeps its ends of lines."""
     with reported(file):
         try:
-            return file.read_text(encoding="utf-8")
+            return file.read_bytes().decode() if as_it_is else file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{file}: not utf-8 at byte {error.start}; it is left as it was") from None
 

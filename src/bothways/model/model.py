@@ -128,6 +128,15 @@ class Model(nn.Module):
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def heads_fingerprint(self) -> str:
+        """sha256 over the heads, the names of a classifier's classes and its kind, none of which is in `fingerprint`."""
+        digest = hashlib.sha256(repr((self.spec.heads, self.spec.labels, self.spec.problem)).encode())
+        for name, tensor in sorted(self.heads.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     # -- sentence vectors ---------------------------------------------------------------------
 
     def encode(
