@@ -222,6 +222,8 @@ def blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Iterator[tuple[Tenso
 def _near(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:
     """SDPA of queries and keys whose positions begin at these numbers; scores that are edited, a few sequences at a time."""
     if score.edit is None:
+        if score.causal and score.window is None:  # SDPA's own mask, which leaves out the work that it hides
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=score.dropout, scale=score.scale, is_causal=True)
         return _one(q, k, v, first_query, first_key, score)
     rows = max(1, _ADDED // (q.shape[1] * k.shape[2]))
     if (together := max(1, rows // q.shape[2])) < q.shape[0]:
