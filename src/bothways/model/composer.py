@@ -18,17 +18,30 @@ from bothways.files import read_object
 from bothways.model.folder import Checkpoint
 
 
+class _Ignored:
+    """Stands for what numpy would make: it takes whatever it is given, and keeps nothing."""
+
+    def __new__(cls, *_: object) -> _Ignored:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
 def _plain() -> tuple[Any, ...]:
-    """What a checkpoint may hold besides tensors and plain values: times, and the arrays of numpy's random state."""
-    array = np.empty(0).__reduce__()[0]
-    kinds = {type(np.dtype(name)) for name in ("bool", *np.typecodes["AllInteger"], *np.typecodes["Float"])}
-    return (
-        datetime.timedelta,
-        np.ndarray,
-        np.dtype,
-        *kinds,
-        *((array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    )
+    """What a checkpoint may hold besides tensors and plain values: times, and the arrays of numpy's random state.
+
+    The arrays are not wanted, and numpy's own functions build one over any memory that a file names: none is called.
+    """
+    kinds = ("bool", *np.typecodes["AllInteger"], *np.typecodes["Float"])
+    names = {
+        "numpy.ndarray",
+        "numpy.dtype",
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+        *(f"{kind.__module__}.{kind.__qualname__}" for kind in (type(np.dtype(name)) for name in kinds)),
+    }
+    return (datetime.timedelta, *((_Ignored, name) for name in sorted(names)))
 
 
 PLAIN = _plain()
