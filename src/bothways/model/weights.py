@@ -31,12 +31,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a model folder, on the CPU.
 
     Raises:
-        InputError: no weights, a missing shard, a truncated file, or a pickle with more than tensors.
+        InputError: no weights, a missing shard, a truncated file, a tensor held twice, or a pickle with more than tensors.
     """
     tensors: dict[str, Tensor] = {}
     for file in _files(folder):
-        tensors.update(_read(file))
-    return {_modern(name): tensor for name, tensor in tensors.items()}
+        for name, tensor in _read(file).items():
+            if _modern(name) in tensors:
+                raise InputError(f"{file}: holds {name}, which the weights of {folder} have already; fetch the model again")
+            tensors[_modern(name)] = tensor
+    return tensors
 
 
 def write_weights(tensors: Mapping[str, Tensor], folder: Path, max_shard_size: int | str | None = None) -> None:
@@ -114,10 +117,16 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[str]:
+    """The files that an index names: of its own folder and kind, so that nothing else is ever read."""
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(f"{index}: not an index of weights; fetch it again") from None
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
+    for name in names:
+        if not isinstance(name, str) or re.search(r"[/\\\0]", name) or Path(name).name != name or Path(name).suffix != suffix:
+            raise InputError(f"{index}: names {name!r}, which is no {suffix} file of its folder; fetch it again")
+    return sorted(names)
 
 
 def _read(file: Path) -> dict[str, Tensor]:
