@@ -176,7 +176,8 @@ def test_a_damaged_index(folder: Folder, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside.safetensors", "/outside.safetensors", "a/../b.safetensors", "..\\x.safetensors", "a.bin", "..", "", 1, None]
+    "name",
+    ["../outside.safetensors", "/outside.safetensors", "a/../b.safetensors", "..\\x.safetensors", "a.bin", "..", "", 1, None],
 )
 def test_an_index_names_files_of_its_folder(name: Any, folder: Folder) -> None:
     path = folder()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -136,9 +135,21 @@ def _read(file: Path) -> dict[str, Tensor]:
         except (safetensors.SafetensorError, OSError) as error:
             raise InputError(f"{file}: truncated or not a safetensors file ({error}); fetch it again") from None
     loaded = read_pickle(file)
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"{file}: refused: expected a dictionary of tensors")
-    return loaded
+    return tensors_by_name(loaded, str(file))
+
+
+def tensors_by_name(held: Any, where: str) -> dict[str, Tensor]:
+    """What a pickle holds as weights.
+
+    Raises:
+        InputError: no dictionary of tensors by name.
+    """
+    if not isinstance(held, dict):
+        raise InputError(f"{where}: refused: expected a dictionary of tensors")
+    for name, value in held.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(f"{where}: refused: expected a dictionary of tensors; {name!r} is none, or has no name")
+    return dict(held)
 
 
 def read_pickle(file: Path, also: Sequence[Any] = ()) -> Any:
@@ -153,7 +164,9 @@ def read_pickle(file: Path, also: Sequence[Any] = ()) -> Any:
     try:
         with torch.serialization.safe_globals(list(also)):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from None
+    except Exception as error:  # a damaged pickle makes torch stumble in any way: an index, a type, memory, an encoding
         raise InputError(f"{file}: refused: it holds more than tensors, or is truncated ({_reason(error)})") from None
 
 
