@@ -18,6 +18,7 @@ from tests.model import bundle_writer as writer
 from bothways.errors import InputError
 from bothways.model.composer import PLAIN
 from bothways.model.importing import import_model
+from bothways.model.tensor_bundle import TensorBundle
 from bothways.model.weights import read_pickle, read_weights
 
 
@@ -112,3 +113,38 @@ def test_word_lists_that_are_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "encoder.json").write_text(json.dumps({"a": 0}))
     (tmp_path / "vocab.bpe").write_bytes("#version\n\u00e4 b\n".encode("latin-1"))
     assert "vocab.bpe" in refusal(import_model, tmp_path / "a.pt")
+
+
+def entry(shape: tuple[int, ...], offset: int, size: int, content: bytes = bytes(8)) -> bytes:
+    """A tensor of float32 in the words of an index."""
+    shapes = b"".join(writer.field(2, writer.field(1, one)) for one in shape)
+    numbers = writer.field(1, 1) + writer.field(2, shapes) + writer.field(4, offset) + writer.field(5, size)
+    return numbers + writer.number(6 * 8 + 5) + writer.checksum(content).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("crafted", "message"),
+    [
+        (entry((2,), 2**70, 8), "the bytes of x are damaged or cut short"),
+        (entry((2,), 4, 8), "the bytes of x are damaged or cut short"),
+        (entry((2,), 0, 2**45), "the bytes of x are damaged or cut short"),
+        (entry((2**43,), 0, 2**45), "the bytes of x are damaged or cut short"),
+        (entry((2**61 - 1,), 0, 2**63 - 4), "the bytes of x are damaged or cut short"),
+        (entry((2**32, 2**32), 0, 0, b""), "the bytes of x are damaged or cut short"),
+        (entry((2**64 - 1,), 0, 8), "the bytes of x are damaged or cut short"),
+        (writer.field(1, 1) + writer.field(2, 2**45), "damaged; fetch it again"),
+        (writer.field(1, 1) + writer.field(2, writer.field(2, 2**45)), "damaged; fetch it again"),
+        (writer.field(1, b"1"), "damaged; fetch it again"),
+    ],
+)
+def test_a_crafted_index(crafted: bytes, message: str, tmp_path: Path) -> None:
+    """Sizes that no file has are refused before they are asked of the memory."""
+    (tmp_path / "m.index").write_bytes(writer.table([(b"", writer.field(1, 1)), (b"x", crafted)]))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(8))
+    assert message in refusal(lambda: TensorBundle(tmp_path / "m").read("x"))
+
+
+def test_an_index_that_is_not_crafted(tmp_path: Path) -> None:
+    (tmp_path / "m.index").write_bytes(writer.table([(b"", writer.field(1, 1)), (b"x", entry((2,), 0, 8))]))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(8))
+    assert TensorBundle(tmp_path / "m").read("x").tolist() == [0, 0]
