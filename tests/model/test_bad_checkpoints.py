@@ -175,6 +175,28 @@ def test_a_damaged_index(folder: Folder, content: str) -> None:
     assert "model.safetensors.index.json" in refusal(path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["../outside.safetensors", "/outside.safetensors", "a/../b.safetensors", "..\\x.safetensors", "a.bin", "..", "", 1, None],
+)
+def test_an_index_names_files_of_its_folder(name: Any, folder: Folder) -> None:
+    path = folder()
+    (path / "model.safetensors").rename(path.parent / "outside.safetensors")
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    assert f"names {name!r}, which is no .safetensors file of its folder" in refusal(path)
+
+
+def test_a_tensor_of_two_shards(folder: Folder) -> None:
+    path = folder()
+    (path / "model.safetensors").rename(path / "a.safetensors")
+    name = next(iter(load_file(path / "a.safetensors")))
+    save_file({name: torch.zeros(1)}, path / "b.safetensors")
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}))
+    message = refusal(path)
+    assert "b.safetensors" in message
+    assert f"holds {name}, which the weights" in message
+
+
 def test_no_weights(folder: Folder) -> None:
     path = folder("bert-masked_lm")
     (path / "model.safetensors").unlink()

@@ -128,12 +128,15 @@ def _tokenizer(folder: Path, max_length: int) -> Tokenizer | None:
         tokens = {number: token for token, number in json.loads(files[1].read_text(encoding="utf-8")).items()}
         rows = [line.rsplit(" ", 1)[0] for line in files[0].read_text(encoding="utf-8").splitlines()]
         words = [tokens[int(row)] if row.isdecimal() else row for row in rows]
+        merges = files[2].read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{folder}: not utf-8 in dict.txt, encoder.json or vocab.bpe ({error}); fetch them again") from None
     except (ValueError, AttributeError, LookupError) as error:
         raise InputError(f"{folder}: dict.txt and encoder.json do not go together ({error!r}); fetch them again") from None
     vocabulary = {word: number for number, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *words, "<mask>"])}
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-        (Path(name) / "merges.txt").write_text(files[2].read_text(encoding="utf-8"), encoding="utf-8")
+        (Path(name) / "merges.txt").write_text(merges, encoding="utf-8")
         try:
             tokenizer = Tokenizer.load(Path(name))
         except InputError as error:

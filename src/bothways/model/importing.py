@@ -18,7 +18,7 @@ from bothways.model.fairseq import read_fairseq
 from bothways.model.folder import build
 from bothways.model.model import Model
 from bothways.model.tensorflow import Part, read_tensorflow
-from bothways.model.weights import PICKLE, SAFETENSORS, read_pickle
+from bothways.model.weights import PICKLE, SAFETENSORS, read_pickle, tensors_by_name
 
 Origin = Literal["tf1", "fairseq", "composer"]
 
@@ -98,8 +98,8 @@ def _loaded(file: Path, origin: Origin | None) -> tuple[Origin, Mapping[str, Any
     state = read_pickle(file, plain.get(origin or "", fairseq.PLAIN + composer.PLAIN))
     inner = state.get("state") if isinstance(state, dict) else None
     if origin != "composer" and isinstance(state, dict) and isinstance(state.get("model"), dict) and {"args", "cfg"} & set(state):
-        return "fairseq", state
+        return "fairseq", {**state, "model": tensors_by_name(state["model"], str(file))}
     if origin != "fairseq" and isinstance(inner, dict) and isinstance(inner.get("model"), dict):
-        return "composer", state
+        return "composer", {**state, "state": {**inner, "model": tensors_by_name(inner["model"], f"{file}: state.model")}}
     program = {"fairseq": "fairseq", "composer": "Composer"}.get(origin or "", "fairseq or Composer")
     raise InputError(f"{file}: no checkpoint of {program}; weights alone belong into a model folder, as pytorch_model.bin")

@@ -7,6 +7,8 @@ are protocol buffers: where in `NAME.data-?????-of-?????` each tensor's bytes li
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,15 +70,21 @@ class TensorBundle:
         file = self.prefix.with_name(f"{self.prefix.name}.data-{entry.shard:05d}-of-{self._shards:05d}")
         if entry.kind not in _TYPES:
             raise InputError(f"{self._index}: {name} has TensorFlow's type {entry.kind}, which is not supported")
+        damaged = InputError(f"{file}: the bytes of {name} are damaged or cut short; fetch it again")
+        if math.prod(entry.shape) * np.dtype(_TYPES[entry.kind]).itemsize != entry.size:
+            raise damaged
         try:
             with file.open("rb") as opened:
+                # sizes are checked before anything of such a size is made
+                if entry.offset + entry.size > os.fstat(opened.fileno()).st_size:
+                    raise damaged
                 opened.seek(entry.offset)
                 data = opened.read(entry.size)
         except OSError as error:
             raise InputError(f"{file}: {error.strerror or error}; the checkpoint is incomplete: fetch it again") from None
-        array = np.frombuffer(bytearray(data), _TYPES[entry.kind]) if len(data) == entry.size else None
-        if array is None or array.size != int(np.prod(entry.shape, dtype=np.int64)) or masked(crc32c(data)) != entry.checksum:
-            raise InputError(f"{file}: the bytes of {name} are damaged or cut short; fetch it again")
+        if len(data) != entry.size or masked(crc32c(data)) != entry.checksum:
+            raise damaged
+        array = np.frombuffer(bytearray(data), _TYPES[entry.kind])
         tensor = torch.from_numpy(array.reshape(entry.shape))
         return tensor.view(torch.bfloat16) if entry.kind == _BFLOAT16 else tensor
 
@@ -140,16 +148,30 @@ def _header(value: bytes) -> int:
     fields = dict(_fields(value))
     if fields.get(2, 0):
         raise _Damaged("numbers in the order of a big-endian machine are not supported")
-    return int(fields.get(1, 0))
+    return _int(fields.get(1, 0))
 
 
 def _entry(value: bytes, name: str) -> Entry:
     fields = dict(_fields(value))
     if 7 in fields:
         raise _Damaged(f"{name} is a partitioned variable, which is not supported")
-    dimensions = (dict(_fields(bytes(part))) for number, part in _fields(bytes(fields.get(2, b""))) if number == 2)
-    kind, shard, offset, size, checksum = (int(fields.get(number, 0)) for number in (1, 3, 4, 5, 6))
-    return Entry(kind, tuple(int(one.get(1, 0)) for one in dimensions), shard, offset, size, checksum)
+    dimensions = (dict(_fields(_bytes(part))) for number, part in _fields(_bytes(fields.get(2, b""))) if number == 2)
+    kind, shard, offset, size, checksum = (_int(fields.get(number, 0)) for number in (1, 3, 4, 5, 6))
+    return Entry(kind, tuple(_int(one.get(1, 0)) for one in dimensions), shard, offset, size, checksum)
+
+
+def _bytes(value: int | bytes) -> bytes:
+    """A field that holds bytes: a number in its place would be taken for a length."""
+    if not isinstance(value, bytes):
+        raise ValueError
+    return value
+
+
+def _int(value: int | bytes) -> int:
+    """A field that holds a number: bytes in its place would be read as its digits."""
+    if not isinstance(value, int):
+        raise ValueError
+    return value
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -171,6 +171,10 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
     file = folder / "vocab.txt"
     if not file.exists():
         return None
-    words = [word for word in file.read_text(encoding="utf-8").split("\n") if not word.startswith("[")]
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not utf-8 at byte {error.start}; fetch it again") from None
+    words = [word for word in text.split("\n") if not word.startswith("[")]
     capitals = sum(word != word.lower() for word in words)
     return Tokenizer.load(folder, lowercase=100 * capitals < _CAPITALS * len(words))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -31,12 +30,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a model folder, on the CPU.
 
     Raises:
-        InputError: no weights, a missing shard, a truncated file, or a pickle with more than tensors.
+        InputError: no weights, a missing shard, a truncated file, a tensor held twice, or a pickle with more than tensors.
     """
     tensors: dict[str, Tensor] = {}
     for file in _files(folder):
-        tensors.update(_read(file))
-    return {_modern(name): tensor for name, tensor in tensors.items()}
+        for name, tensor in _read(file).items():
+            if _modern(name) in tensors:
+                raise InputError(f"{file}: holds {name}, which the weights of {folder} have already; fetch the model again")
+            tensors[_modern(name)] = tensor
+    return tensors
 
 
 def write_weights(tensors: Mapping[str, Tensor], folder: Path, max_shard_size: int | str | None = None) -> None:
@@ -114,10 +116,16 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[str]:
+    """The files that an index names: of its own folder and kind, so that nothing else is ever read."""
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(f"{index}: not an index of weights; fetch it again") from None
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
+    for name in names:
+        if not isinstance(name, str) or re.search(r"[/\\\0]", name) or Path(name).name != name or Path(name).suffix != suffix:
+            raise InputError(f"{index}: names {name!r}, which is no {suffix} file of its folder; fetch it again")
+    return sorted(names)
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -127,9 +135,21 @@ def _read(file: Path) -> dict[str, Tensor]:
         except (safetensors.SafetensorError, OSError) as error:
             raise InputError(f"{file}: truncated or not a safetensors file ({error}); fetch it again") from None
     loaded = read_pickle(file)
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"{file}: refused: expected a dictionary of tensors")
-    return loaded
+    return tensors_by_name(loaded, str(file))
+
+
+def tensors_by_name(held: Any, where: str) -> dict[str, Tensor]:
+    """What a pickle holds as weights.
+
+    Raises:
+        InputError: no dictionary of tensors by name.
+    """
+    if not isinstance(held, dict):
+        raise InputError(f"{where}: refused: expected a dictionary of tensors")
+    for name, value in held.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(f"{where}: refused: expected a dictionary of tensors; {name!r} is none, or has no name")
+    return dict(held)
 
 
 def read_pickle(file: Path, also: Sequence[Any] = ()) -> Any:
@@ -144,7 +164,9 @@ def read_pickle(file: Path, also: Sequence[Any] = ()) -> Any:
     try:
         with torch.serialization.safe_globals(list(also)):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from None
+    except Exception as error:  # a damaged pickle makes torch stumble in any way: an index, a type, memory, an encoding
         raise InputError(f"{file}: refused: it holds more than tensors, or is truncated ({_reason(error)})") from None
 
 

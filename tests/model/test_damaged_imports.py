@@ -1,0 +1,150 @@
+"""Damaged and crafted checkpoints of other programs are refused in a line; nothing of numpy's is called by one."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.model import bundle_writer as writer
+
+from bothways.errors import InputError
+from bothways.model.composer import PLAIN
+from bothways.model.importing import import_model
+from bothways.model.tensor_bundle import TensorBundle
+from bothways.model.weights import read_pickle, read_weights
+
+
+class Reduced:
+    """Pickled as a call of anything."""
+
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.call = call, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def test_numpy_is_never_called_by_a_file(tmp_path: Path) -> None:
+    """numpy makes an array of objects over any bytes, which are then pointers into memory: a crash, or worse."""
+    fake = Reduced(codecs.encode, "A" * 8, "latin1")
+    evil = Reduced(np.ndarray, (1,), Reduced(np.dtype, "O"), fake)
+    torch.save({"state": {"model": {"x": Reduced(np.ndarray, evil)}}}, tmp_path / "a.pt")
+    code = "import sys; from bothways.model.importing import import_model; import_model(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.pt")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1  # a segmentation fault is -11
+    assert "InputError" in done.stderr
+    for call in (Reduced(np.ndarray, (10**13,)), np.zeros(3), np.float32(1), np.random.RandomState(0).get_state()[1]):
+        torch.save({"x": call}, tmp_path / "a.pt")
+        assert not isinstance(read_pickle(tmp_path / "a.pt", PLAIN)["x"], np.ndarray | np.generic)
+
+
+def refusal(call: Any, *arguments: Any) -> str:
+    """The one line with which something is refused."""
+    with pytest.raises(InputError) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x02.", b"hello world\n", b"", b"\x80\x02K\x01a.", b"PK\x03\x04", b"\x80\x02X\x01\0\0\0\xff."]
+)
+def test_a_damaged_pickle(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    assert "a.pt: refused: " in refusal(import_model, tmp_path / "a.pt")
+    assert "pytorch_model.bin: refused: " in refusal(read_weights, tmp_path)
+
+
+def test_a_call_that_fails_in_a_pickle(tmp_path: Path) -> None:
+    torch.save({"a": Reduced(bytearray, 10**15)}, tmp_path / "a.pt")
+    assert "a.pt: refused: " in refusal(import_model, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("model", [{1: torch.zeros(1)}, {"encoder.sentence_encoder.embed_tokens.weight": 3}])
+def test_weights_that_are_none(model: Any, tmp_path: Path) -> None:
+    torch.save(model, tmp_path / "pytorch_model.bin")
+    assert "expected a dictionary of tensors" in refusal(read_weights, tmp_path)
+    for state in ({"args": argparse.Namespace(encoder_attention_heads=1), "model": model}, {"state": {"model": model}}):
+        torch.save(state, tmp_path / "a.pt")
+        assert "expected a dictionary of tensors" in refusal(import_model, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("hub", "message"),
+    [
+        (3, "no config in it"),
+        ({"model": None}, "no config in it"),
+        ({"model": {"config": None}}, "no config in it"),
+        ({"model": {"config": {"content": 3}}}, "expected its config to be a JSON object"),
+        ({"model": {"config": {"content": {"model_type": "bert", "id2label": None}}}}, "a.pt"),
+        ({"model": {"config": {"content": {}}}, "tokenizer": {"tokenizer": 3}}, "a.pt: the tokenizer in it cannot be read"),
+        (
+            {"model": {"config": {"content": {}}}, "tokenizer": {"t": {"file_extension": ".txt", "content": 3}}},
+            "a.pt: the tokenizer in it cannot be read",
+        ),
+        (
+            {"model": {"config": {"content": {}}}, "tokenizer": {"tokenizer": {"file_extension": ".json", "content": {"x": 1}}}},
+            "a.pt: the tokenizer cannot be read",
+        ),
+    ],
+)
+def test_what_composer_kept_is_damaged(hub: Any, message: str, tmp_path: Path) -> None:
+    torch.save({"state": {"model": {"a": torch.zeros(1)}, "integrations": {"huggingface": hub}}}, tmp_path / "a.pt")
+    assert message in refusal(import_model, tmp_path / "a.pt")
+
+
+def test_word_lists_that_are_not_utf8(tmp_path: Path) -> None:
+    writer.write(tmp_path / "m.ckpt", {"bert/embeddings/word_embeddings": np.zeros((2, 2), np.float32)})
+    (tmp_path / "bert_config.json").write_text("{}")
+    (tmp_path / "vocab.txt").write_bytes("[PAD]\n\u00e4\n".encode("latin-1"))
+    assert "vocab.txt: not utf-8 at byte 6" in refusal(import_model, tmp_path)
+    tensors = {f"encoder.sentence_encoder.embed_{one}.weight": torch.zeros(9, 4) for one in ("tokens", "positions")}
+    torch.save({"args": argparse.Namespace(encoder_attention_heads=1), "model": tensors}, tmp_path / "a.pt")
+    (tmp_path / "dict.txt").write_text("0 1\n")
+    (tmp_path / "encoder.json").write_text(json.dumps({"a": 0}))
+    (tmp_path / "vocab.bpe").write_bytes("#version\n\u00e4 b\n".encode("latin-1"))
+    assert "vocab.bpe" in refusal(import_model, tmp_path / "a.pt")
+
+
+def entry(shape: tuple[int, ...], offset: int, size: int, content: bytes = bytes(8)) -> bytes:
+    """A tensor of float32 in the words of an index."""
+    shapes = b"".join(writer.field(2, writer.field(1, one)) for one in shape)
+    numbers = writer.field(1, 1) + writer.field(2, shapes) + writer.field(4, offset) + writer.field(5, size)
+    return numbers + writer.number(6 * 8 + 5) + writer.checksum(content).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("crafted", "message"),
+    [
+        (entry((2,), 2**70, 8), "the bytes of x are damaged or cut short"),
+        (entry((2,), 4, 8), "the bytes of x are damaged or cut short"),
+        (entry((2,), 0, 2**45), "the bytes of x are damaged or cut short"),
+        (entry((2**43,), 0, 2**45), "the bytes of x are damaged or cut short"),
+        (entry((2**61 - 1,), 0, 2**63 - 4), "the bytes of x are damaged or cut short"),
+        (entry((2**32, 2**32), 0, 0, b""), "the bytes of x are damaged or cut short"),
+        (entry((2**64 - 1,), 0, 8), "the bytes of x are damaged or cut short"),
+        (writer.field(1, 1) + writer.field(2, 2**45), "damaged; fetch it again"),
+        (writer.field(1, 1) + writer.field(2, writer.field(2, 2**45)), "damaged; fetch it again"),
+        (writer.field(1, b"1"), "damaged; fetch it again"),
+    ],
+)
+def test_a_crafted_index(crafted: bytes, message: str, tmp_path: Path) -> None:
+    """Sizes that no file has are refused before they are asked of the memory."""
+    (tmp_path / "m.index").write_bytes(writer.table([(b"", writer.field(1, 1)), (b"x", crafted)]))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(8))
+    assert message in refusal(lambda: TensorBundle(tmp_path / "m").read("x"))
+
+
+def test_an_index_that_is_not_crafted(tmp_path: Path) -> None:
+    (tmp_path / "m.index").write_bytes(writer.table([(b"", writer.field(1, 1)), (b"x", entry((2,), 0, 8))]))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(8))
+    assert TensorBundle(tmp_path / "m").read("x").tolist() == [0, 0]
