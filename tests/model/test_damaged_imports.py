@@ -148,3 +148,53 @@ def test_an_index_that_is_not_crafted(tmp_path: Path) -> None:
     (tmp_path / "m.index").write_bytes(writer.table([(b"", writer.field(1, 1)), (b"x", entry((2,), 0, 8))]))
     (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(8))
     assert TensorBundle(tmp_path / "m").read("x").tolist() == [0, 0]
+
+
+def fairseq(file: Path, head: str, **options: Any) -> Path:
+    """A random RoBERTa of one layer and one head of fairseq's: a classifier or `lm_head`."""
+    hidden, body, made = 6, "encoder.sentence_encoder.", {}
+    for name, rows, columns in (
+        *((f"{body}layers.0.self_attn.{one}_proj", hidden, hidden) for one in ("q", "k", "v", "out")),
+        (f"{body}layers.0.fc1", 10, hidden),
+        (f"{body}layers.0.fc2", hidden, 10),
+        *(((f"{head}.dense", hidden, hidden), (f"{head}.out_proj", 2, hidden)) if "heads" in head else ()),
+        *(((f"{head}.dense", hidden, hidden),) if "heads" not in head else ()),
+    ):
+        made |= {f"{name}.weight": torch.randn(rows, columns), f"{name}.bias": torch.randn(rows)}
+    for name in ("emb_layer_norm", "layers.0.self_attn_layer_norm", "layers.0.final_layer_norm"):
+        made |= {f"{body}{name}.weight": torch.randn(hidden), f"{body}{name}.bias": torch.randn(hidden)}
+    made |= {f"{body}embed_tokens.weight": torch.randn(9, hidden), f"{body}embed_positions.weight": torch.randn(12, hidden)}
+    torch.save({"args": argparse.Namespace(**{"encoder_attention_heads": 2, **options}), "model": made}, file)
+    return file
+
+
+CLASSIFIER = "classification_heads.x"
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no tokenizer:UserWarning")
+@pytest.mark.parametrize(
+    ("said", "activation"),
+    [("gelu", "gelu"), ("gelu_accurate", "gelu_tanh"), ("gelu_fast", "gelu_tanh"), ("relu", "relu")],
+)
+def test_what_fairseq_calls_its_activations(said: str, activation: str, tmp_path: Path) -> None:
+    """The options name no size of the inner layer: it is the weights'."""
+    model = import_model(fairseq(tmp_path / "model.pt", CLASSIFIER, activation_fn=said, pooler_activation_fn="tanh"))
+    mlp = model.spec.encoder.layer(0).mlp
+    assert (mlp.activation, mlp.size) == (activation, 10)
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no tokenizer:UserWarning")
+@pytest.mark.parametrize(
+    ("head", "options", "message"),
+    [
+        (CLASSIFIER, {"pooler_activation_fn": "relu"}, "pooler_activation_fn 'relu' is not supported"),
+        ("encoder.lm_head", {"activation_fn": "gelu_accurate"}, "activation_fn 'gelu_accurate' is not supported with lm_head"),
+        (CLASSIFIER, {"activation_fn": "linear"}, "'linear'"),
+        (CLASSIFIER, {"encoder_attention_heads": None}, "lack encoder_attention_heads"),
+        (CLASSIFIER, {"encoder_ffn_embed_dim": 8}, "intermediate"),
+    ],
+)
+def test_what_fairseq_had_and_a_folder_has_not(head: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    told = refusal(import_model, fairseq(tmp_path / "model.pt", head, **options))
+    assert told.startswith(f"{tmp_path / 'model.pt'}: ")
+    assert message in told

@@ -46,6 +46,7 @@ class Checkpoint:
         folder: where it is.
         where: the file of the config, for errors.
         name: what the user called it.
+        weights_in: the file of the weights, for errors; None is the folder.
     """
 
     config: dict[str, Any]
@@ -55,6 +56,7 @@ class Checkpoint:
     name: str
     tokenizer: Tokenizer | None = None
     settings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    weights_in: str | None = None
 
 
 def load(
@@ -96,7 +98,8 @@ def build(
     published, folder = checkpoint.config, checkpoint.folder
     chosen = _family(published, family, checkpoint.where, lambda: checkpoint.weights)
     reader = Reader(published, checkpoint.where)
-    spec, ours = _fitted(chosen, reader, checkpoint.weights, str(folder))
+    held = checkpoint.weights_in or str(folder)
+    spec, ours = _fitted(chosen, reader, checkpoint.weights, held)
     _report_unknown(reader.unknown(chosen.inert), reader.where, strict)
     with torch.device("meta"):
         model = Model(chosen, spec, checkpoint.tokenizer, checkpoint.settings, checkpoint.name, published)

@@ -73,7 +73,7 @@ def read_tensorflow(prefix: Path, part: Part = "discriminator") -> Checkpoint:
     if labels is not None:
         config = {"num_labels": len(labels), **config}
     config = {**config, "model_type": kind, "architectures": [] if "qa_outputs.weight" not in weights else ["QuestionAnswering"]}
-    return Checkpoint(config, weights, folder, str(file or prefix), str(prefix), _tokenizer(folder))
+    return Checkpoint(config, weights, folder, str(file or prefix), str(prefix), _tokenizer(folder), weights_in=str(prefix))
 
 
 def kind_of(names: Iterable[str], where: str) -> Kind:
