@@ -198,3 +198,43 @@ def test_what_fairseq_had_and_a_folder_has_not(head: str, options: dict[str, Any
     told = refusal(import_model, fairseq(tmp_path / "model.pt", head, **options))
     assert told.startswith(f"{tmp_path / 'model.pt'}: ")
     assert message in told
+
+
+def electra(hidden: int) -> dict[str, np.ndarray]:
+    """An ELECTRA of one tiny layer, its discriminator alone, as TensorFlow names it."""
+    layer, made = "electra/encoder/layer_0", {}
+    dense = {f"attention/self/{one}": (hidden, hidden) for one in ("query", "key", "value")}
+    dense |= {"attention/output/dense": (hidden, hidden), "intermediate/dense": (hidden, 5), "output/dense": (5, hidden)}
+    for name, shape in dense.items():
+        made |= {f"{layer}/{name}/kernel": np.zeros(shape), f"{layer}/{name}/bias": np.zeros(shape[1])}
+    for name in (f"{layer}/attention/output", f"{layer}/output", "electra/embeddings"):
+        made |= {f"{name}/LayerNorm/gamma": np.ones(hidden), f"{name}/LayerNorm/beta": np.zeros(hidden)}
+    for name, rows in (("word", 7), ("position", 6), ("token_type", 2)):
+        made[f"electra/embeddings/{name}_embeddings"] = np.zeros((rows, hidden))
+    return {name: array.astype(np.float16) for name, array in made.items()}
+
+
+def test_the_heads_of_an_electra_are_guessed_for_its_releases_only(tmp_path: Path) -> None:
+    writer.write(tmp_path / "small" / "m", electra(256))
+    mixer = import_model(tmp_path / "small").spec.encoder.layer(0).mixer
+    assert getattr(mixer, "heads", None) == 4
+    writer.write(tmp_path / "own" / "m", electra(24))
+    assert "24 is no released hidden size" in refusal(import_model, tmp_path / "own")
+    config = {"vocab_size": 7, "embedding_size": 24, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3}
+    config |= {"intermediate_size": 5, "max_position_embeddings": 6, "type_vocab_size": 2}
+    (tmp_path / "own" / "electra_config.json").write_text(json.dumps(config))
+    mixer = import_model(tmp_path / "own").spec.encoder.layer(0).mixer
+    assert getattr(mixer, "heads", None) == 3
+
+
+def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+    writer.write(tmp_path / "m", electra(8))
+    told = refusal(lambda: import_model(tmp_path, part="generator"))
+    assert told.startswith(f"{tmp_path / 'm'}: holds no generator")
+
+
+def test_an_electra_without_its_words(tmp_path: Path) -> None:
+    tensors = electra(8)
+    del tensors["electra/embeddings/word_embeddings"]
+    writer.write(tmp_path / "m", tensors)
+    assert "no matrix electra.embeddings.word_embeddings.weight" in refusal(import_model, tmp_path)
