@@ -238,3 +238,18 @@ def test_an_electra_without_its_words(tmp_path: Path) -> None:
     del tensors["electra/embeddings/word_embeddings"]
     writer.write(tmp_path / "m", tensors)
     assert "no matrix electra.embeddings.word_embeddings.weight" in refusal(import_model, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no tokenizer:UserWarning")
+def test_the_path_of_an_import_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prefix or a file that has gone since looks like a repository's id, in the card as its base model."""
+    monkeypatch.chdir(tmp_path)
+    writer.write(Path("models/model.ckpt"), electra(256))
+    fairseq(Path("models/model.pt"), CLASSIFIER)
+    for source in ("models/model.ckpt", "models/model.pt"):
+        model = import_model(source)
+        Path("models").rename("gone")
+        card = (model.save(tmp_path / Path(source).suffix) / "README.md").read_text()
+        Path("gone").rename("models")
+        assert "base_model" not in card
+        assert not Path(model.name).is_relative_to("models")
