@@ -186,6 +186,18 @@ def test_an_index_names_files_of_its_folder(name: Any, folder: Folder) -> None:
     assert f"names {name!r}, which is no .safetensors file of its folder" in refusal(path)
 
 
+def test_a_weight_too_large_for_half_precision(folder: Folder) -> None:
+    path = folder()
+
+    def enlarge(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["bert.embeddings.LayerNorm.bias"][1] = -70_000
+
+    change_weights(path, enlarge)
+    message = refusal(path, dtype=torch.float16)
+    assert "encoder.embedding.norm.bias has 70000, and float16 ends at 65504" in message
+    assert next(bothways.load(path, dtype=torch.bfloat16).parameters()).dtype == torch.bfloat16
+
+
 def test_a_tensor_of_two_shards(folder: Folder) -> None:
     path = folder()
     (path / "model.safetensors").rename(path / "a.safetensors")

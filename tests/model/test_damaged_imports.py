@@ -148,3 +148,108 @@ def test_an_index_that_is_not_crafted(tmp_path: Path) -> None:
     (tmp_path / "m.index").write_bytes(writer.table([(b"", writer.field(1, 1)), (b"x", entry((2,), 0, 8))]))
     (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(8))
     assert TensorBundle(tmp_path / "m").read("x").tolist() == [0, 0]
+
+
+def fairseq(file: Path, head: str, **options: Any) -> Path:
+    """A random RoBERTa of one layer and one head of fairseq's: a classifier or `lm_head`."""
+    hidden, body, made = 6, "encoder.sentence_encoder.", {}
+    for name, rows, columns in (
+        *((f"{body}layers.0.self_attn.{one}_proj", hidden, hidden) for one in ("q", "k", "v", "out")),
+        (f"{body}layers.0.fc1", 10, hidden),
+        (f"{body}layers.0.fc2", hidden, 10),
+        *(((f"{head}.dense", hidden, hidden), (f"{head}.out_proj", 2, hidden)) if "heads" in head else ()),
+        *(((f"{head}.dense", hidden, hidden),) if "heads" not in head else ()),
+    ):
+        made |= {f"{name}.weight": torch.randn(rows, columns), f"{name}.bias": torch.randn(rows)}
+    for name in ("emb_layer_norm", "layers.0.self_attn_layer_norm", "layers.0.final_layer_norm"):
+        made |= {f"{body}{name}.weight": torch.randn(hidden), f"{body}{name}.bias": torch.randn(hidden)}
+    made |= {f"{body}embed_tokens.weight": torch.randn(9, hidden), f"{body}embed_positions.weight": torch.randn(12, hidden)}
+    torch.save({"args": argparse.Namespace(**{"encoder_attention_heads": 2, **options}), "model": made}, file)
+    return file
+
+
+CLASSIFIER = "classification_heads.x"
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no tokenizer:UserWarning")
+@pytest.mark.parametrize(
+    ("said", "activation"),
+    [("gelu", "gelu"), ("gelu_accurate", "gelu_tanh"), ("gelu_fast", "gelu_tanh"), ("relu", "relu")],
+)
+def test_what_fairseq_calls_its_activations(said: str, activation: str, tmp_path: Path) -> None:
+    """The options name no size of the inner layer: it is the weights'."""
+    model = import_model(fairseq(tmp_path / "model.pt", CLASSIFIER, activation_fn=said, pooler_activation_fn="tanh"))
+    mlp = model.spec.encoder.layer(0).mlp
+    assert (mlp.activation, mlp.size) == (activation, 10)
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no tokenizer:UserWarning")
+@pytest.mark.parametrize(
+    ("head", "options", "message"),
+    [
+        (CLASSIFIER, {"pooler_activation_fn": "relu"}, "pooler_activation_fn 'relu' is not supported"),
+        ("encoder.lm_head", {"activation_fn": "gelu_accurate"}, "activation_fn 'gelu_accurate' is not supported with lm_head"),
+        (CLASSIFIER, {"activation_fn": "linear"}, "'linear'"),
+        (CLASSIFIER, {"encoder_attention_heads": None}, "lack encoder_attention_heads"),
+        (CLASSIFIER, {"encoder_ffn_embed_dim": 8}, "intermediate"),
+    ],
+)
+def test_what_fairseq_had_and_a_folder_has_not(head: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    told = refusal(import_model, fairseq(tmp_path / "model.pt", head, **options))
+    assert told.startswith(f"{tmp_path / 'model.pt'}: ")
+    assert message in told
+
+
+def electra(hidden: int) -> dict[str, np.ndarray]:
+    """An ELECTRA of one tiny layer, its discriminator alone, as TensorFlow names it."""
+    layer, made = "electra/encoder/layer_0", {}
+    dense = {f"attention/self/{one}": (hidden, hidden) for one in ("query", "key", "value")}
+    dense |= {"attention/output/dense": (hidden, hidden), "intermediate/dense": (hidden, 5), "output/dense": (5, hidden)}
+    for name, shape in dense.items():
+        made |= {f"{layer}/{name}/kernel": np.zeros(shape), f"{layer}/{name}/bias": np.zeros(shape[1])}
+    for name in (f"{layer}/attention/output", f"{layer}/output", "electra/embeddings"):
+        made |= {f"{name}/LayerNorm/gamma": np.ones(hidden), f"{name}/LayerNorm/beta": np.zeros(hidden)}
+    for name, rows in (("word", 7), ("position", 6), ("token_type", 2)):
+        made[f"electra/embeddings/{name}_embeddings"] = np.zeros((rows, hidden))
+    return {name: array.astype(np.float16) for name, array in made.items()}
+
+
+def test_the_heads_of_an_electra_are_guessed_for_its_releases_only(tmp_path: Path) -> None:
+    writer.write(tmp_path / "small" / "m", electra(256))
+    mixer = import_model(tmp_path / "small").spec.encoder.layer(0).mixer
+    assert getattr(mixer, "heads", None) == 4
+    writer.write(tmp_path / "own" / "m", electra(24))
+    assert "24 is no released hidden size" in refusal(import_model, tmp_path / "own")
+    config = {"vocab_size": 7, "embedding_size": 24, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3}
+    config |= {"intermediate_size": 5, "max_position_embeddings": 6, "type_vocab_size": 2}
+    (tmp_path / "own" / "electra_config.json").write_text(json.dumps(config))
+    mixer = import_model(tmp_path / "own").spec.encoder.layer(0).mixer
+    assert getattr(mixer, "heads", None) == 3
+
+
+def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+    writer.write(tmp_path / "m", electra(8))
+    told = refusal(lambda: import_model(tmp_path, part="generator"))
+    assert told.startswith(f"{tmp_path / 'm'}: holds no generator")
+
+
+def test_an_electra_without_its_words(tmp_path: Path) -> None:
+    tensors = electra(8)
+    del tensors["electra/embeddings/word_embeddings"]
+    writer.write(tmp_path / "m", tensors)
+    assert "no matrix electra.embeddings.word_embeddings.weight" in refusal(import_model, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no tokenizer:UserWarning")
+def test_the_path_of_an_import_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prefix or a file that has gone since looks like a repository's id, in the card as its base model."""
+    monkeypatch.chdir(tmp_path)
+    writer.write(Path("models/model.ckpt"), electra(256))
+    fairseq(Path("models/model.pt"), CLASSIFIER)
+    for source in ("models/model.ckpt", "models/model.pt"):
+        model = import_model(source)
+        Path("models").rename("gone")
+        card = (model.save(tmp_path / Path(source).suffix) / "README.md").read_text()
+        Path("gone").rename("models")
+        assert "base_model" not in card
+        assert not Path(model.name).is_relative_to("models")

@@ -66,7 +66,7 @@ def read_composer(file: Path, state: Mapping[str, Any]) -> Checkpoint:
     if isinstance(config.get("id2label"), Mapping):  # JSON's keys are texts
         config = {**config, "id2label": {str(key): name for key, name in config["id2label"].items()}}
     tokenizer = _tokenizer(_under(hub, "tokenizer"), str(file)) or _beside(file.parent)
-    return Checkpoint(config, weights, file.parent, str(file), str(file), tokenizer)
+    return Checkpoint(config, weights, file.parent, str(file), str(file), tokenizer, weights_in=str(file))
 
 
 def _under(held: Any, *keys: str) -> Mapping[str, Any]:

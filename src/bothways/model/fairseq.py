@@ -38,6 +38,8 @@ _EMBEDDINGS = {
     "emb_layer_norm": "LayerNorm",
     "layernorm_embedding": "LayerNorm",
 }
+# fairseq's `gelu_accurate` is the approximation by tanh; `gelu_fast` is its older name
+_ACTIVATIONS = {"gelu_accurate": "gelu_new", "gelu_fast": "gelu_new"}
 _HEADS = {"lm_head.weight": "lm_head.decoder.weight"}
 
 
@@ -45,7 +47,7 @@ def read_fairseq(file: Path, state: Mapping[str, Any], family: str | None = None
     """What torch loaded of a checkpoint, with the word list beside it.
 
     Raises:
-        InputError: no RoBERTa, or several classifiers.
+        InputError: no RoBERTa, several classifiers, or a head whose activation the family cannot express.
     """
     settings = _settings(state)
     # buffers: the version of the layout, and a float to tell the device by
@@ -53,8 +55,13 @@ def read_fairseq(file: Path, state: Mapping[str, Any], family: str | None = None
     weights = published_weights(tensors, str(file))
     body = "roberta.embeddings."
     table, positions = weights.get(body + "word_embeddings.weight"), weights.get(body + "position_embeddings.weight")
-    if table is None or positions is None or "encoder_attention_heads" not in settings:
+    if table is None or positions is None or table.dim() != 2 or positions.dim() != 2:
         raise InputError(f"{file}: a fairseq checkpoint, but of no RoBERTa")
+    if not isinstance(settings.get("encoder_attention_heads"), int):
+        raise InputError(f"{file}: its options (args, cfg.model) lack encoder_attention_heads, which the weights do not show")
+    activation = settings.get("activation_fn", "gelu")
+    _check_heads(weights, settings, activation, file)
+    inner = weights.get("roberta.encoder.layer.0.intermediate.dense.bias")
     weights[body + "token_type_embeddings.weight"] = torch.zeros(1, table.shape[1])  # theirs have none: all alike
     spaced = (file.parent / "sentencepiece.bpe.model").exists() or settings.get("bpe") == "sentencepiece"
     config = {
@@ -63,25 +70,35 @@ def read_fairseq(file: Path, state: Mapping[str, Any], family: str | None = None
         "hidden_size": table.shape[1],
         "num_hidden_layers": sum(name.endswith("intermediate.dense.bias") for name in weights),
         "num_attention_heads": settings["encoder_attention_heads"],
-        "intermediate_size": settings.get("encoder_ffn_embed_dim", 4 * table.shape[1]),
+        "intermediate_size": settings.get("encoder_ffn_embed_dim", 0 if inner is None else inner.numel()),
         "max_position_embeddings": len(positions),
         "type_vocab_size": 1,
-        "hidden_act": settings.get("activation_fn", "gelu"),
+        "hidden_act": _ACTIVATIONS.get(str(activation), activation),
         "hidden_dropout_prob": settings.get("dropout", 0.1),
         "attention_probs_dropout_prob": settings.get("attention_dropout", 0.1),
         "layer_norm_eps": 1e-5,
         "pad_token_id": _PAD,
     }
     if "classifier.out_proj.weight" in weights:
-        config["num_labels"] = len(weights["classifier.out_proj.weight"])
-    return Checkpoint(config, weights, file.parent, str(file), str(file), _tokenizer(file.parent, len(positions) - _PAD - 1))
+        config["num_labels"] = weights["classifier.out_proj.weight"].shape[:1].numel()
+    tokenizer = _tokenizer(file.parent, len(positions) - _PAD - 1)
+    return Checkpoint(config, weights, file.parent, str(file), str(file), tokenizer, weights_in=str(file))
+
+
+def _check_heads(weights: Mapping[str, Tensor], settings: Mapping[str, Any], activation: str, file: Path) -> None:
+    """Model folders' heads have one activation each: tanh before the classes, gelu before the words."""
+    pooler = settings.get("pooler_activation_fn", "tanh")
+    if "classifier.out_proj.weight" in weights and pooler != "tanh":
+        raise InputError(f"{file}: pooler_activation_fn {pooler!r} is not supported; a RoBERTa's classifier has 'tanh'")
+    if "lm_head.dense.weight" in weights and activation != "gelu":
+        raise InputError(f"{file}: activation_fn {activation!r} is not supported with lm_head; a RoBERTa's has 'gelu'")
 
 
 def published_weights(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Weights by their names in a model folder; one that has none keeps its own.
 
     Raises:
-        InputError: classifiers of several names.
+        InputError: classifiers of several names, or a fused matrix that is not of three.
     """
     heads = {match[1] for name in tensors if (match := re.match(r"classification_heads\.([^.]+)\.", name))}
     if len(heads) > 1:
@@ -89,6 +106,8 @@ def published_weights(tensors: Mapping[str, Tensor], where: str) -> dict[str, Te
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if fused := re.fullmatch(r"(.*self_attn\.)in_proj_(weight|bias)", name):
+            if not tensor.dim() or len(tensor) % 3:
+                raise InputError(f"{where}: {name} does not divide into query, key and value")
             for part, one in zip("qkv", tensor.chunk(3), strict=True):
                 found[_published(f"{fused[1]}{part}_proj.{fused[2]}")] = one.clone()
         else:
@@ -112,7 +131,8 @@ def _settings(state: Mapping[str, Any]) -> dict[str, Any]:
     """The options of training, which older versions keep under `args` and newer ones under `cfg`."""
     given = state.get("args")
     if given is None:
-        given = (state.get("cfg") or {}).get("model")
+        cfg = state.get("cfg")
+        given = cfg.get("model") if isinstance(cfg, Mapping) else None
     return vars(given) if isinstance(given, argparse.Namespace) else dict(given) if isinstance(given, Mapping) else {}
 
 

@@ -25,7 +25,7 @@ from bothways.files import read_object, write_text
 from bothways.model.card import write_card
 from bothways.model.model import Model
 from bothways.model.settings import EmbeddingSettings, lowercases, read_settings, write_settings
-from bothways.model.weights import read_weights, write_weights
+from bothways.model.weights import cast, read_weights, write_weights
 
 # README.md and LICENSE for the license and language that a card carries on
 _FILES = ["*.json", "*.txt", "*.safetensors", "*/config.json", "README.md", "LICENSE"]
@@ -46,6 +46,7 @@ class Checkpoint:
         folder: where it is.
         where: the file of the config, for errors.
         name: what the user called it.
+        weights_in: the file of the weights, for errors; None is the folder.
     """
 
     config: dict[str, Any]
@@ -55,6 +56,7 @@ class Checkpoint:
     name: str
     tokenizer: Tokenizer | None = None
     settings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    weights_in: str | None = None
 
 
 def load(
@@ -74,7 +76,7 @@ def load(
 
     Raises:
         InputError: no such folder, an unsupported family or value, a weight missing, unknown or
-            misshapen, a damaged file, a tokenizer too large for the embedding.
+            misshapen or too large for `dtype`, a damaged file, a tokenizer too large for the embedding.
     """
     folder = resolve(source)
     published = _config(folder)
@@ -96,11 +98,12 @@ def build(
     published, folder = checkpoint.config, checkpoint.folder
     chosen = _family(published, family, checkpoint.where, lambda: checkpoint.weights)
     reader = Reader(published, checkpoint.where)
-    spec, ours = _fitted(chosen, reader, checkpoint.weights, str(folder))
+    held = checkpoint.weights_in or str(folder)
+    spec, ours = _fitted(chosen, reader, checkpoint.weights, held)
     _report_unknown(reader.unknown(chosen.inert), reader.where, strict)
     with torch.device("meta"):
         model = Model(chosen, spec, checkpoint.tokenizer, checkpoint.settings, checkpoint.name, published)
-    model.load_state_dict({name: tensor.to(dtype or torch.float32) for name, tensor in ours.items()}, assign=True)
+    model.load_state_dict({name: cast(tensor, dtype or torch.float32, name, held) for name, tensor in ours.items()}, assign=True)
     model.requires_grad_(True)
     if model.tokenizer is not None and model.tokenizer.vocab_size > spec.encoder.vocab_size:
         raise InputError(

@@ -6,6 +6,7 @@ A model folder is read by `bothways.load`; what is here is read once, and saved 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,8 @@ def import_model(
         file = _pickle(path)
         program, state = _loaded(file, origin)
         checkpoint = read_fairseq(file, state, family) if program == "fairseq" else read_composer(file, state)
-    return build(checkpoint, family, device, dtype, strict)
+    # whole, so that it is never taken for a repository's id
+    return build(replace(checkpoint, name=str(path.absolute())), family, device, dtype, strict)
 
 
 def _index(path: Path) -> Path | None:

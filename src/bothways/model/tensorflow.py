@@ -43,8 +43,8 @@ _ALBERT = {
     "cls/predictions/": "predictions/",
     "cls/seq_relationship/": "sop_classifier/classifier/",
 }
-# the released ELECTRAs, whose checkpoints come without a config, all have heads of this size
-_ELECTRA_HEAD = 64
+# heads by hidden size of the released ELECTRAs (arXiv 2003.10555), whose checkpoints come without a config
+_ELECTRA_HEADS = {256: 4, 768: 12, 1024: 16}
 # of a hundred words, how many begin with a capital in a vocabulary that keeps capitals, at the least
 _CAPITALS = 1
 
@@ -56,24 +56,26 @@ def read_tensorflow(prefix: Path, part: Part = "discriminator") -> Checkpoint:
         prefix: the checkpoint's name without suffix, `folder/bert_model.ckpt`.
 
     Raises:
-        InputError: damaged or missing files, no config, or a network that is none of the three.
+        InputError: damaged or missing files, no config, a part that is not there, or a network that is none of the three.
     """
     bundle = TensorBundle(prefix)
     kind = kind_of(bundle.entries, str(prefix))
     names = published_names(bundle.entries, kind, part)
+    if kind == "electra" and not any(name.startswith("electra.encoder.") for name in names.values()):
+        raise InputError(f"{prefix}: holds no {part}; give the other part, or another checkpoint")
     weights = {theirs: _transposed(bundle.read(name), name) for name, theirs in names.items()}
     folder = prefix.parent
     file = next((folder / name for name in _CONFIGS if (folder / name).exists()), None)
     if file is None and kind != "electra":
         raise InputError(f"{folder}: no {kind}_config.json beside the checkpoint; it says what the weights do not")
-    config = _electra_config(weights) if file is None else read_object(file)
+    config = _electra_config(weights, str(prefix)) if file is None else read_object(file)
     if kind == "albert":
         config = {**config, "hidden_act": _albert_activation(config)}
     labels = weights.get("classifier.weight")
     if labels is not None:
-        config = {"num_labels": len(labels), **config}
+        config = {"num_labels": labels.shape[:1].numel(), **config}
     config = {**config, "model_type": kind, "architectures": [] if "qa_outputs.weight" not in weights else ["QuestionAnswering"]}
-    return Checkpoint(config, weights, folder, str(file or prefix), str(prefix), _tokenizer(folder))
+    return Checkpoint(config, weights, folder, str(file or prefix), str(prefix), _tokenizer(folder), weights_in=str(prefix))
 
 
 def kind_of(names: Iterable[str], where: str) -> Kind:
@@ -142,18 +144,29 @@ def _transposed(tensor: Tensor, name: str) -> Tensor:
     return tensor.T.contiguous() if name.endswith("/kernel") else tensor
 
 
-def _electra_config(weights: dict[str, Tensor]) -> dict[str, Any]:
+def _electra_config(weights: dict[str, Tensor], where: str) -> dict[str, Any]:
     """What the released checkpoints, which have no config, say by their shapes."""
-    hidden = len(weights["electra.encoder.layer.0.attention.self.query.weight"])
+    layer, embeddings = "electra.encoder.layer.0", "electra.embeddings"
+    names = [f"{layer}.attention.self.query.weight", f"{layer}.intermediate.dense.weight"]
+    names += [f"{embeddings}.{one}_embeddings.weight" for one in ("word", "position", "token_type")]
+    if missing := next((name for name in names if name not in weights or weights[name].dim() != 2), None):
+        raise InputError(f"{where}: no matrix {missing} in it; the checkpoint is damaged, or of another network")
+    query, inner, words, positions, types = (weights[name] for name in names)
+    hidden = len(query)
+    if hidden not in _ELECTRA_HEADS:
+        raise InputError(
+            f"{where}: no electra_config.json beside it, and {hidden} is no released hidden size, "
+            "so the number of heads is not known; put one there"
+        )
     return {
-        "vocab_size": len(weights["electra.embeddings.word_embeddings.weight"]),
-        "embedding_size": weights["electra.embeddings.word_embeddings.weight"].shape[1],
+        "vocab_size": len(words),
+        "embedding_size": words.shape[1],
         "hidden_size": hidden,
         "num_hidden_layers": sum(name.endswith("intermediate.dense.bias") for name in weights),
-        "num_attention_heads": max(1, hidden // _ELECTRA_HEAD),
-        "intermediate_size": len(weights["electra.encoder.layer.0.intermediate.dense.bias"]),
-        "max_position_embeddings": len(weights["electra.embeddings.position_embeddings.weight"]),
-        "type_vocab_size": len(weights["electra.embeddings.token_type_embeddings.weight"]),
+        "num_attention_heads": _ELECTRA_HEADS[hidden],
+        "intermediate_size": len(inner),
+        "max_position_embeddings": len(positions),
+        "type_vocab_size": len(types),
     }
 
 

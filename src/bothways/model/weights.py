@@ -170,6 +170,21 @@ def read_pickle(file: Path, also: Sequence[Any] = ()) -> Any:
         raise InputError(f"{file}: refused: it holds more than tensors, or is truncated ({_reason(error)})") from None
 
 
+def cast(tensor: Tensor, dtype: torch.dtype, name: str, where: str) -> Tensor:
+    """A weight in another type.
+
+    Raises:
+        InputError: it has a value that the type cannot hold, which would become infinite unseen.
+    """
+    made = tensor.to(dtype)
+    if tensor.is_floating_point() and torch.finfo(dtype).max < torch.finfo(tensor.dtype).max:
+        lost = made.isinf() & ~tensor.isinf()
+        if lost.any():
+            value, kind, most = tensor[lost].abs().max().item(), str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+            raise InputError(f"{where}: {name} has {value:.6g}, and {kind} ends at {most:.6g}; use bfloat16 or float32")
+    return made
+
+
 def _reason(error: Exception) -> str:
     """What torch found, in a line: not its advice on how to run the file all the same."""
     text = str(error).strip()
