@@ -27,6 +27,7 @@ from harness import record
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.families import bert, deberta_v2, eurobert, longformer, m2bert, modernbert, mosaicbert, mpnet, neobert, nomic
+from bothways.layers.monarch import Monarch
 from bothways.ragged import Batch
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -53,7 +54,13 @@ IMAGE = Path(__file__).parent.parent / "docs" / "images" / "context.png"
 
 def shortened(config: EncoderConfig, longest: int) -> EncoderConfig:
     """Two layers and a small vocabulary, which a forward pass of the encoder does not go through."""
-    return replace(config, num_layers=2, max_length=max(config.max_length, longest), vocab_size=1000)
+    longest = max(config.max_length, longest)
+    # a long convolution is made for one length
+    layers = tuple(
+        replace(layer, mixer=replace(mixer, length=longest)) if isinstance(mixer, Monarch) else layer
+        for layer, mixer in ((layer, layer.mixer) for layer in config.layers)
+    )
+    return replace(config, layers=layers, num_layers=2, max_length=longest, vocab_size=1000)
 
 
 def measured(family: str, length: int, device: str, rounds: int) -> dict[str, float]:
