@@ -57,7 +57,7 @@ def test_a_config_without_its_marks_is_berts_unless_told(code: dict[str, str], t
 
 
 def test_what_it_is_told_to_be_it_is(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="weights missing"):
+    with pytest.warns(UserWarning, match="alibi_starting_size"), pytest.raises(InputError, match="weights missing"):
         bothways.load(folder_with(tmp_path), family="bert")
 
 

@@ -163,6 +163,11 @@ class EncoderConfig:
         numbers = range(self.num_layers)
         return tuple(self.shared.module(i, self.num_layers) if self.shared else i for i in numbers)
 
+    @property
+    def modules(self) -> int:
+        """How many layers there are that are modules of their own."""
+        return max(self.depths) + 1
+
     def _check_layer(self, layer: Layer, where: str) -> None:
         mixer, mlp = layer.mixer, layer.mlp
         if isinstance(mixer, Attention):

@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         self.embedding = TokenEmbedding(config.embedding, config.vocab_size, size, config.max_length, config.filler)
         self.layers = nn.ModuleList(
             EncoderLayer(config.layer(config.depths.index(i)), size, normalised=config.skip_first_norm and i == 0)
-            for i in range(max(config.depths) + 1)
+            for i in range(config.modules)
         )
         self.relative = _relative(config)
         self.convolution = TokenConvolution(config.convolution, size) if config.convolution else None

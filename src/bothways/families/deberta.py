@@ -16,8 +16,17 @@ from torch import Tensor
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.errors import InputError
 from bothways.families.convert import Drop, Reader, Rename, Rule, affine
-from bothways.families.deberta_heads import MARKS, architecture, of_heads, read_spec, write_heads
-from bothways.families.family import ACTIVATIONS, INERT, Family, Inexpressible, Spec, attention_of, published_activation
+from bothways.families.deberta_heads import MARKS, of_heads, read_spec, write_heads
+from bothways.families.family import (
+    ACTIVATIONS,
+    INERT,
+    Family,
+    Inexpressible,
+    Spec,
+    attention_of,
+    class_name,
+    published_activation,
+)
 from bothways.layers.attention import Attention
 from bothways.layers.convolution import Convolution
 from bothways.layers.embedding import Embedding
@@ -233,6 +242,6 @@ FAMILY = Family(
     prefix="deberta.",
     read=_read,
     write=lambda spec: write_spec(spec, "deberta"),
-    architecture=partial(architecture, "Deberta"),
+    architecture=partial(class_name, "Deberta"),
     rules=_rules,
 )

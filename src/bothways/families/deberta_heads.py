@@ -87,8 +87,3 @@ def of_heads(spec: Spec, prefix: str) -> list[Rule]:
     if spec.heads.classifier:
         rules += affine("heads.classifier.transform.dense", "pooler.dense") + affine("heads.classifier.out", "classifier")
     return rules
-
-
-def architecture(name: str, heads: frozenset[str]) -> str:
-    last = "ForSequenceClassification" if "classifier" in heads else "ForMaskedLM" if "masked_lm" in heads else "Model"
-    return name + last

@@ -13,8 +13,8 @@ from typing import Any
 from bothways.encoder.config import EncoderConfig
 from bothways.families.convert import Fuse, Reader, Rule, affine
 from bothways.families.deberta import INERT_KEYS, body, deberta, read_encoder, write_spec
-from bothways.families.deberta_heads import MARKS, architecture, of_heads, read_spec
-from bothways.families.family import ACTIVATIONS, Family, Spec, attention_of, published_activation
+from bothways.families.deberta_heads import MARKS, of_heads, read_spec
+from bothways.families.family import ACTIVATIONS, Family, Spec, attention_of, class_name, published_activation
 from bothways.layers.convolution import Convolution
 from bothways.layers.norm import LayerNorm
 from bothways.layers.position import Disentangled
@@ -122,6 +122,6 @@ FAMILY = Family(
     prefix="deberta.",
     read=_read,
     write=_write,
-    architecture=partial(architecture, "DebertaV2"),
+    architecture=partial(class_name, "DebertaV2"),
     rules=_rules,
 )

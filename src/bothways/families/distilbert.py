@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,7 @@ from bothways.families.family import (
     Inexpressible,
     Spec,
     attention_of,
+    class_name,
     published_activation,
     read_labels,
     read_problem,
@@ -169,7 +171,6 @@ FAMILY = Family(
     prefix="distilbert.",
     read=_read,
     write=_write,
-    architecture=lambda heads: "DistilBertForSequenceClassification" if "classifier" in heads
-    else "DistilBertForMaskedLM" if "masked_lm" in heads else "DistilBertModel",
+    architecture=partial(class_name, "DistilBert"),
     rules=_rules,
 )  # fmt: skip

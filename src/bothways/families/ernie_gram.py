@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from bothways.encoder.config import EncoderConfig
 from bothways.families.bert import FAMILY as BERT
 from bothways.families.bert import bert, read, write_encoder
 from bothways.families.convert import Reader, Rename, Rule
-from bothways.families.family import Family, Spec
+from bothways.families.family import Family, Spec, class_name
 from bothways.families.mpnet import bucketed
 from bothways.layers.position import Bucketed
 
@@ -83,8 +84,7 @@ FAMILY = Family(
     prefix="ernie_gram.",
     read=_read,
     write=_write,
-    architecture=lambda heads: "ErnieGramForSequenceClassification" if "classifier" in heads
-    else "ErnieGramForMaskedLM" if "masked_lm" in heads else "ErnieGramModel",
+    architecture=partial(class_name, "ErnieGram"),
     rules=_rules,
     in_transformers=False,
 )  # fmt: skip

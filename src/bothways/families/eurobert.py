@@ -7,6 +7,7 @@ its tokens' logits. Configs older than version 5 of `transformers` call that key
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig
@@ -18,6 +19,7 @@ from bothways.families.family import (
     Inexpressible,
     Spec,
     attention_of,
+    class_name,
     mlp_of,
     read_labels,
     read_problem,
@@ -115,7 +117,6 @@ FAMILY = Family(
     prefix="model.",
     read=_read,
     write=_write,
-    architecture=lambda heads: "EuroBertForSequenceClassification" if "classifier" in heads
-    else "EuroBertForMaskedLM" if "masked_lm" in heads else "EuroBertModel",
+    architecture=partial(class_name, "EuroBert"),
     rules=_rules,
 )  # fmt: skip

@@ -116,6 +116,11 @@ class Family:
                     raise Inexpressible(self.name, f"encoder's layers.{i}.{name} of the type '{brick.type}'")
 
 
+def class_name(title: str, heads: frozenset[str]) -> str:
+    """The `transformers` class for a set of heads, of a family whose classes begin with `title`."""
+    return title + ("ForSequenceClassification" if "classifier" in heads else "ForMaskedLM" if "masked_lm" in heads else "Model")
+
+
 def attention_of(layer: Layer) -> Attention:
     """The attention of a layer that has it: `Family.check_bricks` has refused others."""
     assert isinstance(layer.mixer, Attention)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig
@@ -18,7 +19,7 @@ from bothways.errors import InputError
 from bothways.families import roberta
 from bothways.families.bert import write_encoder
 from bothways.families.convert import Fuse, Reader, Rename, Rule
-from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec, attention_of
+from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec, attention_of, class_name
 from bothways.layers.heads import ClassifierHead
 from bothways.layers.position import Learned
 
@@ -115,12 +116,6 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
     return rules
 
 
-def _architecture(heads: frozenset[str]) -> str:
-    if "classifier" in heads:
-        return "LongformerForSequenceClassification"
-    return "LongformerForMaskedLM" if "masked_lm" in heads else "LongformerModel"
-
-
 FAMILY = Family(
     name="longformer",
     inert=(*INERT, "onnx_export"),
@@ -128,6 +123,6 @@ FAMILY = Family(
     prefix="longformer.",
     read=_read,
     write=_write,
-    architecture=_architecture,
+    architecture=partial(class_name, "Longformer"),
     rules=_rules,
 )

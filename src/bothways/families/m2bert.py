@@ -8,6 +8,7 @@ the full length with the padding token, which is read like any other. Configs of
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
@@ -20,6 +21,7 @@ from bothways.families.family import (
     Heads,
     Inexpressible,
     Spec,
+    class_name,
     published_activation,
     read_labels,
     read_problem,
@@ -286,8 +288,7 @@ FAMILY = Family(
     prefix="bert.",
     read=_read,
     write=_write,
-    architecture=lambda heads: "BertForSequenceClassification" if "classifier" in heads
-    else "BertForMaskedLM" if "masked_lm" in heads else "BertModel",
+    architecture=partial(class_name, "Bert"),
     rules=_rules,
     claims=_claims,
     without=(Attention, Plain, Gated),

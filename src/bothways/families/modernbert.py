@@ -24,6 +24,7 @@ from bothways.families.family import (
     Inexpressible,
     Spec,
     attention_of,
+    class_name,
     published_activation,
     read_labels,
     read_problem,
@@ -308,7 +309,6 @@ FAMILY = Family(
     prefix="model.",
     read=_read,
     write=_write,
-    architecture=lambda heads: "ModernBertForSequenceClassification" if "classifier" in heads
-    else "ModernBertForMaskedLM" if "masked_lm" in heads else "ModernBertModel",
+    architecture=partial(class_name, "ModernBert"),
     rules=_rules,
 )  # fmt: skip

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.bert import FAMILY as BERT
 from bothways.families.bert import write_encoder
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
-from bothways.families.family import Family, Spec, attention_of, published_activation
+from bothways.families.family import Family, Spec, attention_of, class_name, published_activation
 from bothways.layers.activation import Activation
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
@@ -148,8 +149,7 @@ FAMILY = Family(
     prefix="bert.",
     read=_read,
     write=_write,
-    architecture=lambda heads: "BertForSequenceClassification" if "classifier" in heads
-    else "BertForMaskedLM" if "masked_lm" in heads else "BertModel",
+    architecture=partial(class_name, "Bert"),
     rules=_rules,
     claims=_claims,
     in_transformers=False,

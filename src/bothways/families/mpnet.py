@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig
 from bothways.families.bert import bert, read_encoder, write_encoder
 from bothways.families.convert import Drop, Fuse, Reader, Rename, Rule, affine
-from bothways.families.family import INERT, Family, Spec
+from bothways.families.family import INERT, Family, Spec, class_name
 from bothways.families.roberta import of_heads, read_spec
 from bothways.layers.position import Bucketed
 
@@ -97,7 +98,6 @@ FAMILY = Family(
     prefix="mpnet.",
     read=_read,
     write=_write,
-    architecture=lambda heads: "MPNetForSequenceClassification" if "classifier" in heads
-    else "MPNetForMaskedLM" if "masked_lm" in heads else "MPNetModel",
+    architecture=partial(class_name, "MPNet"),
     rules=_rules,
 )  # fmt: skip

@@ -11,6 +11,7 @@ A released masked-LM head has no biases (`mlp_fc1_bias` is false), that of `tran
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
@@ -24,6 +25,7 @@ from bothways.families.family import (
     Inexpressible,
     Spec,
     attention_of,
+    class_name,
     published_activation,
     read_labels,
     read_problem,
@@ -235,7 +237,6 @@ FAMILY = Family(
     released_prefix="bert.",
     read=_read,
     write=_write,
-    architecture=lambda heads: "NomicBertForSequenceClassification" if "classifier" in heads
-    else "NomicBertForMaskedLM" if "masked_lm" in heads else "NomicBertModel",
+    architecture=partial(class_name, "NomicBert"),
     rules=_rules,
 )  # fmt: skip

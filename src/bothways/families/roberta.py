@@ -7,12 +7,13 @@ tokens. (BERT's Drop and Fuse rules serve unchanged.)
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig
 from bothways.families.bert import bert, body, masked_lm_head, read_encoder, write_encoder
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
-from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec, read_labels, read_problem
+from bothways.families.family import INERT, Family, Heads, Inexpressible, Spec, class_name, read_labels, read_problem
 from bothways.layers.heads import ClassifierHead, Transform
 from bothways.layers.position import Learned
 
@@ -105,10 +106,6 @@ def of_heads(spec: Spec, prefix: str) -> list[Rule]:
 
 
 def _family(model_type: str, prefix: str) -> Family:
-    def architecture(heads: frozenset[str]) -> str:
-        kind = "ForSequenceClassification" if "classifier" in heads else "ForMaskedLM" if "masked_lm" in heads else "Model"
-        return prefix + kind
-
     return Family(
         name=model_type,
         inert=INERT,
@@ -120,7 +117,7 @@ def _family(model_type: str, prefix: str) -> Family:
         prefix="roberta.",
         read=read,
         write=lambda spec: _write(spec, model_type),
-        architecture=architecture,
+        architecture=partial(class_name, prefix),
         rules=rules,
     )
 

@@ -80,6 +80,7 @@ def load(
     """
     folder = resolve(source)
     published = _config(folder)
+    # an unknown family is told before all weights are read
     _family(published, family, str(folder / "config.json"), lambda: read_weights(folder))
     tokenizer = _tokenizer(folder) if any((folder / name).exists() for name in _TOKENIZER_FILES) else None
     where, settings = str(folder / "config.json"), read_settings(folder)
@@ -99,8 +100,10 @@ def build(
     chosen = _family(published, family, checkpoint.where, lambda: checkpoint.weights)
     reader = Reader(published, checkpoint.where)
     held = checkpoint.weights_in or str(folder)
-    spec, ours = _fitted(chosen, reader, checkpoint.weights, held)
+    spec, weights = _specified(chosen, reader, checkpoint.weights)
+    # before the weights: an unknown key often says why they do not fit
     _report_unknown(reader.unknown(chosen.inert), reader.where, strict)
+    ours = _fitted(chosen, spec, weights, held)
     with torch.device("meta"):
         model = Model(chosen, spec, checkpoint.tokenizer, checkpoint.settings, checkpoint.name, published)
     model.load_state_dict({name: cast(tensor, dtype or torch.float32, name, held) for name, tensor in ours.items()}, assign=True)
@@ -113,15 +116,18 @@ def build(
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
-def _fitted(family: Family, reader: Reader, weights: dict[str, Tensor], where: str) -> tuple[Spec, dict[str, Tensor]]:
-    """What a family makes of a config and of the weights."""
+def _specified(family: Family, reader: Reader, weights: dict[str, Tensor]) -> tuple[Spec, dict[str, Tensor]]:
+    """What a family makes of a config, and the weights that it reads."""
     weights = _without_other_heads(_of_today(weights, family), family, reader)
-    spec = _read(family, reader, _heads(family, weights))
+    return _read(family, reader, _heads(family, weights)), weights
+
+
+def _fitted(family: Family, spec: Spec, weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Our state dict from those weights."""
     prefix = family.prefix if any(name.startswith(family.prefix) for name in weights) else ""
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in Model(family, spec).state_dict().items()}
-    rules = expand(family.rules(spec, prefix), max(spec.encoder.depths) + 1)
-    return spec, to_ours(rules, weights, shapes, where)
+    return to_ours(expand(family.rules(spec, prefix), spec.encoder.modules), weights, shapes, where)
 
 
 def write_model(model: Model, folder: Path, max_shard_size: int | str | None = None) -> Path:
@@ -137,7 +143,7 @@ def write_model(model: Model, folder: Path, max_shard_size: int | str | None = N
     check_expressed(model)
     config = _written(model)
     bare = model.spec.heads.present() <= {"pooler"}
-    rules = expand(model.family.rules(model.spec, "" if bare else model.family.prefix), max(model.spec.encoder.depths) + 1)
+    rules = expand(model.family.rules(model.spec, "" if bare else model.family.prefix), model.spec.encoder.modules)
     write_weights(to_theirs(rules, model.state_dict()), folder, max_shard_size)
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if model.tokenizer is not None:
@@ -274,7 +280,7 @@ def _family(published: dict[str, Any], family: str | None, where: str, weights: 
 
 def _fits(family: Family, published: dict[str, Any], where: str, weights: dict[str, Tensor]) -> bool:
     try:
-        _fitted(family, Reader(published, where), weights, where)
+        _fitted(family, *_specified(family, Reader(published, where), weights), where)
     except InputError:
         return False
     return True

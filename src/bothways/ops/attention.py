@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bothways.ops.relative import ScoreMod
 from bothways.ragged import Ragged
 
 # Keys of a window are handed to SDPA in pieces of at least this many tokens.
@@ -40,7 +41,7 @@ class Edit(Protocol):
 
     def flex(
         self, q: Float[Tensor, "queries heads size"], k: Float[Tensor, "keys heads size"], queries: Ragged, keys: Ragged
-    ) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    ) -> ScoreMod:
         """The same as a `score_mod` of FlexAttention: of a score, batch, head, and the packed rows of its query and key."""
         ...
 
