@@ -1,5 +1,7 @@
 """Three relatives of Adam, with torch's names for their state: `step`, `exp_avg`, `exp_avg_sq`."""
 
+# pyright: reportPrivateImportUsage=false
+# torch keeps _foreach_* for optimizers, its own and others': one call, and on a GPU a few kernels, for all tensors of a group
 from __future__ import annotations
 
 from collections.abc import Iterable
