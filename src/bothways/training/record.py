@@ -7,15 +7,16 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
+from pydantic import Field
 
 from bothways.config import explain
 from bothways.errors import InputError
 from bothways.files import write_text
 from bothways.training.optimizer import Row
-from bothways.training.schedule import Steps, Tokens
+from bothways.training.schedule import Elapsed, Steps, Tokens
 
 NAME = "run.json"
 
@@ -27,13 +28,13 @@ class Record:
     Attributes:
         run: the whole run's config, as JSON.
         fingerprint: the sha256 of `run` without its free fields.
-        budget: in steps or tokens; hours have been turned into tokens.
+        budget: in steps, tokens or seconds; `Hours` have been turned into tokens.
         parameters: the optimizer's parameter table.
     """
 
     run: dict[str, Any]
     fingerprint: str
-    budget: Steps | Tokens
+    budget: Annotated[Steps | Tokens | Elapsed, Field(discriminator="type")]
     parameters: tuple[Row, ...]
 
 
@@ -91,9 +92,16 @@ def same_run(saved: dict[str, Any], run: dict[str, Any], free: Collection[str], 
 
 
 def table_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """The parameter table for printing: name, shape, group, learning rate factor, weight decay."""
+    """The parameter table for printing: name, shape, group, optimizer, learning rate factor, weight decay."""
     return [
-        [", ".join((row.name, *row.shared)), "x".join(map(str, row.shape)), row.group, f"{row.lr:g}", f"{row.weight_decay:g}"]
+        [
+            ", ".join((row.name, *row.shared)),
+            "x".join(map(str, row.shape)),
+            row.group,
+            row.optimizer or "",
+            f"{row.lr:g}",
+            f"{row.weight_decay:g}",
+        ]
         for row in rows
     ]
 
