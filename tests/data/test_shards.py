@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models
 
-from bothways.data.shards import Shards, write_shards
+from bothways.data.shard_writer import write_shards
+from bothways.data.shards import Shards
 from bothways.data.source import Document
 from bothways.data.token_data import TokenData, hold_out
 from bothways.data.tokenizer import Tokenizer, bert_template
@@ -224,7 +225,7 @@ def test_a_full_disk(tmp_path: Path, letters: Tokenizer, monkeypatch: pytest.Mon
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bothways.data.shards import write_shards
+from bothways.data.shard_writer import write_shards
 from bothways.data.source import Document
 from bothways.data.tokenizer import Tokenizer
 
