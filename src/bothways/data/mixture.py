@@ -99,12 +99,12 @@ class Mixed:
     a round of `least` tokens). With one source it is a pass over it, in the order that it has without a mixture.
 
     Attributes:
-        lengths: of the samples of each source.
+        lengths: int [samples] for each source.
         weights: of each source; their sum is the whole.
         least: about how many tokens a round has at least, where the sources have as many.
     """
 
-    lengths: tuple[Int[np.ndarray, " samples"], ...]
+    lengths: tuple[np.ndarray, ...]
     weights: tuple[float, ...]
     least: int = 0
 

@@ -169,7 +169,7 @@ class _Writer:
             texts_sha256=self.texts.digest.hexdigest(),
         )
         self.shards.append(shard)
-        write_text(self.folder / MANIFEST, to_json(self._manifest()))
+        write_text(self.folder / MANIFEST, to_json(self._manifest()))  # from here on, a kill does not lose it
         self._clear()
 
     def _clear(self) -> None:
@@ -224,6 +224,7 @@ def _write(path: Path, content: bytes) -> str:
 
 def _finish(partial: Path, manifest: Manifest) -> None:
     """Leave in the folder what belongs to it, on the disk."""
+    write_text(partial / MANIFEST, to_json(manifest))  # an earlier text may have had more shards
     names = {f"{shard.name}.{kind}" for shard in manifest.shards for kind in ("tokens", "offsets")}
     for path in partial.iterdir():
         if path.is_file() and path.name not in {*names, MANIFEST}:

@@ -64,7 +64,7 @@ class Shortened:
         for limit, room in zip(limits, self._rooms, strict=True):
             if room < 1:
                 raise InputError(
-                    f"length warm-up: {limit} tokens leave no room beside {tokenizer.specials_per_sequence} special ones"
+                    f"length warm-up: a limit of {limit} leaves no room beside {tokenizer.specials_per_sequence} special tokens"
                 )
             if limit >= longest:
                 raise InputError(f"length warm-up: no sample has more than {longest} tokens, so a limit of {limit} shortens none")
@@ -111,7 +111,7 @@ class Shortened:
 
 @dataclass(frozen=True, eq=False)
 class Growing:
-    """The order of the final samples, each taken in pieces as long as a lower limit holds; unshuffled, whole.
+    """The order of the final samples, each taken in pieces as long as a lower limit holds; without a seed, whole.
 
     Attributes:
         order: of the samples of the final length.
