@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_pretrain_on_a_token_folder(run: Run, tokenizer: Path, tmp_path: Path) -
     assert weights[0] == weights[1]  # text is text, whenever it was tokenised
 
 
-def mixture(path: Path, parts: list[tuple[str, float, dict[str, object]]]) -> Path:
+def mixture(path: Path, parts: Sequence[tuple[str, float, Mapping[str, object]]]) -> Path:
     tree = {"type": "mixture", "parts": [{"name": name, "weight": weight, "source": source} for name, weight, source in parts]}
     path.write_text(json.dumps(tree))
     return path
@@ -89,7 +90,7 @@ def test_pretrain_on_a_mixture(run: Run, tokenizer: Path, tmp_path: Path) -> Non
     shards = tmp_path / "shards"
     assert run("tokenize", table, "--column", "body", "--tokenizer", tokenizer, "--out", shards).code == 0
     texts = write_texts(tmp_path / "texts", 30)
-    parts: list[tuple[str, float, dict[str, object]]] = [
+    parts: list[tuple[str, float, Mapping[str, object]]] = [
         ("all", 0.2, {"type": "tokens", "folder": str(shards)}),
         ("long", 0.5, {"type": "tokens", "folder": str(shards), "at_least": 50}),
         ("notes", 0.3, {"type": "text", "paths": [str(texts)]}),
@@ -125,7 +126,7 @@ def test_bad_mixtures(run: Run, tokenizer: Path, tmp_path: Path) -> None:
         )
         assert (ran.code, complaint in ran.err) == (1, True), ran
     other = tmp_path / "other"
-    train_tokenizer(WordPiece(vocab_size=100), [WORDS] * 20).save(other)
+    train_tokenizer(WordPiece(vocab_size=40), [WORDS] * 20).save(other)
     ran = run("pretrain", shards, "--tokenizer", other, "--out", tmp_path / "run2", "--recipe", "bert", "--steps", 2, *SETTINGS)
     assert (ran.code, "made with another tokenizer" in ran.err) == (1, True), ran
 
