@@ -125,6 +125,9 @@ def test_bad_mixtures(run: Run, tokenizer: Path, tmp_path: Path) -> None:
             "pretrain", corpus, "--tokenizer", tokenizer, "--out", tmp_path / "run", "--recipe", "bert", "--steps", 2, *SETTINGS
         )
         assert (ran.code, complaint in ran.err) == (1, True), ran
+    warmup = ["--set", 'length_warmup={"stages": [{"max_length": 32, "tokens": 9}]}']
+    ran = run("pretrain", shards, "--out", tmp_path / "run", "--recipe", "bert", "--steps", 2, *SETTINGS, *warmup)
+    assert (ran.code, "length_warmup: a limit of 32 is not below max_length 32" in ran.err) == (1, True), ran
     other = tmp_path / "other"
     train_tokenizer(WordPiece(vocab_size=40), [WORDS] * 20).save(other)
     ran = run("pretrain", shards, "--tokenizer", other, "--out", tmp_path / "run2", "--recipe", "bert", "--steps", 2, *SETTINGS)
