@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PRETRAIN = examples(
     "bothways pretrain my_texts/ --out runs/mine --hours 1",
     "bothways pretrain corpus.jsonl --column body --recipe bert --size mini --tokens 50000000 --out runs/bert",
+    "bothways pretrain shards/mine --out runs/mine --hours 1",
+    "bothways pretrain mixture.json --tokenizer my_tokenizer --out runs/mixed --hours 1",
     "bothways pretrain my_texts/ --out runs/lr --hours 1 --set training.optimizer.lr=1e-3 --set masking.rate=0.2",
 )
 _FINETUNE = examples(
@@ -50,9 +52,15 @@ def register(app: typer.Typer) -> None:
 
 def pretrain(
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="Text files, a folder of them, or a table (JSONL, CSV, Parquet).")
+        Path,
+        typer.Argument(
+            metavar="CORPUS", help="Text files, a folder of them, a table, a folder of `bothways tokenize`, or a mixture (JSON)."
+        ),
     ],
     out: OutOption,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", metavar="FOLDER", help="A tokenizer that exists; default: one is trained.")
+    ] = None,
     recipe: Annotated[str, typer.Option("--recipe", help="A published run; `bothways recipes` lists them.")] = "modernbert",
     size: Annotated[Literal["tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
     column: ColumnOption = "text",
@@ -68,17 +76,21 @@ def pretrain(
     Ctrl-C saves; the same command goes on from there.
     """
     from bothways.config import override
-    from bothways.data.source import list_source, open_source
+    from bothways.recipes.corpus import describe, open_text, with_tokenizer
     from bothways.recipes.pretraining import pretrain as carry_out
     from bothways.recipes.published import RECIPES
 
     if recipe not in RECIPES:
         raise InputError(f"--recipe {recipe}: no such recipe; there is {', '.join(RECIPES)}")
-    source = open_source(corpus, column)
-    run = override(RECIPES[recipe](source, _budget(hours, tokens, steps), size), changes or [])
+    text = open_text(corpus, column)
+    run = RECIPES[recipe](text.source, _budget(hours, tokens, steps), size)
+    if (given := tokenizer or text.tokenizer) is not None:
+        run = with_tokenizer(run, given)
+    run = override(run, changes or [])
     if dry_run:
         return _print(run)
-    note(str(list_source(run.source)))
+    for line in describe(run.source):
+        note(line)
     with stoppable():
         _report(carry_out(run, out, note, command()), as_json)
 

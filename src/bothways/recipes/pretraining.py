@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,9 +14,8 @@ import torch
 from bothways.config import to_json
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
-from bothways.data.shards import Shards, write_shards
-from bothways.data.source import list_source, read_documents
-from bothways.data.token_data import TokenData, hold_out
+from bothways.data.sample import Samples
+from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.encoder.encoder import Encoder
@@ -28,8 +28,12 @@ from bothways.layers.heads import MaskedLm
 from bothways.model.model import Model
 from bothways.objectives.masked_lm import MaskedLanguageModeling
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
+from bothways.recipes.corpus import Opened, Text, files_of, open_corpus, samples_of, texts_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
+from bothways.training.checkpoint import position
+from bothways.training.loop import Result
+from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 
@@ -59,16 +63,15 @@ def pretrain(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     remember_corpus(run, folder)
     tokenizer = prepare_tokenizer(run, folder, say)
-    shards = prepare_shards(run, folder, tokenizer, say)
+    text = prepare_samples(run, tokenizer, prepare_shards(run, folder, tokenizer, say), say)
     objective = build(run, tokenizer)
-    kept, held = hold_out(len(shards.lengths), run.held_out, run.training.seed)
-    data, heldout = (TokenData(shards, tokenizer, run.max_length, part) for part in (kept, held))
-    loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
+    seed = run.training.seed
+    loader = Loader(text.data, run.batching, objective.prepare, seed, run.workers, text.order)
     fill = loader.plan.epoch(0).fill
-    say(f"{len(data):,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
-    tokens = int(heldout.lengths.sum())
-    say(f"{len(held):,} of {len(shards.lengths):,} documents held out, {tokens / (tokens + fill.tokens):.1%} of the tokens")
-    evaluation = list(islice(Loader(heldout, run.batching, objective.prepare, run.training.seed).evaluation(), _EVALUATED))
+    say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
+    heldout = text.heldout
+    measured = Loader(heldout, run.batching, objective.prepare, seed, order=text.heldout_order)
+    evaluation = list(islice(measured.evaluation(), _EVALUATED))
     model = assemble(run, tokenizer, objective).to(device)
     watch = Watch(
         evaluate=lambda: averages(objective, evaluation, device, ("loss", "accuracy")),
@@ -76,7 +79,10 @@ def pretrain(
         rate=gemm_rate(device, torch.float32),
     )
     title, metrics = f"Pretraining {run.family}", ("accuracy", "masked", "mask_token")
-    return carry_out(run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say)
+    return carry_out(
+        run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say,
+        extra=lambda result: [account(text.tally(loader.plan, stream_state(result)), say)],
+    )  # fmt: skip
 
 
 def remember_corpus(run: Pretraining, folder: Path) -> None:
@@ -87,7 +93,7 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
     """
     if (folder / record.NAME).exists():
         return  # the run's own record decides from here on
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in list_source(run.source).files]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files_of(run.source)]
     made_from = json.dumps([_OURS, to_json(run.source), to_json(run.tokenizer), run.encoder.max_length, files], indent=2) + "\n"
     note = folder / _MADE_FROM
     written = note.read_text(encoding="utf-8") if note.exists() else None
@@ -110,8 +116,7 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
         tokenizer = Tokenizer.load(folder / "tokenizer")
     else:
         say(f"training a tokenizer of {run.tokenizer.vocab_size:,} pieces")
-        texts = (document.text for document in read_documents(run.source))
-        tokenizer = train_tokenizer(run.tokenizer, texts, run.encoder.max_length)
+        tokenizer = train_tokenizer(run.tokenizer, texts_of(run.source), run.encoder.max_length)
         with replacing(folder / "tokenizer") as partial:  # a killed process leaves no half of one under its name
             tokenizer.save(partial)
     if tokenizer.vocab_size > run.encoder.vocab_size:
@@ -121,12 +126,34 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
     return tokenizer
 
 
-def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Say) -> Shards:
-    """The corpus as token shards, written once."""
-    if not (folder / "data" / "manifest.json").exists():
-        say("tokenising the corpus")
-        write_shards(read_documents(run.source), tokenizer, folder / "data")
-    return Shards(folder / "data", tokenizer)
+def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Say) -> tuple[Opened, ...]:
+    """The sources of the run as token shards, written once."""
+    return open_corpus(run.source, folder / "data", tokenizer, say)
+
+
+def prepare_samples(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], say: Say) -> Text:
+    """The samples to learn from, in their order, and those to measure on."""
+    return samples_of(opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say)
+
+
+def stream_state(result: Result) -> dict[str, int]:
+    """Where the stream of a finished run stands."""
+    state = position(result.checkpoint).stream
+    assert state is not None, "a finished run has saved its last step"
+    return state
+
+
+def account(tallies: Sequence[Tally], say: Say) -> Table:
+    """What was taken of each source, for the report; repeated text is told of at once."""
+    for one in tallies:
+        if one.passes > 1:
+            say(f"{one.name}: gone through {one.passes:,.2f} times")
+    columns = ("source", "declared", "of the tokens", "tokens", "samples", "passes")
+    rows = [
+        (one.name, f"{one.declared:.1%}", f"{one.share:.1%}", f"{one.tokens:,}", f"{one.samples:,}", f"{one.passes:,.2f}")
+        for one in tallies
+    ]
+    return Table("Data", columns, rows, note="Over one pass, text was seen more than once.")
 
 
 def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
@@ -149,7 +176,7 @@ def assemble(run: Pretraining, tokenizer: Tokenizer, objective: MaskedLanguageMo
     return model
 
 
-def predictions(model: Model, heldout: TokenData, count: int = 4, around: int = 12) -> list[dict[str, str]]:
+def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12) -> list[dict[str, str]]:
     """What the model puts in the place of one token of a few held-out texts."""
     tokenizer = model.tokenizer
     assert tokenizer is not None

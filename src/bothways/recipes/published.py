@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bothways.data.masking import BERT, MODERNBERT, NEOBERT, ROBERTA
+from bothways.data.mixture import Mixture, TokenFolder
 from bothways.data.packing import TokenBudget
 from bothways.data.source import Column, TextFiles
 from bothways.data.tokenizer_training import ByteLevelBpe, WordPiece
@@ -30,7 +31,7 @@ from bothways.training.settings import TrainingConfig
 
 Size = Literal["tiny", "mini", "base"]
 Budget = Steps | Tokens | Hours
-Source = TextFiles | Column
+Source = TextFiles | Column | TokenFolder | Mixture
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from bothways.config import config
 from bothways.data.masking import Masking
+from bothways.data.mixture import Corpus
 from bothways.data.packing import SampleCount, TokenBudget
 from bothways.data.rows import Table
-from bothways.data.source import Source
 from bothways.data.table import Contrast, SingleText, TextPair
 from bothways.data.tokenizer_training import TokenizerTraining
+from bothways.data.warmup import LengthWarmup
 from bothways.encoder.config import EncoderConfig
 from bothways.layers.heads import MaskedLmHead, Pooling
 from bothways.objectives.contrastive import InfoNce
@@ -39,12 +40,13 @@ class GivenTokenizer:
 
 @config
 class Pretraining:
-    """Masked-language pretraining from raw text.
+    """Masked-language pretraining from text: raw, tokenised, or a mixture.
 
     Attributes:
         family: the published family the model is saved as.
         tokenizer: trained on the corpus, or given.
         max_length: tokens of a sample, special tokens included; longer documents are cut into several.
+        length_warmup: lower limits to begin with; None: none.
         held_out: the share of documents kept for evaluation.
     """
 
@@ -52,11 +54,12 @@ class Pretraining:
     encoder: EncoderConfig
     head: MaskedLmHead
     masking: Masking
-    source: Source
+    source: Corpus
     tokenizer: Annotated[TokenizerTraining | GivenTokenizer, Field(discriminator="type")]
     batching: TokenBudget
     training: TrainingConfig
     max_length: PositiveInt
+    length_warmup: LengthWarmup | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
     workers: NonNegativeInt = 0
 
