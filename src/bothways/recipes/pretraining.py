@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,16 +26,21 @@ from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.files import replacing, write_text
 from bothways.layers.heads import MaskedLm
+from bothways.model.folder import resolve
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
+from bothways.recipes.continuing import take_over
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
+from bothways.training.sections import Facts
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 _EVALUATED = 20
+# Train metrics that reports plot
+METRICS = ("accuracy", "masked", "mask_token")
 # What tells our note from a file that happens to have its name: only behind it is anything removed
 _OURS = "what this folder's tokenizer and data were made from"
 # Beside the tokenizer and the shards: the text they were made from
@@ -54,12 +60,48 @@ def pretrain(
         InputError: text that cannot be read, a folder of another run, a contradiction in the run.
         Interrupted: after Ctrl-C, with everything saved; the same call goes on.
     """
-    _check(run)
+    check(run)
     claim(run, folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     remember_corpus(run, folder)
     tokenizer = prepare_tokenizer(run, folder, say)
-    shards = prepare_shards(run, folder, tokenizer, say)
+    parts = set_up(run, tokenizer, prepare_shards(run, folder, tokenizer, say), chosen(device), say)
+    trained = carry_out(
+        run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, say),
+        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say,
+        extra=lambda result: [Facts("Text", _read(result.tokens, parts.epoch_tokens))],
+    )  # fmt: skip
+    return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a run trains, and on what.
+
+    Attributes:
+        model: on the very modules of the objective.
+        epoch_tokens: the tokens of one pass over the text that is learned from.
+    """
+
+    objective: MaskedLanguageModeling
+    model: Model
+    loader: Loader[MaskedInputs]
+    heldout: TokenData
+    epoch_tokens: int
+
+    def watch(self, run: Pretraining, say: Say) -> Watch:
+        """Held-out figures, and predictions, of the model."""
+        device = str(self.model.device)
+        prepared = Loader(self.heldout, run.batching, self.objective.prepare, run.training.seed).evaluation()
+        evaluation = list(islice(prepared, _EVALUATED))
+        return Watch(
+            evaluate=lambda: averages(self.objective, evaluation, device, ("loss", "accuracy")),
+            samples=lambda: predictions(self.model, self.heldout),
+            rate=gemm_rate(device, torch.float32),
+        )
+
+
+def set_up(run: Pretraining, tokenizer: Tokenizer, shards: Shards, device: str, say: Say) -> Parts:
+    """Put the parts of a run together, with the weights that it begins with."""
     objective = build(run, tokenizer)
     kept, held = hold_out(len(shards.lengths), run.held_out, run.training.seed)
     data, heldout = (TokenData(shards, tokenizer, run.max_length, part) for part in (kept, held))
@@ -68,15 +110,13 @@ def pretrain(
     say(f"{len(data):,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
     tokens = int(heldout.lengths.sum())
     say(f"{len(held):,} of {len(shards.lengths):,} documents held out, {tokens / (tokens + fill.tokens):.1%} of the tokens")
-    evaluation = list(islice(Loader(heldout, run.batching, objective.prepare, run.training.seed).evaluation(), _EVALUATED))
     model = assemble(run, tokenizer, objective).to(device)
-    watch = Watch(
-        evaluate=lambda: averages(objective, evaluation, device, ("loss", "accuracy")),
-        samples=lambda: predictions(model, heldout),
-        rate=gemm_rate(device, torch.float32),
-    )
-    title, metrics = f"Pretraining {run.family}", ("accuracy", "masked", "mask_token")
-    return carry_out(run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say)
+    return Parts(objective, model, loader, heldout, fill.tokens)
+
+
+def chosen(device: str | None) -> str:
+    """The device to train on: CUDA where there is a GPU, unless told otherwise."""
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def remember_corpus(run: Pretraining, folder: Path) -> None:
@@ -105,7 +145,7 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
 def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
     """The run's tokenizer: given, or trained once and kept in the folder."""
     if isinstance(run.tokenizer, GivenTokenizer):
-        tokenizer = Tokenizer.load(Path(run.tokenizer.folder))
+        tokenizer = Tokenizer.load(resolve(run.tokenizer.folder))
     elif (folder / "tokenizer" / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(folder / "tokenizer")
     else:
@@ -130,11 +170,13 @@ def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Sa
 
 
 def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
-    """The objective with fresh weights, a function of the seed."""
+    """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
     encoder = Encoder(run.encoder)
     head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
     objective = MaskedLanguageModeling(encoder, head, run.masking, Vocabulary.of(tokenizer))
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
+    if run.start is not None:
+        take_over(objective, run.start, run.family)
     return objective
 
 
@@ -175,8 +217,13 @@ def predictions(model: Model, heldout: TokenData, count: int = 4, around: int = 
     return rows
 
 
-def _check(run: Pretraining) -> None:
+def check(run: Pretraining) -> None:
+    """Raises InputError where the run contradicts itself."""
     if run.max_length > run.encoder.max_length:
         raise InputError(f"max_length {run.max_length} exceeds encoder.max_length {run.encoder.max_length}")
     if run.max_length > run.batching.tokens:
         raise InputError(f"max_length {run.max_length} exceeds batching.tokens {run.batching.tokens}: a sample must fit a batch")
+
+
+def _read(tokens: int, epoch_tokens: int) -> list[tuple[str, str]]:
+    return [("Tokens an epoch", f"{epoch_tokens:,}"), ("Epochs", f"{tokens / epoch_tokens:,.2f}")]

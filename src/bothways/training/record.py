@@ -27,14 +27,16 @@ class Record:
     Attributes:
         run: the whole run's config, as JSON.
         fingerprint: the sha256 of `run` without its free fields.
-        budget: in steps or tokens; hours have been turned into tokens.
-        parameters: the optimizer's parameter table.
+        budget: in steps or tokens; hours have been turned into tokens. None: of a run of stages, each of which has its own.
+        parameters: the optimizer's parameter table; empty for a run of stages.
+        stages: the folders of a run's stages, in their order, each a run of its own; empty for a run of one.
     """
 
     run: dict[str, Any]
     fingerprint: str
-    budget: Steps | Tokens
+    budget: Steps | Tokens | None
     parameters: tuple[Row, ...]
+    stages: tuple[str, ...] = ()
 
 
 def fingerprint(run: dict[str, Any], free: Collection[str]) -> str:
