@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import nn
+
 from bothways.data.masking import Masking
 from bothways.data.packing import TokenBudget
 from bothways.errors import InputError
@@ -79,7 +81,7 @@ def take_over(objective: MaskedLanguageModeling, start: str, family: str) -> Non
     model = load(start, device="cpu")
     if model.family.name != family:
         raise InputError(f"start: {start} is of the family {model.family.name}, the run's is {family}")
-    parts = [("encoder", objective.encoder, model.encoder)]
+    parts: list[tuple[str, nn.Module, nn.Module]] = [("encoder", objective.encoder, model.encoder)]
     if "masked_lm" in model.heads:
         parts.append(("head", objective.head, model.heads["masked_lm"]))
     for part, ours, theirs in parts:

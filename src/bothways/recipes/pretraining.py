@@ -66,7 +66,7 @@ def pretrain(
     tokenizer = prepare_tokenizer(run, folder, say)
     parts = set_up(run, tokenizer, prepare_shards(run, folder, tokenizer, say), chosen(device), say)
     trained = carry_out(
-        run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, say),
+        run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
         title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say,
         extra=lambda result: [Facts("Text", _read(result.tokens, parts.epoch_tokens))],
     )  # fmt: skip
@@ -88,15 +88,15 @@ class Parts:
     heldout: TokenData
     epoch_tokens: int
 
-    def watch(self, run: Pretraining, say: Say) -> Watch:
-        """Held-out figures, and predictions, of the model."""
+    def watch(self, run: Pretraining, rate: float) -> Watch:
+        """Held-out figures, and predictions, of the model; `rate` is the machine's."""
         device = str(self.model.device)
         prepared = Loader(self.heldout, run.batching, self.objective.prepare, run.training.seed).evaluation()
         evaluation = list(islice(prepared, _EVALUATED))
         return Watch(
             evaluate=lambda: averages(self.objective, evaluation, device, ("loss", "accuracy")),
             samples=lambda: predictions(self.model, self.heldout),
-            rate=gemm_rate(device, torch.float32),
+            rate=rate,
         )
 
 
@@ -112,6 +112,11 @@ def set_up(run: Pretraining, tokenizer: Tokenizer, shards: Shards, device: str, 
     say(f"{len(held):,} of {len(shards.lengths):,} documents held out, {tokens / (tokens + fill.tokens):.1%} of the tokens")
     model = assemble(run, tokenizer, objective).to(device)
     return Parts(objective, model, loader, heldout, fill.tokens)
+
+
+def machine_rate(parts: Parts) -> float:
+    """The matrix products a second of the device that a model is on, in FLOP/s; measuring takes a second."""
+    return gemm_rate(parts.model.device, torch.float32)
 
 
 def chosen(device: str | None) -> str:

@@ -28,7 +28,17 @@ from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.model.folder import check_expressed
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
-from bothways.recipes.pretraining import METRICS, Parts, check, chosen, prepare_shards, prepare_tokenizer, remember_corpus, set_up
+from bothways.recipes.pretraining import (
+    METRICS,
+    Parts,
+    check,
+    chosen,
+    machine_rate,
+    prepare_shards,
+    prepare_tokenizer,
+    remember_corpus,
+    set_up,
+)
 from bothways.recipes.runs import FREE, Pretraining, Staged
 from bothways.training import checkpoint, log, record
 from bothways.training.loop import Beginning, Result, finished, train
@@ -73,13 +83,15 @@ def pretrain_stages(
     _record(run, folder)
     before: Before = Before()
     parts: Parts | None = None
+    rate: float | None = None
     for number, (stage, one) in enumerate(zip(run.stages, run.runs, strict=True)):
         place, last = folder / run.folders[number], number == len(run.stages) - 1
         if last or not finished(place):
             say(f"stage {number + 1} of {len(run.stages)}: {stage.name}")
             # what is before it gives the weights
             parts = set_up(one if number == 0 else replace(one, start=None), tokenizer, corpora[number], chosen(device), say)
-            _stage(one, place, parts, before, stage.moments == "kept", say)
+            rate = rate or machine_rate(parts)
+            _stage(one, place, parts, before, stage.moments == "kept", rate)
         before = before.after(place, one)
     assert parts is not None, "the last stage is always set up"
     result = _whole(folder, before)
@@ -142,7 +154,7 @@ def override_run(run: Pretraining | Staged, assignments: Sequence[str]) -> Pretr
     return override(run, spread)
 
 
-def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: bool, say: Say) -> None:
+def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: bool, rate: float) -> None:
     """Train one stage in its folder, or go on with it."""
     check_expressed(parts.model)
     if before.checkpoint:
@@ -150,7 +162,7 @@ def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: b
     state = before.state(run)
     train(
         parts.objective, parts.loader.open, run.training, folder,
-        device=str(parts.model.device), run=to_json(run), free=FREE, watch=parts.watch(run, say),
+        device=str(parts.model.device), run=to_json(run), free=FREE, watch=parts.watch(run, rate),
         beginning=Beginning(
             steps=before.steps,
             stream=None if state is None else parts.loader.after(state),

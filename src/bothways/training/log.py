@@ -131,7 +131,7 @@ def read(folder: Path) -> list[Line]:
 def _through(logs: Sequence[tuple[str, list[Line]]]) -> list[Line]:
     """The lines of all stages, in which each goes on from where the one before ended."""
     lines: list[Line] = []
-    before = dict.fromkeys(("step", "tokens", "seconds"), 0)
+    before: dict[str, float] = dict.fromkeys(("step", "tokens", "seconds"), 0)
     for stage, own in logs:
         lines += [{**line, **{key: before[key] + line[key] for key in before}, "stage": stage} for line in own]
         before = {key: lines[-1][key] for key in before} if own else before
