@@ -67,7 +67,7 @@ def ours(corpus: Path, folder: Path) -> Callable[[], int]:
     data = TokenData(Shards(folder / "shards", tokenizer), tokenizer, LENGTH)
     stream = Loader(data, TokenBudget(tokens=ROWS * LENGTH), objective.prepare, seed=0).open()
     settings = AdamW(lr=1e-4)
-    optimizer = build(settings, objective, parameter_table(objective, default_groups(settings)))
+    optimizer = build(settings, objective, parameter_table(objective, default_groups(settings, objective)))
 
     def one() -> int:
         inputs = next(stream)

@@ -24,7 +24,8 @@ def linear_cross_entropy(
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Summed cross-entropy in nats of softmax(hidden @ weight.T + bias), and how many were right.
 
-    Equal to `cross_entropy(linear(...), reduction="sum")`; no rows give 0.
+    Products are in autocast's precision where that is on, all else in float32. Equal to
+    `cross_entropy(linear(...), reduction="sum")`; no rows give 0.
     """
     if not torch.is_grad_enabled():  # a Function is told what requires gradients, not whether anyone wants them
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
@@ -40,6 +41,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             torch.zeros_like(x) if x is not None and want else None
             for x, want in zip((hidden, weight, bias), wanted, strict=True)
         ]
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         right = torch.zeros((), dtype=torch.int64, device=hidden.device)
         for first in range(0, len(labels), _CHUNK):
@@ -55,7 +59,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if any(wanted):
                 slope = odds.div_(total)
                 slope.scatter_add_(1, target, torch.full_like(target, -1, dtype=slope.dtype))
-                _accumulate(grads, slope.to(hidden.dtype), hidden[rows], weight, rows)
+                _accumulate(grads, slope.to(dtype), hidden[rows], weight, rows)
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(right)
         return loss, right
@@ -68,9 +72,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _accumulate(grads: list[Tensor | None], slope: Tensor, hidden: Tensor, weight: Tensor, rows: slice) -> None:
     of_hidden, of_weight, of_bias = grads
-    if of_hidden is not None:
+    if of_hidden is not None and of_hidden.dtype == slope.dtype:
         torch.mm(slope, weight, out=of_hidden[rows])
-    if of_weight is not None:
+    elif of_hidden is not None:
+        of_hidden[rows] = slope @ weight
+    if of_weight is not None and of_weight.dtype == slope.dtype:
         of_weight.addmm_(slope.T, hidden)
+    elif of_weight is not None:
+        of_weight += slope.T @ hidden
     if of_bias is not None:
         of_bias += slope.sum(dim=0)

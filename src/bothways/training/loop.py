@@ -23,8 +23,9 @@ from bothways.training.checkpoint import Position
 from bothways.training.display import Display
 from bothways.training.interrupt import Interrupted, asked_to_stop
 from bothways.training.optimizer import Group, default_groups, parameter_table
+from bothways.training.ramp import micro_batches
 from bothways.training.record import Record
-from bothways.training.schedule import Hours, Steps, Tokens, check, factor, spent
+from bothways.training.schedule import Amount, Elapsed, Hours, Steps, Tokens, check, factor, spent
 from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.trainable import I, OpenStream, State, Stream, Trainable
 from bothways.training.update import Step, Updates, calibrated
@@ -98,7 +99,7 @@ def train(
     assert isinstance(module, nn.Module), "a Trainable is an nn.Module"
     watch = watch or Watch()
     module.to(device).train()
-    table = parameter_table(module, groups or default_groups(settings.optimizer))
+    table = parameter_table(module, groups or default_groups(settings.optimizer, module))
     tree = json.loads(run)
     known = record.read(folder)
     if known:
@@ -108,7 +109,7 @@ def train(
         if known is None:
             budget = settings.budget
             if isinstance(budget, Hours):
-                budget = calibrated(budget, updates, open_stream, watch, stop)
+                budget = calibrated(budget, settings.accumulate, updates, open_stream, watch, stop)
             if budget is None:
                 raise Interrupted(folder, 0, None)
             check(settings.schedule, budget.count)
@@ -127,7 +128,7 @@ def finished(folder: Path) -> bool:
     if known is None or known.budget is None or last is None:
         return False
     at = checkpoint.position(last)
-    return spent(known.budget, at.step, at.tokens) >= known.budget.count
+    return spent(known.budget, at.step, at.tokens, at.seconds) >= known.budget.count
 
 
 @dataclass
@@ -138,7 +139,7 @@ class _Loop(Generic[I]):
     stream: Stream[I]
     settings: TrainingConfig
     folder: Path
-    budget: Steps | Tokens
+    budget: Steps | Tokens | Elapsed
     watch: Watch
     display: Display
     at: Position
@@ -150,8 +151,8 @@ class _Loop(Generic[I]):
         self.log = log.Log(self.folder, self.at.step)
 
     @property
-    def done(self) -> int:
-        return spent(self.budget, self.at.step, self.at.tokens)
+    def done(self) -> Amount:
+        return spent(self.budget, self.at.step, self.at.tokens, self.at.seconds)
 
     @property
     def finished(self) -> bool:
@@ -172,8 +173,9 @@ class _Loop(Generic[I]):
 
     def _step(self) -> None:
         begin = self.watch.clock()
-        inputs = self.updates.draw(self.stream)
-        lr = self.settings.optimizer.lr * factor(self.settings.schedule, self.done, self.budget.count)
+        settings, done, total = self.settings, self.done, self.budget.count
+        inputs = self.updates.draw(self.stream, micro_batches(settings.ramp, settings.accumulate, self.at.step, done, total))
+        lr = settings.optimizer.lr * factor(settings.schedule, done, total)
         sums, counts, norm = self.updates(inputs, self.at.step, lr)
         seconds, tokens = self.watch.clock() - begin, sum(one.tokens for one in inputs)
         loss = steps.loss(self.module.weights, steps.means(sums, counts))

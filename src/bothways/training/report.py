@@ -112,7 +112,7 @@ def samples(lines: Sequence[log.Line]) -> list[Table]:
 
 def parameters(known: Record) -> Table:
     """What the optimizer does to every parameter."""
-    columns = ["name", "shape", "group", "learning rate factor", "weight decay"]
+    columns = ["name", "shape", "group", "optimizer", "learning rate factor", "weight decay"]
     return Table(f"Parameters ({len(known.parameters)} tensors)", columns, record.table_rows(known.parameters), folded=True)
 
 
