@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _PRETRAIN = examples(
     "bothways pretrain my_texts/ --out runs/mine --hours 1",
     "bothways pretrain corpus.jsonl --column body --recipe bert --size mini --tokens 50000000 --out runs/bert",
+    "bothways pretrain shards/mine --out runs/mine --hours 1",
+    "bothways pretrain mixture.json --tokenizer my_tokenizer --out runs/mixed --hours 1",
     "bothways pretrain my_texts/ --out runs/lr --hours 1 --set training.optimizer.lr=1e-3 --set masking.rate=0.2",
     "bothways pretrain my_texts/ --recipe modernbert --text anneal=good_texts/ --hours 8 --out runs/staged",
     "bothways pretrain my_texts/ --start answerdotai/ModernBERT-base --hours 2 --out runs/adapted",
@@ -50,9 +52,15 @@ def register(app: typer.Typer) -> None:
 def pretrain(
     corpus: Annotated[
         Path,
-        typer.Argument(metavar="CORPUS", help="Text files, a folder of them, a table (JSONL, CSV, Parquet); or a run.json."),
+        typer.Argument(
+            metavar="CORPUS",
+            help="Text files, a folder of them, a table, a folder of `bothways tokenize`, a mixture or a whole run (JSON).",
+        ),
     ],
     out: OutOption,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", metavar="FOLDER", help="A tokenizer that exists; default: one is trained.")
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help=f"A published run; `bothways recipes` lists them. {_DEFAULT} unless given.")
     ] = None,
@@ -77,23 +85,31 @@ def pretrain(
 
     Ctrl-C saves; the same command goes on from there.
     """
-    from bothways.data.source import list_source
+    from bothways.recipes.corpus import describe
     from bothways.recipes.pretraining import pretrain as carry_out
     from bothways.recipes.runs import Staged
     from bothways.recipes.staged import override_run, pretrain_stages
 
     budget = None if (hours, tokens, steps) == (None, None, None) else chosen_budget(hours, tokens, steps)
-    if corpus.suffix == ".json":
-        given = {"--recipe": recipe, "--size": size, "--start": start, "--text": texts, "--hours, --tokens or --steps": budget}
+    if _is_run(corpus):
+        given = {
+            "--tokenizer": tokenizer,
+            "--recipe": recipe,
+            "--size": size,
+            "--start": start,
+            "--text": texts,
+            "--hours, --tokens or --steps": budget,
+        }
         if also := [name for name, value in given.items() if value]:
             raise typer.BadParameter(f"{corpus} says all of a run: {also[0]} cannot be given beside it; change it by --set")
         run = _read(corpus)
     else:
-        run = _made(corpus, column, recipe, size, start, budget)
+        run = _made(corpus, column, recipe, size, start, tokenizer, budget)
     run = override_run(_with_texts(run, texts or [], column), changes or [])
     if dry_run:
         return print_run(run)
-    note(str(list_source((run.base if isinstance(run, Staged) else run).source)))
+    for line in describe((run.base if isinstance(run, Staged) else run).source):
+        note(line)
     with stoppable():
         done = pretrain_stages(run, out, note, command()) if isinstance(run, Staged) else carry_out(run, out, note, command())
         return tell(done, as_json)
@@ -112,6 +128,13 @@ def recipes(as_json: JsonOption = False) -> None:
     show(data, "\n\n".join(told), as_json)
 
 
+def _is_run(path: Path) -> bool:
+    """Whether a path is the JSON of a run; a mixture of texts is JSON too."""
+    from bothways.files import read_object
+
+    return path.suffix == ".json" and path.is_file() and "parts" not in read_object(path)
+
+
 def _read(path: Path) -> Pretraining | Staged:
     """The run of a file that `--dry-run` printed."""
     from bothways.config import from_json
@@ -123,15 +146,25 @@ def _read(path: Path) -> Pretraining | Staged:
 
 
 def _made(
-    corpus: Path, column: str, name: str | None, size: str | None, start: str | None, budget: Hours | Tokens | Steps | None
+    corpus: Path,
+    column: str,
+    name: str | None,
+    size: str | None,
+    start: str | None,
+    tokenizer: Path | None,
+    budget: Hours | Tokens | Steps | None,
 ) -> Pretraining | Staged:
     """The run of a recipe, on these texts."""
-    from bothways.data.source import open_source
     from bothways.recipes.continuing import adaptation, continued
+    from bothways.recipes.corpus import open_text
     from bothways.recipes.published import RECIPES
     from bothways.recipes.runs import Staged
+    from bothways.recipes.staged import read_with
 
-    source = open_source(corpus, column)
+    text = open_text(corpus, column)
+    source, given = text.source, tokenizer or text.tokenizer
+    if start is not None and tokenizer is not None:
+        raise typer.BadParameter("--tokenizer goes without --start: the model has its own")
     if start is not None and name is None:
         if size is not None:
             raise typer.BadParameter("--size goes with --recipe: without one, --start keeps the model's own")
@@ -142,7 +175,7 @@ def _made(
     recipe = RECIPES[name]
     run = recipe(source, budget if recipe.budgeted(size or "tiny") else _needed(budget), size or "tiny")  # type: ignore[arg-type]
     if start is None:
-        return run
+        return run if given is None else read_with(run, given)
     if isinstance(run, Staged):
         raise InputError(f"--start: {name} has stages that change its own network; choose a recipe of one stage")
     return continued(run, start)
@@ -154,7 +187,7 @@ def _needed(budget: Hours | Tokens | Steps | None) -> Hours | Tokens | Steps:
 
 def _with_texts(run: Pretraining | Staged, texts: list[str], column: str) -> Pretraining | Staged:
     """The run with other texts in the stages that are named."""
-    from bothways.data.source import open_source
+    from bothways.recipes.corpus import open_text
     from bothways.recipes.runs import Staged
 
     for given in texts:
@@ -164,7 +197,7 @@ def _with_texts(run: Pretraining | Staged, texts: list[str], column: str) -> Pre
             there = f"the stages are {', '.join(names)}" if names else "this run has one stage"
             raise InputError(f"--text {given}: expected STAGE=PATH; {there}")
         assert isinstance(run, Staged)
-        source = open_source(Path(path), column)
+        source = open_text(Path(path), column).source
         changed = tuple(replace(one, source=source) if one.name == name else one for one in run.stages)
         run = replace(run, stages=changed)
     return run

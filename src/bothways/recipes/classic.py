@@ -14,7 +14,7 @@ from bothways.families.mosaicbert import mosaicbert as mosaicbert_encoder
 from bothways.families.roberta import roberta as roberta_encoder
 from bothways.recipes.recipe import Budget, Shape, Size, Source, budget_of, shape_of
 from bothways.recipes.runs import Pretraining
-from bothways.training.optimizer import AdamW
+from bothways.training.optimizer import AdamW, BertAdam
 from bothways.training.schedule import Cosine, Fraction, Linear, Steps
 from bothways.training.settings import TrainingConfig
 
@@ -22,8 +22,9 @@ from bothways.training.settings import TrainingConfig
 def bert(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
     """BERT's masked language modelling, without the next-sentence task.
 
-    256 samples of 512 tokens a step, 1M steps, warm-up of 10,000 (arXiv 1810.04805). The paper reads 128 tokens a sample in
-    the first 900,000 steps; and its code makes its masks once and ten times over, where here they are new in every epoch.
+    256 samples of 512 tokens a step, 1M steps, warm-up of 10,000, Adam without bias correction (arXiv 1810.04805). The paper
+    reads 128 tokens a sample in the first 900,000 steps; and its code makes its masks once, ten times over, where here they
+    are new in every epoch.
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 30522, 512, 16384, 8))
     encoder = bert_encoder(
@@ -39,7 +40,7 @@ def bert(source: Source, budget: Budget | None, size: Size = "base") -> Pretrain
         tokenizer=WordPiece(vocab_size=shape.vocab_size),
         batching=TokenBudget(tokens=shape.tokens),
         training=TrainingConfig(
-            optimizer=AdamW(lr=1e-4 if size == "base" else 1e-3, betas=(0.9, 0.999), weight_decay=0.01),
+            optimizer=BertAdam(lr=1e-4 if size == "base" else 1e-3),
             schedule=Linear(warmup=Fraction(of=0.01)),
             budget=budget_of(budget, size, Steps(count=1_000_000)),
             accumulate=shape.accumulate,
@@ -119,7 +120,7 @@ def mosaicbert(source: Source, budget: Budget | None, size: Size = "base") -> Pr
     """MosaicBERT: ALiBi, GeGLU, 30 % masked, 70,000 steps of 4,096 short samples.
 
     128 tokens a sample, lr 5e-4, warm-up of 6 %, a line down to a fiftieth (arXiv 2312.17482; the card says to zero). It
-    evaluates with 15 % masked, where here held-out text is masked as the rest. Its weight decay of 1e-5 is not multiplied by
+    evaluates with 15 % masked. Its weight decay of 1e-5 is not multiplied by
     the learning rate: 1e-5 / 5e-4 of AdamW's is the same.
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 30528, 128, 16384, 32))
@@ -147,4 +148,5 @@ def mosaicbert(source: Source, budget: Budget | None, size: Size = "base") -> Pr
             seed=17,
         ),
         max_length=shape.max_length,
+        held_out_rate=0.15,
     )

@@ -12,9 +12,10 @@ from bothways.families.neobert import neobert as neobert_encoder
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.recipes.recipe import LONGER, Budget, Shape, Size, Source, budget_of, divided, shape_of
-from bothways.recipes.runs import Pretraining, Stage, Staged
+from bothways.recipes.runs import ByLength, Pretraining, Stage, Staged
 from bothways.training.optimizer import AdamW
-from bothways.training.schedule import Cosine, Fraction, Hours, Linear, Steps, Trapezoidal
+from bothways.training.ramp import Linearly
+from bothways.training.schedule import Cosine, Elapsed, Fraction, Hours, Steps, Trapezoidal, Triangle
 from bothways.training.settings import TrainingConfig
 
 _NONE = Fraction(of=0.0)
@@ -23,9 +24,10 @@ _NONE = Fraction(of=0.0)
 def neobert(source: Source, budget: Budget | None, size: Size = "base") -> Staged:
     """NeoBERT in its two stages: 20 % masked, every one by [MASK]; 1,024 tokens a text, then 4,096.
 
-    2 million tokens a step; 1,000,000 steps at lr 6e-4, by a cosine down to a tenth, and 50,000 more at that tenth
-    (arXiv 2502.19587; the configuration in its repository says lr 1e-4 and a tenth of the weight decay). The paper's cosine
-    ends after 900,000 steps, and its tokens count padding.
+    2 million tokens a step; 1,000,000 steps at lr 6e-4, by a cosine down to a tenth, and 50,000 more at that tenth, of whose
+    tokens 20 % are of any text, 40 % of texts from 1,024 tokens and 40 % from 2,048 (arXiv 2502.19587; the configuration in
+    its repository says lr 1e-4 and a tenth of the weight decay). The paper's cosine ends after 900,000 steps, and its tokens
+    count padding.
     """
     shape = shape_of(size, Shape(768, 28, 12, 3072, 30522, 1024, 16384, 128))
     encoder = neobert_encoder(
@@ -58,16 +60,20 @@ def neobert(source: Source, budget: Budget | None, size: Size = "base") -> Stage
         optimizer=replace(optimizer, lr=optimizer.lr / 10),
         schedule=Trapezoidal(warmup=_NONE, decay=_NONE),
     )
-    context = Stage(name="context", max_length=encoder.max_length, training=tenth, moments="kept")
+    longer = (1024, 2048) if size == "base" else (shape.max_length // 2, shape.max_length)
+    parts = tuple(ByLength(at_least=least, weight=weight) for least, weight in zip((0, *longer), (20, 40, 40), strict=True))
+    context = Stage(name="context", max_length=encoder.max_length, by_length=parts, training=tenth, moments="kept")
     return Staged(base=base, stages=(Stage(name="general"), context))
 
 
 def cramming(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
     """Cramming: as much as one device learns in a day; 25 % masked, no dropout, one triangle of the learning rate.
 
-    16 layers of 768, 128 tokens a text, lr 1e-3, gradients cut at 0.5, 8,192 samples a step (arXiv 2212.14034). The rules leave
-    the network free: this is ModernBERT's with the crammed one's shape and norms, all layers seeing everything. The crammed
-    one adds scaled sines for positions where here they turn queries and keys, and has no layer before the vocabulary.
+    16 layers of 768, 128 tokens a text, lr 1e-3, gradients cut at 0.5, batches that grow to 8,192 samples at 60 % of the time
+    (arXiv 2212.14034, `bert-o4` of its repository). Hours are hours of the clock: the learning rate, a quarter at first and
+    highest at three quarters, follows it, so no two such runs are the same. The rules leave the network free: this is
+    ModernBERT's with the crammed one's shape and norms, all layers seeing everything. The crammed one adds scaled sines for
+    positions where here they turn queries and keys, and has no layer before the vocabulary.
     """
     shape = shape_of(size, Shape(768, 16, 12, 3072, 32768, 128, 16384, 64))
     norm = LayerNorm(eps=1e-12)
@@ -83,6 +89,9 @@ def cramming(source: Source, budget: Budget | None, size: Size = "base") -> Pret
         norm=norm,
         initializer_range=shape.initializer_range,
     )
+    if isinstance(budget, Hours):
+        budget = Elapsed(hours=budget.hours)
+    full = shape.accumulate if size == "base" else 4
     return Pretraining(
         family="modernbert",
         encoder=encoder,
@@ -93,9 +102,10 @@ def cramming(source: Source, budget: Budget | None, size: Size = "base") -> Pret
         batching=TokenBudget(tokens=shape.tokens),
         training=TrainingConfig(
             optimizer=AdamW(lr=1e-3, betas=(0.9, 0.98), eps=1e-12, weight_decay=0.01),
-            schedule=Linear(warmup=Fraction(of=0.5)),
-            budget=budget or (Hours(hours=24.0) if size == "base" else Hours(hours=0.001)),
-            accumulate=shape.accumulate,
+            schedule=Triangle(peak=Fraction(of=0.75), start=0.25),
+            budget=budget or Elapsed(hours=24.0 if size == "base" else 5 / 3600),
+            ramp=Linearly(until=Fraction(of=0.6)),
+            accumulate=full,
             clip=0.5,
         ),
         max_length=shape.max_length,

@@ -19,7 +19,8 @@ from bothways.layers.norm import LayerNorm
 from bothways.layers.position import Rotary
 from bothways.recipes.recipe import LONGER, Budget, Shape, Size, Source, budget_of, divided, shape_of
 from bothways.recipes.runs import Pretraining, Stage, Staged
-from bothways.training.optimizer import AdamW
+from bothways.training.optimizer import AdamW, StableAdamW
+from bothways.training.ramp import EqualUpdates, updates_within
 from bothways.training.schedule import Fraction, Tokens, Trapezoidal
 from bothways.training.settings import TrainingConfig
 
@@ -34,39 +35,39 @@ _BASE = Shape(768, 22, 12, 1152, 50368, 1024, 16384, 288)
 def modernbert_short(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
     """ModernBERT's first stage alone, with the fall of the learning rate in it: for texts of a page.
 
-    30 % masked, lr 8e-4, on AdamW (arXiv 2412.13663). Warm-up and fall take 3 and 30 % of the
-    budget, which are ours: the paper's first stage ends high, and its fall is a stage of its own (`modernbert`).
+    30 % masked, lr 8e-4, on AdamW (arXiv 2412.13663). Warm-up and fall take 3 and 30 % of the budget, which are ours: the
+    paper's first stage ends high, and its fall is a stage of its own (`modernbert`).
     """
     schedule = Trapezoidal(warmup=Fraction(of=0.03), decay=Fraction(of=0.3), final=0.001)
-    papers = Tokens(count=1719 * _BILLION)
-    return _first(source, budget_of(budget, size, papers), size, _BASE, _optimizer(_lr(size, 8e-4), 1e-5), schedule)
+    optimizer = AdamW(lr=_lr(size, 8e-4), betas=(0.9, 0.98), weight_decay=1e-5)
+    shape = replace(_BASE, accumulate=48)
+    return _first(source, budget_of(budget, size, Tokens(count=1719 * _BILLION)), size, shape, optimizer, schedule)
 
 
 def modernbert(source: Source, budget: Budget | None, size: Size = "base") -> Staged:
     """ModernBERT in its three stages: 1,024 tokens a text, then 8,192, then the fall of the learning rate.
 
-    1,719, 250 and 50 billion tokens, 30 % masked, a tenth of what attention adds dropped out (arXiv 2412.13663). The first at
-    lr 8e-4 after a warm-up of 3 billion tokens; the second at 3e-4, with rotary base 160,000 in the global layers; the last
-    from there down by 1 - sqrt(t). Its text is a better one: `--text anneal=PATH`. Budgets in hours are divided by tokens,
-    though a long text costs more of them.
+    1,719, 250 and 50 billion tokens, 30 % masked (15 % of held-out text), a tenth of what attention adds dropped out, batches
+    that grow from 768 to 4,608 samples in the first 50 billion (arXiv 2412.13663). The first stage at lr 8e-4 after a
+    warm-up of 3 billion tokens; the second at 3e-4, with rotary base 160,000 in the global layers; the last from there down
+    by 1 - sqrt(t). Its text is a better one: `--text anneal=PATH`. The paper's model is the mean of the last checkpoint and
+    the three best of that stage; here of its last four. Budgets in hours are divided by tokens, though a long text costs
+    more of them.
     """
     lr = _lr(size, 8e-4)
     general, context, anneal = _stages(budget, size, (1719, 250, 50))
     rising = Trapezoidal(warmup=_warmup(size, 3, 1719), decay=_NONE)
-    base = _first(source, general, size, _BASE, _optimizer(lr, 1e-5), rising, dropout=0.1)
-    long = _longer(base, size, 8192)
+    base = _ramped(_first(source, general, size, _BASE, _optimizer(lr, 1e-5), rising, dropout=0.1), 48, 50)
+    ending = replace(_with(base, anneal, _optimizer(lr * 3 / 8, 1e-5), _FALLING), keep=4)
     return Staged(
         base=base,
         stages=(
             Stage(name="general"),
             replace(
-                long, encoder=_thetas(base.encoder, 160_000.0, 10_000.0), moments="kept",
+                _longer(base, size, 8192), encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
                 training=_with(base, context, _optimizer(lr * 3 / 8, 1e-5), _CONSTANT),
             ),
-            Stage(
-                name="anneal", moments="kept",
-                training=_with(base, anneal, _optimizer(lr * 3 / 8, 1e-5), _FALLING),
-            ),
+            Stage(name="anneal", moments="kept", training=ending, average=4),
         ),
     )  # fmt: skip
 
@@ -74,29 +75,32 @@ def modernbert(source: Source, budget: Budget | None, size: Size = "base") -> St
 def ettin(source: Source, budget: Budget | None, size: Size = "base") -> Staged:
     """Ettin's smallest encoder (17M), in its three phases; the last masks 15 % where the others mask 30 %.
 
-    1,700 billion tokens of 1,024 a text at lr 3e-3, 250 of 7,999 down to a half of it by 1 - sqrt(t), and 50 from there down to
-    a twenty-fifth (arXiv 2507.11412; JHU-CLSP/ettin-encoder-vs-decoder). Rotary base 160,000 in all layers of the second
-    phase; in the last the local ones of this size have 10,000 again. Its batch and warm-up are not at hand: ModernBERT's
-    here, as are the words for what the last factor is of, the rate that the phase begins with. Weight decay 3e-4 is not
-    multiplied by the learning rate.
+    1,700 billion tokens of 1,024 a text at lr 3e-3, with a warm-up of 4 billion and batches that grow from 144 to 4,608
+    samples in the first 125; 250 of 7,999 down to a half of that rate by 1 - sqrt(t); 50 from there down to a twenty-fifth.
+    Weight decay 3e-4, a tenth of what attention adds dropped out (arXiv 2507.11412; the files `very_tiny` of
+    JHU-CLSP/ettin-encoder-vs-decoder, by which also the local layers have the rotary base 160,000 in the last phase, and
+    10,000 before it).
     """
     lr = _lr(size, 3e-3)
-    pretraining, context, decay = _stages(budget, size, (1700, 250, 50))
-    rising = Trapezoidal(warmup=_warmup(size, 3, 1700), decay=_NONE)
-    base = _first(source, pretraining, size, Shape(256, 7, 4, 384, 50368, 1024, 16384, 288), _optimizer(lr, 3e-4), rising, 7999)
+    general, context, decay = _stages(budget, size, (1700, 250, 50))
+    rising = Trapezoidal(warmup=_warmup(size, 4, 1700), decay=_NONE)
+    shape = Shape(256, 7, 4, 384, 50368, 1024, 16384, 288)
+    base = _ramped(_first(source, general, size, shape, _optimizer(lr, 3e-4), rising, 7999, dropout=0.1), 9, 125)
+    # as many samples a step, of eight times the length
+    samples = 2304 if size == "base" else base.training.accumulate
     halving = Trapezoidal(warmup=_NONE, decay=Fraction(of=1.0), final=0.5)
     ending = Trapezoidal(warmup=_NONE, decay=Fraction(of=1.0), final=0.04)
     return Staged(
         base=base,
         stages=(
-            Stage(name="pretraining"),
+            Stage(name="general"),
             replace(
-                _longer(base, size, 7999), encoder=_thetas(base.encoder, 160_000.0, 160_000.0), moments="kept",
-                training=_with(base, context, _optimizer(lr, 3e-4), halving),
+                _longer(base, size, 7999), encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
+                training=replace(_with(base, context, _optimizer(lr, 3e-4), halving), accumulate=samples),
             ),
             Stage(
-                name="decay", encoder=_thetas(base.encoder, 160_000.0, 10_000.0), masking=replace(MODERNBERT, rate=0.15),
-                moments="kept", training=_with(base, decay, _optimizer(lr / 2, 3e-4), ending),
+                name="decay", encoder=_thetas(base.encoder, 160_000.0, 160_000.0), masking=replace(MODERNBERT, rate=0.15),
+                moments="kept", training=replace(_with(base, decay, _optimizer(lr / 2, 3e-4), ending), accumulate=samples),
             ),
         ),
     )  # fmt: skip
@@ -111,19 +115,17 @@ def rexbert(source: Source, budget: Budget | None, size: Size = "base") -> Stage
     """
     lr = _lr(size, 8e-4)
     general, context, domain = _stages(budget, size, (1610, 460, 230))
-    base = _first(source, general, size, _BASE, _optimizer(lr, 1e-5), Trapezoidal(warmup=_warmup(size, 3, 1610), decay=_NONE))
+    rising = Trapezoidal(warmup=_warmup(size, 3, 1610), decay=_NONE)
+    base = _ramped(_first(source, general, size, _BASE, _optimizer(lr, 1e-5), rising, dropout=0.1), 48, 50)
     return Staged(
         base=base,
         stages=(
             Stage(name="general"),
             replace(
-                _longer(base, size, 8192), encoder=_thetas(base.encoder, 160_000.0, 10_000.0), moments="kept",
+                _longer(base, size, 8192), encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
                 training=_with(base, context, _optimizer(lr, 1e-5), _CONSTANT),
             ),
-            Stage(
-                name="domain", moments="kept",
-                training=_with(base, domain, _optimizer(lr, 1e-5), _FALLING),
-            ),
+            Stage(name="domain", moments="kept", training=_with(base, domain, _optimizer(lr, 1e-5), _FALLING)),
         ),
     )  # fmt: skip
 
@@ -133,7 +135,7 @@ def _first(
     budget: Budget,
     size: Size,
     base: Shape,
-    optimizer: AdamW,
+    optimizer: AdamW | StableAdamW,
     schedule: Trapezoidal,
     longest: int = 8192,
     dropout: float = 0.0,
@@ -173,16 +175,26 @@ def _first(
 
 def _longer(base: Pretraining, size: Size, length: int) -> Stage:
     """The stage that reads longer texts."""
-    return Stage(name="context", max_length=length if size == "base" else base.max_length * LONGER)
+    return Stage(name="context", max_length=length if size == "base" else base.max_length * LONGER, moments="kept")
 
 
-def _with(base: Pretraining, budget: Budget, optimizer: AdamW, schedule: Trapezoidal) -> TrainingConfig:
-    return replace(base.training, budget=budget, optimizer=optimizer, schedule=schedule)
+def _with(base: Pretraining, budget: Budget, optimizer: StableAdamW, schedule: Trapezoidal) -> TrainingConfig:
+    """A later stage's training, all of it with the full batch."""
+    return replace(base.training, budget=budget, optimizer=optimizer, schedule=schedule, ramp=None)
 
 
-def _optimizer(lr: float, decay: float) -> AdamW:
-    """`decay` is what a step at the highest rate takes off a weight: AdamW's own is multiplied by the rate."""
-    return AdamW(lr=lr, betas=(0.9, 0.98), weight_decay=decay / lr)
+def _ramped(run: Pretraining, first: int, billions: int) -> Pretraining:
+    """The first of several stages: batches grow from so many micro-batches within so many tokens, where they can grow."""
+    full, run = run.training.accumulate, replace(run, held_out_rate=0.15)
+    if full <= first:
+        return run
+    updates = updates_within(billions * _BILLION, run.batching.tokens, first, full)
+    return replace(run, training=replace(run.training, ramp=EqualUpdates(first=first, updates=updates)))
+
+
+def _optimizer(lr: float, decay: float) -> StableAdamW:
+    """ModernBERT's; `decay` is what a step at the highest rate takes off a weight."""
+    return StableAdamW(lr=lr, betas=(0.9, 0.98), weight_decay=decay, fully_decoupled=True)
 
 
 def _lr(size: Size, papers: float) -> float:

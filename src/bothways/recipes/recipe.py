@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Literal
 
+from bothways.data.mixture import Mixture, TokenFolder
 from bothways.data.source import Column, TextFiles
 from bothways.errors import InputError
 from bothways.recipes.runs import Pretraining, Staged
-from bothways.training.schedule import Hours, Steps, Tokens
+from bothways.training.schedule import Elapsed, Hours, Steps, Tokens
 
 Size = Literal["toy", "tiny", "mini", "base"]
-Budget = Steps | Tokens | Hours
-Source = TextFiles | Column
+Budget = Steps | Tokens | Hours | Elapsed
+Source = TextFiles | Column | TokenFolder | Mixture
 Make = Callable[[Source, Budget | None, Size], Pretraining | Staged]
 
 
@@ -75,8 +76,8 @@ def divided(budget: Budget, shares: Sequence[float]) -> list[Budget]:
         InputError: fewer units than stages.
     """
     total = sum(shares)
-    if isinstance(budget, Hours):
-        return [Hours(hours=budget.hours * share / total) for share in shares]
+    if isinstance(budget, Hours | Elapsed):
+        return [replace(budget, hours=budget.hours * share / total) for share in shares]
     if budget.count < len(shares):
         raise InputError(f"a budget of {budget.count} {budget.type} is too small for {len(shares)} stages")
     ends = [0, *(round(budget.count * part / total) for part in accumulate(shares))]

@@ -9,11 +9,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from bothways.config import config
 from bothways.data.masking import Masking
+from bothways.data.mixture import Corpus
 from bothways.data.packing import SampleCount, TokenBudget
 from bothways.data.rows import Table
-from bothways.data.source import Source
 from bothways.data.table import Contrast, SingleText, TextPair
 from bothways.data.tokenizer_training import TokenizerTraining
+from bothways.data.warmup import LengthWarmup
 from bothways.encoder.config import EncoderConfig
 from bothways.layers.heads import MaskedLmHead, Pooling
 from bothways.objectives.contrastive import InfoNce
@@ -39,14 +40,25 @@ class GivenTokenizer:
 
 
 @config
+class ByLength:
+    """The documents of so many tokens or more, as one part of a mixture: its share is its weight over the sum of all."""
+
+    at_least: NonNegativeInt
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@config
 class Pretraining:
-    """Masked-language pretraining from raw text.
+    """Masked-language pretraining from text: raw, tokenised, or a mixture.
 
     Attributes:
         family: the published family the model is saved as.
         tokenizer: trained on the corpus, or given.
         max_length: tokens of a sample, special tokens included; longer documents are cut into several.
+        length_warmup: lower limits to begin with; None: none.
+        by_length: the text as a mixture of its longer documents and all others, in these shares of the tokens; None: as it is.
         held_out: the share of documents kept for evaluation.
+        held_out_rate: the share of tokens masked in them; None: as in training.
         start: the folder or repository of a model whose weights the run begins with; `family`, the shapes of `encoder` and
             `head`, and `tokenizer` are that model's. None: fresh weights.
     """
@@ -55,12 +67,15 @@ class Pretraining:
     encoder: EncoderConfig
     head: MaskedLmHead
     masking: Masking
-    source: Source
+    source: Corpus
     tokenizer: Annotated[TokenizerTraining | GivenTokenizer, Field(discriminator="type")]
     batching: TokenBudget
     training: TrainingConfig
     max_length: PositiveInt
+    length_warmup: LengthWarmup | None = None
+    by_length: Annotated[tuple[ByLength, ...], Field(min_length=1)] | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    held_out_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     start: str | None = None
     workers: NonNegativeInt = 0
 
@@ -73,16 +88,19 @@ class Stage:
         name: of its folder, behind its number.
         encoder: another config of the same weights: rotary bases, dropout, `max_length` where no table depends on it.
         training: its budget, learning rate, schedule and all else of training; the seed is the run's.
+        average: the stage ends with the mean of the weights of its last so many checkpoints; None: with its last weights.
         moments: whether the optimizer goes on with what it has gathered, or begins afresh.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     encoder: EncoderConfig | None = None
     masking: Masking | None = None
-    source: Source | None = None
+    source: Corpus | None = None
     batching: TokenBudget | None = None
     training: TrainingConfig | None = None
     max_length: PositiveInt | None = None
+    by_length: Annotated[tuple[ByLength, ...], Field(min_length=1)] | None = None
+    average: PositiveInt | None = None
     moments: Literal["fresh", "kept"] = "fresh"
 
 
@@ -119,7 +137,7 @@ class Staged:
 
 
 # The fields of a run that a stage may change
-CHANGED = ("encoder", "masking", "source", "batching", "training", "max_length")
+CHANGED = ("encoder", "masking", "source", "batching", "training", "max_length", "by_length")
 
 
 @config

@@ -17,23 +17,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bothways.config import override, to_json
-from bothways.data.shards import Shards
-from bothways.data.source import list_source
-from bothways.data.token_data import TokenData, hold_out
 from bothways.data.tokenizer import Tokenizer
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.model.folder import check_expressed
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
+from bothways.recipes.corpus import Opened, files_of, with_tokenizer
 from bothways.recipes.pretraining import (
     METRICS,
     Parts,
     check,
     chosen,
     machine_rate,
+    pass_tokens,
+    prepare_samples,
     prepare_shards,
     prepare_tokenizer,
     remember_corpus,
@@ -41,6 +42,7 @@ from bothways.recipes.pretraining import (
 )
 from bothways.recipes.runs import FREE, Pretraining, Staged
 from bothways.training import checkpoint, log, record
+from bothways.training.averaging import average as averages
 from bothways.training.loop import Beginning, Result, finished, train
 from bothways.training.record import Record
 from bothways.training.report import figure
@@ -50,18 +52,33 @@ from bothways.training.trainable import State
 
 @dataclass(frozen=True)
 class Before:
-    """What the stages so far leave to the next: checkpoint and steps; and where each text has been read to, by its config."""
+    """What the stages so far leave to the next.
+
+    Attributes:
+        checkpoint: the last of the stage before.
+        averaged: the checkpoints whose mean are the weights it ended with, mostly that one alone.
+        steps: of all stages.
+        read: where each text has been read to, by its config.
+    """
 
     checkpoint: Path | None = None
+    averaged: tuple[Path, ...] = ()
     steps: int = 0
     read: tuple[tuple[str, State | None], ...] = ()
 
-    def after(self, folder: Path, run: Pretraining) -> Before:
+    def after(self, folder: Path, run: Pretraining, average: int | None) -> Before:
         """The same, with a stage that is finished."""
-        last = checkpoint.latest(folder)
-        assert last is not None, "a finished stage has saved its last step"
+        *_, last = saved = checkpoint.complete(folder)
         position = checkpoint.position(last)
-        return Before(last, self.steps + position.step, (*self.read, (to_json(run.source), position.stream)))
+        read = (*self.read, (to_json(run.source), position.stream))
+        return Before(last, tuple(saved[-(average or 1) :]), self.steps + position.step, read)
+
+    def give(self, module: nn.Module) -> None:
+        """The weights that the stages so far ended with, to a module in place."""
+        if len(self.averaged) > 1:
+            averages(self.averaged, module)
+        elif self.checkpoint:
+            checkpoint.load_weights(self.checkpoint, module)
 
     def state(self, run: Pretraining) -> State | None:
         """Where the run's text has been read to; None where it is new."""
@@ -92,9 +109,14 @@ def pretrain_stages(
             parts = set_up(one if number == 0 else replace(one, start=None), tokenizer, corpora[number], chosen(device), say)
             rate = rate or machine_rate(parts)
             _stage(one, place, parts, before, stage.moments == "kept", rate)
-        before = before.after(place, one)
+        before = before.after(place, one, stage.average)
     assert parts is not None, "the last stage is always set up"
     result = _whole(folder, before)
+    if len(before.averaged) > 1:
+        before.give(parts.objective)
+        say(f"the model is the mean of the last {len(before.averaged)} checkpoints")
+        look = parts.watch(run.runs[-1], 0.0).evaluate
+        result = replace(result, evaluation=dict(look() if look else {}))
     return deliver(
         result, parts.model, folder,
         title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command, metrics=METRICS, say=say,
@@ -129,7 +151,10 @@ def check_stages(run: Staged) -> None:
             raise InputError(f"{where}: training.seed differs; all stages have one seed, since it decides what is held out")
         if stage.moments == "kept" and (number == 0 or one.training.optimizer.type != previous.training.optimizer.type):
             raise InputError(f"{where}: moments: there are none of this optimizer to keep; set it to fresh")
-        list_source(one.source)
+        if (stage.average or 1) > one.training.keep:
+            kept = f"training.keep leaves {one.training.keep} checkpoints"
+            raise InputError(f"{where}: average is of {stage.average}, but {kept}; raise keep")
+        files_of(one.source)
         previous = one
 
 
@@ -154,11 +179,23 @@ def override_run(run: Pretraining | Staged, assignments: Sequence[str]) -> Pretr
     return override(run, spread)
 
 
+def read_with(run: Pretraining | Staged, tokenizer: Path) -> Pretraining | Staged:
+    """The run, in all its stages, with a tokenizer that exists."""
+    if isinstance(run, Pretraining):
+        return with_tokenizer(run, tokenizer)
+    base = with_tokenizer(run.base, tokenizer)
+
+    def sized(stage: Stage) -> Stage:
+        size = base.encoder.vocab_size
+        return stage if stage.encoder is None else replace(stage, encoder=replace(stage.encoder, vocab_size=size))
+
+    return replace(run, base=base, stages=tuple(map(sized, run.stages)))
+
+
 def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: bool, rate: float) -> None:
     """Train one stage in its folder, or go on with it."""
     check_expressed(parts.model)
-    if before.checkpoint:
-        checkpoint.load_weights(before.checkpoint, parts.objective)
+    before.give(parts.objective)
     state = before.state(run)
     train(
         parts.objective, parts.loader.open, run.training, folder,
@@ -171,9 +208,9 @@ def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: b
     )  # fmt: skip
 
 
-def _corpora(run: Staged, folder: Path, tokenizer: Tokenizer, say: Say) -> list[Shards]:
+def _corpora(run: Staged, folder: Path, tokenizer: Tokenizer, say: Say) -> list[tuple[Opened, ...]]:
     """The shards of every stage, those of one text once; all before the first step, so that a bad line is told of in time."""
-    made: dict[str, Shards] = {}
+    made: dict[str, tuple[Opened, ...]] = {}
     for one, name in zip((run.base, *run.runs), ("", *run.folders), strict=True):
         if to_json(one.source) in made:
             continue
@@ -197,14 +234,13 @@ def _whole(folder: Path, before: Before) -> Result:
     return Result(folder, before.checkpoint, train["step"], train["tokens"], train["seconds"], train["loss"], evaluation)
 
 
-def _table(run: Staged, folder: Path, corpora: Sequence[Shards], tokenizer: Tokenizer) -> Table:
+def _table(run: Staged, folder: Path, corpora: Sequence[tuple[Opened, ...]], tokenizer: Tokenizer) -> Table:
     """What each stage did otherwise, how often it read its text, and what came of it."""
     rows = []
-    for stage, one, name, shards in zip(run.stages, run.runs, run.folders, corpora, strict=True):
+    for stage, one, name, opened in zip(run.stages, run.runs, run.folders, corpora, strict=True):
         lines = {line["kind"]: line for line in log.read(folder / name)}
         train, held = lines["train"], lines.get("evaluation", {}).get("metrics", {}).get("loss")
-        learned, _ = hold_out(len(shards.lengths), one.held_out, one.training.seed)
-        epoch = int(TokenData(shards, tokenizer, one.max_length, learned).lengths.sum())
+        epoch = pass_tokens(prepare_samples(one, tokenizer, opened, lambda line: None))
         figures = (train["step"], train["tokens"], f"{train['tokens'] / epoch:,.2f}", figure(train["loss"]), figure(held))
         rows.append((stage.name, one.max_length, f"{one.masking.rate:.0%}", f"{one.training.optimizer.lr:g}", *figures))
     columns = ("stage", "length", "masked", "highest rate", "steps", "tokens", "epochs", "loss", "held-out loss")
