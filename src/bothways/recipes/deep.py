@@ -77,12 +77,13 @@ def cramming(source: Source, budget: Budget | None, size: Size = "base") -> Pret
     """
     shape = shape_of(size, Shape(768, 16, 12, 3072, 32768, 128, 16384, 64))
     norm = LayerNorm(eps=1e-12)
+    # both halves of the gated MLP together are as wide as BERT's
     encoder = modernbert_encoder(
         shape.vocab_size,
         shape.hidden_size,
         shape.num_layers,
         shape.heads,
-        shape.intermediate_size if size == "base" else shape.gated_size,
+        shape.intermediate_size // 2 if size == "base" else shape.gated_size,
         max_length=shape.max_length,
         pattern=(True,),
         global_theta=10_000.0,

@@ -24,9 +24,9 @@ from bothways.training.ramp import EqualUpdates, updates_within
 from bothways.training.schedule import Fraction, Tokens, Trapezoidal
 from bothways.training.settings import TrainingConfig
 
-_NONE = Fraction(of=0.0)
+_NONE, _WHOLE = Fraction(of=0.0), Fraction(of=1.0)
 _CONSTANT = Trapezoidal(warmup=_NONE, decay=_NONE)
-_FALLING = Trapezoidal(warmup=_NONE, decay=Fraction(of=1.0), final=0.001)
+_FALLING = Trapezoidal(warmup=_NONE, decay=_WHOLE, final=0.001)
 _BILLION = 1_000_000_000
 # 4,608 samples of 1,024 tokens a step, and as many tokens in 576 of 8,192; the paper's table lists fewer, which is per GPU
 _BASE = Shape(768, 22, 12, 1152, 50368, 1024, 16384, 288)
@@ -58,14 +58,14 @@ def modernbert(source: Source, budget: Budget | None, size: Size = "base") -> St
     general, context, anneal = _stages(budget, size, (1719, 250, 50))
     rising = Trapezoidal(warmup=_warmup(size, 3, 1719), decay=_NONE)
     base = _ramped(_first(source, general, size, _BASE, _optimizer(lr, 1e-5), rising, dropout=0.1), 48, 50)
-    ending = replace(_with(base, anneal, _optimizer(lr * 3 / 8, 1e-5), _FALLING), keep=4)
+    ending = replace(_with(base, anneal, _optimizer(_lr(size, 3e-4, 3 / 8), 1e-5), _FALLING), keep=4)
     return Staged(
         base=base,
         stages=(
             Stage(name="general"),
             replace(
                 _longer(base, size, 8192), encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
-                training=_with(base, context, _optimizer(lr * 3 / 8, 1e-5), _CONSTANT),
+                training=_with(base, context, _optimizer(_lr(size, 3e-4, 3 / 8), 1e-5), _CONSTANT),
             ),
             Stage(name="anneal", moments="kept", training=ending, average=4),
         ),
@@ -88,19 +88,20 @@ def ettin(source: Source, budget: Budget | None, size: Size = "base") -> Staged:
     base = _ramped(_first(source, general, size, shape, _optimizer(lr, 3e-4), rising, 7999, dropout=0.1), 9, 125)
     # as many samples a step, of eight times the length
     samples = 2304 if size == "base" else base.training.accumulate
-    halving = Trapezoidal(warmup=_NONE, decay=Fraction(of=1.0), final=0.5)
-    ending = Trapezoidal(warmup=_NONE, decay=Fraction(of=1.0), final=0.04)
+    halving = _with(base, context, _optimizer(lr, 3e-4), Trapezoidal(warmup=_NONE, decay=_WHOLE, final=0.5))
+    ending = Trapezoidal(warmup=_NONE, decay=_WHOLE, final=0.04)
+    ended = _with(base, decay, _optimizer(_lr(size, 1.5e-3, 1 / 2), 3e-4), ending)
     return Staged(
         base=base,
         stages=(
             Stage(name="general"),
             replace(
                 _longer(base, size, 7999), encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
-                training=replace(_with(base, context, _optimizer(lr, 3e-4), halving), accumulate=samples),
+                training=replace(halving, accumulate=samples),
             ),
             Stage(
                 name="decay", encoder=_thetas(base.encoder, 160_000.0, 160_000.0), masking=replace(MODERNBERT, rate=0.15),
-                moments="kept", training=replace(_with(base, decay, _optimizer(lr / 2, 3e-4), ending), accumulate=samples),
+                moments="kept", training=replace(ended, accumulate=samples),
             ),
         ),
     )  # fmt: skip
@@ -197,8 +198,9 @@ def _optimizer(lr: float, decay: float) -> StableAdamW:
     return StableAdamW(lr=lr, betas=(0.9, 0.98), weight_decay=decay, fully_decoupled=True)
 
 
-def _lr(size: Size, papers: float) -> float:
-    return papers if size == "base" else 2e-3
+def _lr(size: Size, papers: float, share: float = 1.0) -> float:
+    """The paper's rate; of a smaller size, a share of ours."""
+    return papers if size == "base" else 2e-3 * share
 
 
 def _warmup(size: Size, billions: int, of: int) -> Fraction:

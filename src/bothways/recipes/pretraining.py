@@ -28,7 +28,7 @@ from bothways.files import replacing, write_text
 from bothways.layers.heads import MaskedLm
 from bothways.model.folder import resolve
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.continuing import take_over
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
@@ -88,6 +88,7 @@ class Parts:
     model: Model
     loader: Loader[MaskedInputs]
     text: Text
+    vocabulary: Vocabulary
 
     @property
     def epoch_tokens(self) -> int:
@@ -96,9 +97,9 @@ class Parts:
 
     def watch(self, run: Pretraining, rate: float) -> Watch:
         """Held-out figures, and predictions, of the model; `rate` is the machine's."""
-        device, heldout, prepare = str(self.model.device), self.text.heldout, self.objective.prepare
-        if run.held_out_rate is not None:
-            prepare = replace(prepare, masking=replace(run.masking, rate=run.held_out_rate))
+        device, heldout = str(self.model.device), self.text.heldout
+        rate_held = run.masking.rate if run.held_out_rate is None else run.held_out_rate
+        prepare = PrepareMasked(replace(run.masking, rate=rate_held), self.vocabulary)
         measured = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
         evaluation = list(islice(measured.evaluation(), _EVALUATED))
         return Watch(
@@ -116,7 +117,7 @@ def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], d
     fill = loader.plan.epoch(0).fill
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
     model = assemble(run, tokenizer, objective).to(device)
-    return Parts(objective, model, loader, text)
+    return Parts(objective, model, loader, text, Vocabulary.of(tokenizer))
 
 
 def machine_rate(parts: Parts) -> float:

@@ -40,7 +40,7 @@ from bothways.recipes.pretraining import (
     remember_corpus,
     set_up,
 )
-from bothways.recipes.runs import FREE, Pretraining, Staged
+from bothways.recipes.runs import FREE, Pretraining, Stage, Staged
 from bothways.training import checkpoint, log, record
 from bothways.training.averaging import average as averages
 from bothways.training.loop import Beginning, Result, finished, train
