@@ -96,6 +96,14 @@ class Loader(Generic[I]):
             raise InputError("the data, the batching or the seed is not that of the saved position: it cannot be continued")
         return Stream(in_order(self._prepared, _endless(self.plan, start), self._workers), start)
 
+    def after(self, state: dict[str, int]) -> dict[str, int]:
+        """Where to open a stream of the same text that goes on from another's state: there, or in the next epoch.
+
+        The next epoch, whose order and masks are new, where the samples or the batches are not those of the state.
+        """
+        plan = self.plan.fingerprint
+        return state if state["plan"] == plan else {"epoch": state["epoch"] + 1, "window": 0, "batch": 0, "plan": plan}
+
     def evaluation(self) -> Iterator[I]:
         """One epoch, unshuffled and prepared as in epoch 0: the same inputs each time."""
         epoch = self.plan.in_order()

@@ -23,7 +23,7 @@ from bothways.data.tokenizer import Tokenizer
 from bothways.data.warmup import LengthWarmup, Shortened, growing
 from bothways.errors import InputError
 from bothways.recipes.carrying_out import Say
-from bothways.recipes.runs import GivenTokenizer, Pretraining
+from bothways.recipes.runs import ByLength, GivenTokenizer, Pretraining
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class Text:
     Attributes:
         order, heldout_order: None: all samples of one source.
         names: of the sources.
+        overlapping: whether one document may be of several of them.
     """
 
     data: Samples
@@ -57,6 +58,7 @@ class Text:
     weights: tuple[float, ...]
     parts: tuple[TokenData, ...]
     specials: int
+    overlapping: bool = False
 
     def tally(self, plan: Plan, state: dict[str, int]) -> list[Tally]:
         """What was taken of each source up to a state of the plan's stream."""
@@ -154,6 +156,28 @@ def open_corpus(source: Corpus, folder: Path, tokenizer: Tokenizer, say: Say) ->
     return tuple(opened)
 
 
+def by_length(opened: Sequence[Opened], lengths: Sequence[ByLength]) -> tuple[Opened, ...]:
+    """A corpus divided into its documents of so many tokens and more, each with its share of the tokens.
+
+    Raises:
+        InputError: a mixture, whose parts have shares already; no document is as long.
+    """
+    if len(opened) > 1:
+        raise InputError("by_length: the text is a mixture already; give its parts at_least, or leave by_length out")
+    (whole,) = opened
+    tokens = whole.shards.lengths[whole.documents]
+    parts = []
+    for one in lengths:
+        chosen = whole.documents[tokens >= one.at_least]
+        if not len(chosen):
+            raise InputError(
+                f"by_length: no document has {one.at_least:,} tokens, the longest has {int(tokens.max()):,}; "
+                "give longer ones, or lower at_least"
+            )
+        parts.append(replace(whole, name=f"at-least-{one.at_least}", weight=one.weight, documents=chosen))
+    return tuple(parts)
+
+
 def samples_of(
     opened: Sequence[Opened],
     tokenizer: Tokenizer,
@@ -193,7 +217,11 @@ def samples_of(
             raise InputError(f"length_warmup: a limit of {warmup.stages[-1].max_length} is not below max_length {max_length}")
         data, order = growing(warmup, order or Shuffled(np.asarray(data.lengths)), data, tokenizer)
     names = tuple(one.name for one in opened)
-    return Text(data, order, measure, measure_order, names, weights, tuple(training), tokenizer.specials_per_sequence)
+    folders = {one.shards.folder for one in opened}
+    return Text(
+        data, order, measure, measure_order, names, weights, tuple(training), tokenizer.specials_per_sequence,
+        overlapping=len(folders) < len(opened),
+    )  # fmt: skip
 
 
 def _together(parts: Sequence[TokenData], weights: Sequence[float], batching: TokenBudget) -> tuple[Samples, Order | None]:

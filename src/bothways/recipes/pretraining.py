@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,10 +26,12 @@ from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.files import replacing, write_text
 from bothways.layers.heads import MaskedLm
+from bothways.model.folder import resolve
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
-from bothways.recipes.corpus import Opened, Text, files_of, open_corpus, samples_of, texts_of
+from bothways.recipes.continuing import take_over
+from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
 from bothways.training.checkpoint import position
@@ -39,6 +42,8 @@ from bothways.training.speed import gemm_rate
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 _EVALUATED = 20
+# Train metrics that reports plot
+METRICS = ("accuracy", "masked", "mask_token")
 # What tells our note from a file that happens to have its name: only behind it is anything removed
 _OURS = "what this folder's tokenizer and data were made from"
 # Beside the tokenizer and the shards: the text they were made from
@@ -58,31 +63,71 @@ def pretrain(
         InputError: text that cannot be read, a folder of another run, a contradiction in the run.
         Interrupted: after Ctrl-C, with everything saved; the same call goes on.
     """
-    _check(run)
+    check(run)
     claim(run, folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     remember_corpus(run, folder)
     tokenizer = prepare_tokenizer(run, folder, say)
-    text = prepare_samples(run, tokenizer, prepare_shards(run, folder, tokenizer, say), say)
+    parts = set_up(run, tokenizer, prepare_shards(run, folder, tokenizer, say), chosen(device), say)
+    trained = carry_out(
+        run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
+        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say,
+        extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
+    )  # fmt: skip
+    return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a run trains, and on what.
+
+    Attributes:
+        model: on the very modules of the objective.
+    """
+
+    objective: MaskedLanguageModeling
+    model: Model
+    loader: Loader[MaskedInputs]
+    text: Text
+    vocabulary: Vocabulary
+
+    @property
+    def epoch_tokens(self) -> int:
+        """The tokens of one pass over all the text that is learned from."""
+        return pass_tokens(self.text)
+
+    def watch(self, run: Pretraining, rate: float) -> Watch:
+        """Held-out figures, and predictions, of the model; `rate` is the machine's."""
+        device, heldout = str(self.model.device), self.text.heldout
+        rate_held = run.masking.rate if run.held_out_rate is None else run.held_out_rate
+        prepare = PrepareMasked(replace(run.masking, rate=rate_held), self.vocabulary)
+        measured = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
+        evaluation = list(islice(measured.evaluation(), _EVALUATED))
+        return Watch(
+            evaluate=lambda: averages(self.objective, evaluation, device, ("loss", "accuracy")),
+            samples=lambda: predictions(self.model, heldout),
+            rate=rate,
+        )
+
+
+def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], device: str, say: Say) -> Parts:
+    """Put the parts of a run together, with the weights that it begins with."""
+    text = prepare_samples(run, tokenizer, opened, say)
     objective = build(run, tokenizer)
-    seed = run.training.seed
-    loader = Loader(text.data, run.batching, objective.prepare, seed, run.workers, text.order)
+    loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order)
     fill = loader.plan.epoch(0).fill
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
-    heldout = text.heldout
-    measured = Loader(heldout, run.batching, objective.prepare, seed, order=text.heldout_order)
-    evaluation = list(islice(measured.evaluation(), _EVALUATED))
     model = assemble(run, tokenizer, objective).to(device)
-    watch = Watch(
-        evaluate=lambda: averages(objective, evaluation, device, ("loss", "accuracy")),
-        samples=lambda: predictions(model, heldout),
-        rate=gemm_rate(device, torch.float32),
-    )
-    title, metrics = f"Pretraining {run.family}", ("accuracy", "masked", "mask_token")
-    return carry_out(
-        run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say,
-        extra=lambda result: [account(text.tally(loader.plan, stream_state(result)), say)],
-    )  # fmt: skip
+    return Parts(objective, model, loader, text, Vocabulary.of(tokenizer))
+
+
+def machine_rate(parts: Parts) -> float:
+    """The matrix products a second of the device that a model is on, in FLOP/s; measuring takes a second."""
+    return gemm_rate(parts.model.device, torch.float32)
+
+
+def chosen(device: str | None) -> str:
+    """The device to train on: CUDA where there is a GPU, unless told otherwise."""
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def remember_corpus(run: Pretraining, folder: Path) -> None:
@@ -111,7 +156,7 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
 def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
     """The run's tokenizer: given, or trained once and kept in the folder."""
     if isinstance(run.tokenizer, GivenTokenizer):
-        tokenizer = Tokenizer.load(Path(run.tokenizer.folder))
+        tokenizer = Tokenizer.load(resolve(run.tokenizer.folder))
     elif (folder / "tokenizer" / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(folder / "tokenizer")
     else:
@@ -133,7 +178,14 @@ def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Sa
 
 def prepare_samples(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], say: Say) -> Text:
     """The samples to learn from, in their order, and those to measure on."""
+    opened = by_length(opened, run.by_length) if run.by_length else opened
     return samples_of(opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say)
+
+
+def pass_tokens(text: Text) -> int:
+    """The tokens of one pass over all the text of a run, special ones among them; of parts that overlap, the largest."""
+    totals = [int(part.lengths.sum(dtype=np.int64)) for part in text.parts]
+    return max(totals) if text.overlapping else sum(totals)
 
 
 def stream_state(result: Result) -> dict[str, int]:
@@ -157,11 +209,13 @@ def account(tallies: Sequence[Tally], say: Say) -> Table:
 
 
 def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
-    """The objective with fresh weights, a function of the seed."""
+    """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
     encoder = Encoder(run.encoder)
     head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
     objective = MaskedLanguageModeling(encoder, head, run.masking, Vocabulary.of(tokenizer))
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
+    if run.start is not None:
+        take_over(objective, run.start, run.family)
     return objective
 
 
@@ -202,7 +256,8 @@ def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12
     return rows
 
 
-def _check(run: Pretraining) -> None:
+def check(run: Pretraining) -> None:
+    """Raises InputError where the run contradicts itself."""
     if run.max_length > run.encoder.max_length:
         raise InputError(f"max_length {run.max_length} exceeds encoder.max_length {run.encoder.max_length}")
     if run.max_length > run.batching.tokens:

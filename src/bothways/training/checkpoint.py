@@ -75,14 +75,14 @@ def save(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, posi
             sync(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    for old in _complete(folder)[:-keep]:
+    for old in complete(folder)[:-keep]:
         _remove(old)
     return final
 
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint of a run's folder, or None."""
-    return next(reversed(_complete(folder)), None)
+    return next(reversed(complete(folder)), None)
 
 
 def position(checkpoint: Path) -> Position:
@@ -179,7 +179,7 @@ def _match(path: Path, own: dict[str, Tensor], saved: dict[str, Tensor]) -> None
         raise InputError(f"{path}: {extra[0]} has no place in this model; it is another model's checkpoint")
 
 
-def _complete(folder: Path) -> list[Path]:
+def complete(folder: Path) -> list[Path]:
     """Checkpoints, oldest first; only the final rename gives a folder its name."""
     return sorted((folder / FOLDER).glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 

@@ -27,7 +27,7 @@ from bothways.training.ramp import micro_batches
 from bothways.training.record import Record
 from bothways.training.schedule import Amount, Elapsed, Hours, Steps, Tokens, check, factor, spent
 from bothways.training.settings import TrainingConfig, Watch
-from bothways.training.trainable import I, OpenStream, Stream, Trainable
+from bothways.training.trainable import I, OpenStream, State, Stream, Trainable
 from bothways.training.update import Step, Updates, calibrated
 
 
@@ -42,6 +42,21 @@ class Result:
     seconds: float
     loss: float
     evaluation: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a run goes on from another, whose weights the module has been given already.
+
+    Attributes:
+        steps: the other's steps: what is drawn in the module (dropout) goes on from there.
+        stream: where its inputs begin; None at the stream's beginning.
+        moments: a checkpoint whose optimizer state is gone on with; None begins with a fresh one.
+    """
+
+    steps: int = 0
+    stream: State | None = None
+    moments: Path | None = None
 
 
 class DivergedError(InputError):
@@ -59,6 +74,7 @@ def train(
     free: Collection[str] = (),
     watch: Watch | None = None,
     groups: Sequence[Group] | None = None,
+    beginning: Beginning | None = None,
     step: Step[I] = steps.step,
     after_step: Callable[[int], None] | None = None,
 ) -> Result:
@@ -68,6 +84,7 @@ def train(
         run: the whole run's config as JSON; kept in `run.json`, and compared before going on.
         free: dotted paths in `run` that may differ when going on (workers, devices).
         groups: which parameters get which learning rate and decay; `default_groups` unless given.
+        beginning: what a fresh run takes over from another.
         after_step: called with the number of steps done, after each.
 
     Raises:
@@ -99,8 +116,19 @@ def train(
             known = Record(run=tree, fingerprint=record.fingerprint(tree, free), budget=budget, parameters=table)
             record.write(folder, known)
             updates.reset()
-        at = _resumed(folder, updates, tree, free)
+        updates.before = beginning.steps if beginning else 0
+        at = _resumed(folder, updates, tree, free, beginning or Beginning())
+        assert known.budget is not None, "a run of stages has no steps of its own"
         return _Loop(updates, open_stream(at.stream), settings, folder, known.budget, watch, display, at, after_step).go(stop)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has spent its budget in this folder, and saved its last step."""
+    known, last = record.read(folder), checkpoint.latest(folder)
+    if known is None or known.budget is None or last is None:
+        return False
+    at = checkpoint.position(last)
+    return spent(known.budget, at.step, at.tokens, at.seconds) >= known.budget.count
 
 
 @dataclass
@@ -217,11 +245,13 @@ class _Loop(Generic[I]):
         return Result(self.folder, last, self.at.step, self.at.tokens, self.at.seconds, lines["train"]["loss"], evaluation)
 
 
-def _resumed(folder: Path, updates: Updates[I], run: dict[str, Any], free: Collection[str]) -> Position:
+def _resumed(folder: Path, updates: Updates[I], run: dict[str, Any], free: Collection[str], beginning: Beginning) -> Position:
     """Where the folder stands, with its last checkpoint loaded."""
     saved = checkpoint.latest(folder)
     if saved is None:
-        return Position(step=0, tokens=0, seconds=0.0, stream=None, run=run)
+        if beginning.moments:
+            checkpoint.load_moments(beginning.moments, updates.module, updates.optimizer)
+        return Position(step=0, tokens=0, seconds=0.0, stream=beginning.stream, run=run)
     at = checkpoint.position(saved)
     record.same_run(at.run, run, free, saved)
     checkpoint.load(saved, updates.module, updates.optimizer)

@@ -28,14 +28,16 @@ class Record:
     Attributes:
         run: the whole run's config, as JSON.
         fingerprint: the sha256 of `run` without its free fields.
-        budget: in steps, tokens or seconds; `Hours` have been turned into tokens.
-        parameters: the optimizer's parameter table.
+        budget: in steps, tokens or seconds; `Hours` have been turned into tokens. None: of a run of stages, which have theirs.
+        parameters: the optimizer's parameter table; empty for a run of stages.
+        stages: the folders of a run's stages, in their order, each a run of its own; empty for a run of one.
     """
 
     run: dict[str, Any]
     fingerprint: str
-    budget: Annotated[Steps | Tokens | Elapsed, Field(discriminator="type")]
+    budget: Annotated[Steps | Tokens | Elapsed, Field(discriminator="type")] | None
     parameters: tuple[Row, ...]
+    stages: tuple[str, ...] = ()
 
 
 def fingerprint(run: dict[str, Any], free: Collection[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,14 @@ def report(
         MissingExtraError: the extra `report` is not installed.
     """
     known = record.read(folder)
-    lines = log.read(folder) if known and (folder / log.NAME).exists() else []
+    begun = known and [stage for stage in known.stages or ("",) if (folder / stage / log.NAME).exists()]
+    lines = log.read(folder) if begun else []
     train = [line for line in lines if line["kind"] == "train"]
     if known is None or not train:
         raise InputError(f"{folder}: no training run to report on; give the folder of a run that has logged a step")
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    if known.stages and begun and (last := record.read(folder / begun[-1])):
+        known = replace(known, parameters=last.parameters)
     sections = [
         summary(known, train, evaluations),
         *extra,

@@ -25,11 +25,15 @@ class Updates(Generic[I]):
     """The module and its optimizer: one call, one update.
 
     `module` is a `Trainable[I]` and an `nn.Module`, which Python has no type for.
+
+    Attributes:
+        before: the steps of runs that this one goes on from: what is drawn is drawn anew in each step of all.
     """
 
     def __init__(self, module: Any, settings: TrainingConfig, table: Sequence[Row], step: Step[I], device: torch.device) -> None:
         self.module, self.device = module, device
         self._settings, self._table, self._step = settings, table, step
+        self.before = 0
         recompute(module, settings.recompute)
         self._computed: Trainable[I] = in_precision(module, settings.precision, device)
         self._parameters = [p for p in module.parameters() if p.requires_grad]
@@ -53,7 +57,8 @@ class Updates(Generic[I]):
         """
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        sums, counts = self._step(self._computed, inputs, partial(_seed, self.device, self._settings.seed, number))
+        draws = partial(_seed, self.device, self._settings.seed, self.before + number)
+        sums, counts = self._step(self._computed, inputs, draws)
         norm = self._clipped()
         self.optimizer.step()
         *figures, length = _on_host([*sums.values(), *(counts[name] for name in sums), norm])
