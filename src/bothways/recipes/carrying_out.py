@@ -19,6 +19,7 @@ from bothways.training.loop import Result, train
 from bothways.training.report import report
 from bothways.training.settings import Watch
 from bothways.training.step import means
+from bothways.training.team import team
 from bothways.training.trainable import OpenStream
 
 Say = Callable[[str], None]
@@ -27,7 +28,10 @@ Run = Pretraining | Finetuning | Embedding
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A finished run, the model it made, and where both lie; `report` is None where the extra is not installed."""
+    """A finished run, the model it made, and where both lie.
+
+    `report` is None where the extra is not installed, and in all processes but the first, which alone has the finished model.
+    """
 
     result: Result
     model: Model
@@ -72,12 +76,14 @@ def carry_out(
     check_expressed(model)  # before hours of training rather than after
     device = str(model.device)
     result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
-    model.eval().save(folder / "model")
-    try:
-        page = report(folder, title=title, command=command, metrics=metrics)
-    except MissingExtraError as missing:
-        say(str(missing))
-        page = None
+    page = None
+    if team().first:
+        model.eval().save(folder / "model")
+        try:
+            page = report(folder, title=title, command=command, metrics=metrics)
+        except MissingExtraError as missing:
+            say(str(missing))
+    team().wait()
     return Trained(result, model, folder, page)
 
 

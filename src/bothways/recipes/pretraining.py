@@ -32,6 +32,7 @@ from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
+from bothways.training.team import team
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 _EVALUATED = 20
@@ -57,9 +58,10 @@ def pretrain(
     _check(run)
     claim(run, folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    remember_corpus(run, folder)
-    tokenizer = prepare_tokenizer(run, folder, say)
-    shards = prepare_shards(run, folder, tokenizer, say)
+    with team().in_turn():
+        remember_corpus(run, folder)
+        tokenizer = prepare_tokenizer(run, folder, say)
+        shards = prepare_shards(run, folder, tokenizer, say)
     objective = build(run, tokenizer)
     kept, held = hold_out(len(shards.lengths), run.held_out, run.training.seed)
     data, heldout = (TokenData(shards, tokenizer, run.max_length, part) for part in (kept, held))

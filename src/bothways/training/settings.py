@@ -11,6 +11,7 @@ from pydantic import Field
 from rich.console import Console
 
 from bothways.config import config
+from bothways.training.distributed import Parallel, Replicate
 from bothways.training.optimizer import Optimizer
 from bothways.training.schedule import Budget, Schedule
 
@@ -27,6 +28,7 @@ class TrainingConfig:
         seed: of dropout and of all else that is drawn in the module.
         log_every, evaluate_every, checkpoint_every: in steps. None: at the end only.
         keep: the newest checkpoints to keep.
+        parallel: how the weights lie in several processes; free to change when a run goes on, as their number is.
     """
 
     optimizer: Optimizer
@@ -39,6 +41,7 @@ class TrainingConfig:
     evaluate_every: Every | None = None
     checkpoint_every: Every | None = 1000
     keep: Every = 2
+    parallel: Parallel = Replicate()
 
 
 @dataclass(frozen=True)
