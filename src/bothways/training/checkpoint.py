@@ -197,8 +197,9 @@ def load(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
     Raises:
         InputError: a truncated file, or a tensor that is missing, too many, or of another shape; named.
     """
+    state = _state(checkpoint, module, optimizer)  # read before anything is changed
     load_weights(checkpoint, module)
-    load_moments(checkpoint, module, optimizer)
+    optimizer.load_state_dict(state)
 
 
 def load_weights(checkpoint: Path, module: nn.Module) -> None:
@@ -213,6 +214,11 @@ def load_weights(checkpoint: Path, module: nn.Module) -> None:
 
 def load_moments(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Read the optimizer's state alone, into a fresh one. Raises InputError as `load`."""
+    optimizer.load_state_dict(_state(checkpoint, module, optimizer))
+
+
+def _state(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state as it takes it."""
     parameters = _optimized(module, optimizer)
     numbers = {name: number for number, (name, _) in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
@@ -221,7 +227,7 @@ def load_moments(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Opt
         if name not in numbers:
             raise InputError(f"{checkpoint / OPTIMIZER}: {key} belongs to no trained parameter; it is another model's checkpoint")
         state.setdefault(numbers[name], {})[quantity] = like(tensor, parameters[numbers[name]][1])
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def _optimized(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:

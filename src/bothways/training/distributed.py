@@ -11,7 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -53,6 +53,7 @@ class Micro(Generic[I]):
     counts: bool = True
 
 
+@runtime_checkable
 class Spread(Protocol[I]):
     """What a step asks of the way weights are spread."""
 

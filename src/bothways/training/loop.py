@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from bothways.data.loader import Share
 from bothways.errors import InputError
 from bothways.training import checkpoint, log, record
 from bothways.training import step as steps
@@ -31,7 +32,7 @@ from bothways.training.saving import Saver
 from bothways.training.schedule import Hours, Steps, Tokens, check, factor, spent
 from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.team import Team, team
-from bothways.training.trainable import I, OpenStream, Stream, Trainable
+from bothways.training.trainable import I, OpenStream, State, Stream, Trainable
 from bothways.training.update import Step, Updates, calibrated
 
 
@@ -97,7 +98,7 @@ def train(
     if known:
         record.same_run(known.run, tree, free, folder / record.NAME)
     us.wait()  # all have looked before the first writes
-    share = open_stream if us.size == 1 else lambda state: open_stream(state, us.share)
+    share = _shared(open_stream, us)
     trained, spreading = spread(settings.parallel, module, us, lambda: _spare(open_stream).to(device), device)
     updates = Updates(trained, settings, table, step, device, spreading)
     with Display(watch.console) as display, asked_to_stop(display.say, us) as stop:
@@ -266,6 +267,15 @@ def _refuse(module: Trainable[I], settings: TrainingConfig, us: Team, after_step
         )
     if after_step and us.size > 1 and isinstance(settings.parallel, Shard):
         raise InputError("training.parallel: `after_step` changes whole weights, which Shard cuts up; use Replicate")
+
+
+def _shared(open_stream: OpenStream[I], us: Team) -> OpenStream[I]:
+    """Opens this process's share of the stream."""
+
+    def opened(state: State | None, share: Share = us.share, /) -> Stream[I]:
+        return open_stream(state, share)
+
+    return open_stream if us.size == 1 else opened
 
 
 def _spare(open_stream: OpenStream[I]) -> I:

@@ -120,7 +120,9 @@ def team() -> Team:
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend)
     atexit.register(_leave)
-    return Team(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=_PATIENCE))
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    assert isinstance(group, dist.ProcessGroup)
+    return Team(dist.get_rank(), dist.get_world_size(), group)
 
 
 def _leave() -> None:
