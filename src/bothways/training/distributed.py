@@ -177,7 +177,8 @@ def _shard(module: nn.Module, team: Team, device: torch.device) -> None:
     fully_shard(module, mesh=mesh)
     for part in module.modules():
         if isinstance(part, FSDPModule):
-            part.set_gradient_divide_factor(1.0)  # gradients are sums
+            part.set_gradient_divide_factor(1.0)  # gradients are sums ...
+            part.set_force_sum_reduction_for_comms(True)  # ... for which gloo knows no scaling
 
 
 def _blocks(module: nn.Module, names: Counter[nn.Parameter]) -> Iterator[nn.Module]:
