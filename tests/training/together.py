@@ -3,7 +3,7 @@
 together.py FOLDER PARALLEL [KEY=VALUE...]
     accumulate, steps    of the run
     kill                 the step behind which process 1 dies, once: where the file `killed` is not in FOLDER yet
-    term                 the step behind which torchrun is told to end
+    term                 the step behind which torchrun, or a process alone, is sent a SIGTERM
     dropout              of the toy
 """
 
@@ -43,7 +43,7 @@ def main(folder: Path, parallel: str, **options: str) -> None:
             (folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if team().first and step == int(options.get("term", 0)):
-            os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(os.getppid() if team().size > 1 else os.getpid(), signal.SIGTERM)
 
     module = Toy(dropout=float(options.get("dropout", 0)))
     changes = {

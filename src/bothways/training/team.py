@@ -10,12 +10,15 @@ import atexit
 import contextlib
 import functools
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 
 from bothways.data.loader import Share
 from bothways.errors import InputError
@@ -118,11 +121,37 @@ def team() -> Team:
             raise InputError(f"process {local + 1} of this machine has no GPU of its own; give --nproc-per-node {devices}")
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend)
+    store, rank, size = next(rendezvous("env://"))
+    store = dist.PrefixStore(_agreed(store, rank, size), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     atexit.register(_leave)
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     assert isinstance(group, dist.ProcessGroup)
     return Team(dist.get_rank(), dist.get_world_size(), group)
+
+
+def _agreed(store: dist.Store, rank: int, size: int) -> str:
+    """A name that the processes of this start alone know.
+
+    After a failure torchrun starts all of them again with the store of those before, in which the addresses of the dead
+    still stand. What is asked for by a fresh name is fresh: the others ask, the first answers until all have heard.
+    """
+    name = uuid.uuid4().hex
+    if rank:
+        store.set(f"asked/{rank}", name)
+        agreed = store.get(f"answer/{name}").decode()
+        store.set(f"heard/{agreed}/{rank}", "yes")
+        return agreed
+    silent = set(range(1, size))
+    until = time.monotonic() + dist.default_pg_timeout.total_seconds()
+    while silent := {other for other in silent if not store.check([f"heard/{name}/{other}"])}:
+        for other in silent:
+            if store.check([f"asked/{other}"]):
+                store.set(f"answer/{store.get(f'asked/{other}').decode()}", name)
+        if time.monotonic() > until:
+            raise InputError(f"processes {sorted(silent)} of {size} have not come; see whether all machines run the command")
+        time.sleep(0.02)
+    return name
 
 
 def _leave() -> None:
