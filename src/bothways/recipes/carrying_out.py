@@ -20,6 +20,7 @@ from bothways.training.report import report
 from bothways.training.sections import Section
 from bothways.training.settings import Watch
 from bothways.training.step import means
+from bothways.training.team import team
 from bothways.training.trainable import OpenStream
 
 Say = Callable[[str], None]
@@ -31,7 +32,7 @@ class Trained:
     """A finished run, the model it made, and where both lie.
 
     Attributes:
-        report: None where the extra is not installed.
+        report: None where the extra is not installed, and in all processes but the first, which alone has the finished model.
         epochs: how often the text was read, over all stages; None of a run on labelled rows.
     """
 
@@ -96,12 +97,14 @@ def deliver(
     extra: Sequence[Section] = (),
 ) -> Trained:
     """Save a trained model, and write the report."""
-    model.eval().save(folder / "model")
-    try:
-        page = report(folder, title=title, command=command, metrics=metrics, extra=extra)
-    except MissingExtraError as missing:
-        say(str(missing))
-        page = None
+    page = None
+    if team().first:
+        model.eval().save(folder / "model")
+        try:
+            page = report(folder, title=title, command=command, metrics=metrics, extra=extra)
+        except MissingExtraError as missing:
+            say(str(missing))
+    team().wait()
     return Trained(result, model, folder, page)
 
 

@@ -39,6 +39,7 @@ from bothways.training.loop import Result
 from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
+from bothways.training.team import team
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 _EVALUATED = 20
@@ -65,9 +66,11 @@ def pretrain(
     """
     check(run)
     claim(run, folder)
-    remember_corpus(run, folder)
-    tokenizer = prepare_tokenizer(run, folder, say)
-    parts = set_up(run, tokenizer, prepare_shards(run, folder, tokenizer, say), chosen(device), say)
+    with team().in_turn():
+        remember_corpus(run, folder)
+        tokenizer = prepare_tokenizer(run, folder, say)
+        shards = prepare_shards(run, folder, tokenizer, say)
+    parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
         run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
         title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say,

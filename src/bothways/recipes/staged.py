@@ -47,6 +47,7 @@ from bothways.training.loop import Beginning, Result, finished, train
 from bothways.training.record import Record
 from bothways.training.report import figure
 from bothways.training.sections import Table
+from bothways.training.team import team
 from bothways.training.trainable import State
 
 
@@ -94,10 +95,11 @@ def pretrain_stages(
     """
     check_stages(run)
     claim(run, folder)
-    remember_corpus(run.base, folder)
-    tokenizer = prepare_tokenizer(run.base, folder, say)
-    corpora = _corpora(run, folder, tokenizer, say)
-    _record(run, folder)
+    with team().in_turn():
+        remember_corpus(run.base, folder)
+        tokenizer = prepare_tokenizer(run.base, folder, say)
+        corpora = _corpora(run, folder, tokenizer, say)
+        _record(run, folder)
     before: Before = Before()
     parts: Parts | None = None
     rate: float | None = None
@@ -112,7 +114,7 @@ def pretrain_stages(
         before = before.after(place, one, stage.average)
     assert parts is not None, "the last stage is always set up"
     result = _whole(folder, before)
-    if len(before.averaged) > 1:
+    if len(before.averaged) > 1 and team().first:
         before.give(parts.objective)
         say(f"the model is the mean of the last {len(before.averaged)} checkpoints")
         look = parts.watch(run.runs[-1], 0.0).evaluate
