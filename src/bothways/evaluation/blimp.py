@@ -190,6 +190,8 @@ def _read_set(where: str, content: bytes) -> MinimalPairs:
     if len(kinds) != 1:
         raise InputError(f"{where}: pairs of {len(kinds)} sets (UID, field, linguistics_term); a file holds those of one")
     name, field, phenomenon = rows[0][2:]
+    # the published files spell one of the four fields in two ways
+    field = field.replace("/", "_")
     return MinimalPairs(name, field, phenomenon, tuple(row[0] for row in rows), tuple(row[1] for row in rows))
 
 
