@@ -32,7 +32,7 @@ class EvaluationSet:
 
 @config
 class Decontamination:
-    """Drop documents that hold rows of evaluation sets, or cut the rows out of them.
+    """Cut the rows of evaluation sets out of documents, or drop documents that hold any.
 
     A row is found where word n-grams of it, which a document shares, cover enough of its words (Tulu 3's rule: n = 8, a half;
     arXiv 2411.15124). Case, punctuation, accents and white space do not matter. A row of fewer than `ngram` words has to be
@@ -42,7 +42,7 @@ class Decontamination:
         ngram: words of an n-gram.
         overlap: the least share of a row's words that must be covered.
         shortest: rows of fewer words ("Yes.") are everywhere, so they are left out, and counted.
-        action: `drop` the document, or `remove` the words that were found and keep the rest.
+        action: `remove` the words that were found and keep the rest, or `drop` the document.
     """
 
     type: Literal["decontamination"] = "decontamination"
@@ -50,7 +50,7 @@ class Decontamination:
     ngram: PositiveInt = 8
     overlap: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.5
     shortest: PositiveInt = 4
-    action: Literal["drop", "remove"] = "drop"
+    action: Literal["remove", "drop"] = "remove"
 
     def __post_init__(self) -> None:
         if self.shortest > self.ngram:
@@ -172,13 +172,12 @@ def _spans(text: str, matches: Iterable[Match]) -> list[tuple[int, int]]:
 
 def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
     """The text without these spans; what stood on both sides of one is not run together."""
-    parts, done = [], 0
-    for begin, end in spans:
-        parts.append(text[done:begin].rstrip(" "))
+    parts: list[str] = []
+    done = 0
+    for begin, end in [*spans, (len(text), len(text))]:
+        part = text[done:begin].rstrip(" ") if begin < len(text) else text[done:]
+        apart = parts and part and not parts[-1][-1].isspace() and not part[0].isspace()
+        parts += [" "] if apart else []
+        parts += [part] if part else []
         done = end
-    parts.append(text[done:])
-    joined = parts[0]
-    for part in parts[1:]:
-        apart = joined and not joined[-1].isspace() and part and not part[0].isspace()
-        joined += (" " if apart else "") + part
-    return joined.strip(" ")
+    return "".join(parts).strip(" ")
