@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,8 +50,7 @@ class DomainTraining:
     Attributes:
         wanted: the labels of the domain; all others are outside it.
         aim: what the threshold is set for, by cross-validated scores of the rows that are learned from.
-        held_out: the share of labelled texts that is only measured on; chosen by the texts themselves, so that neither their
-            order nor further rows move one to the other side.
+        held_out: the share of labelled texts that is only measured on; chosen by a hash of the texts, whatever their order.
         strength: how closely the rows are followed, the inverse of the weights' penalty.
     """
 
@@ -125,7 +124,7 @@ class Domain:
         from safetensors.numpy import save
 
         data = save({"weights": self.weights})
-        file = DomainFile(**{**vars_of(self.file), "sha256": hashlib.sha256(data).hexdigest()})
+        file = replace(self.file, sha256=hashlib.sha256(data).hexdigest())
         writers = {folder / WEIGHTS: lambda at: at.write_bytes(data), folder / NAME: lambda at: at.write_text(to_json(file))}
         replace_together(writers, key=folder / NAME)
 
@@ -196,8 +195,3 @@ class Selector:
         tenth = min(int(found * 10), 9)
         counts = {f"score {tenth / 10:.1f} to {(tenth + 1) / 10:.1f}": 1}
         return Verdict(text, None, counts) if found >= self._threshold else Verdict(None, "outside the domain", counts)
-
-
-def vars_of(file: DomainFile) -> dict[str, Any]:
-    """The fields of a file, to make another of."""
-    return {name: getattr(file, name) for name in DomainFile.__dataclass_fields__}

@@ -128,7 +128,7 @@ def _distinct(rows: LabelledRows, training: DomainTraining) -> tuple[list[_Row],
 
 
 def _split(rows: Sequence[_Row], share: float) -> tuple[list[_Row], list[_Row]]:
-    """Those to measure on and those to learn from, in each side's own shares; by hash, so that a row stays where it is."""
+    """Those to measure on and those to learn from, the same share of either side; by hash, not by order."""
     held = []
     for wanted in (True, False):
         side = [row for row in rows if row.wanted == wanted]
