@@ -54,11 +54,11 @@ class Decontamination:
 
     def __post_init__(self) -> None:
         if self.shortest > self.ngram:
-            raise InputError(f"shortest ({self.shortest}) is over ngram ({self.ngram}): lower it")
+            raise ValueError(f"shortest ({self.shortest}) is over ngram ({self.ngram}): lower it")
         names = [one.name for one in self.sets]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"two evaluation sets are named '{twice}': give each a name of its own")
+            raise ValueError(f"two evaluation sets are named '{twice}': give each a name of its own")
 
     def files(self) -> tuple[Path, ...]:
         return tuple(file for one in self.sets for file in list_source(one.source).files)

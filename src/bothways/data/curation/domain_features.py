@@ -51,7 +51,7 @@ def score(text: str, settings: Features, weights: Float32[np.ndarray, " bins"], 
     return float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))
 
 
-def _block(grams: list[UInt64[np.ndarray, " grams"]], bits: int, block: int) -> Sparse:
+def _block(grams: list[UInt64[np.ndarray, " _"]], bits: int, block: int) -> Sparse:
     # the best bits of a product are its top ones; n-grams of different sizes are told apart by their number
     mixed = [(one + np.uint64(size)) * np.uint64(0xFF51AFD7ED558CCD) for size, one in enumerate(grams)]
     bins = (np.concatenate(mixed) >> np.uint64(64 - bits)).astype(np.int64)

@@ -160,7 +160,7 @@ def _matrix(rows: Sequence[_Row], training: DomainTraining) -> Any:
     parts = [features(row.text, training.features) for row in rows]
     ends = np.cumsum([0, *(len(bins) for bins, _ in parts)])
     values, bins = np.concatenate([one for _, one in parts]), np.concatenate([one for one, _ in parts])
-    return csr_array((values, bins, ends), shape=(len(rows), 2 << training.features.bits))
+    return csr_array((values, bins.astype(np.int32), ends.astype(np.int32)), shape=(len(rows), 2 << training.features.bits))
 
 
 def _fit(matrix: Any, wanted: Bool[np.ndarray, " rows"], strength: float) -> tuple[Float64[np.ndarray, " bins"], float]:
@@ -170,8 +170,11 @@ def _fit(matrix: Any, wanted: Bool[np.ndarray, " rows"], strength: float) -> tup
         raise MissingExtraError("training a domain's classifier", "eval") from None
     # one thread and no chance: the same rows give the same weights
     model = LogisticRegression(C=strength, class_weight="balanced", solver="liblinear", random_state=0, max_iter=1000)
-    model.fit(matrix, wanted)
-    return model.coef_[0], float(model.intercept_[0])
+    used = np.unique(matrix.indices)  # the solver's work grows with the bins, most of which are empty
+    model.fit(matrix[:, used], wanted)
+    weights = np.zeros(matrix.shape[1])
+    weights[used] = model.coef_[0]
+    return weights, float(model.intercept_[0])
 
 
 def _scores(matrix: Any, weights: np.ndarray, bias: float) -> Float64[np.ndarray, " rows"]:

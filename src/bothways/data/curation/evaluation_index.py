@@ -60,7 +60,7 @@ class EvaluationIndex:
     def fill(self, texts: Iterable[str]) -> None:
         """Index rows, numbered from 0 in their order."""
         lengths: list[int] = []
-        found: dict[int, list[tuple[UInt64[np.ndarray, " grams"], int]]] = {}
+        found: dict[int, list[tuple[UInt64[np.ndarray, " _"], int]]] = {}
         for row, text in enumerate(texts):
             items = hashes(words(text))
             lengths.append(len(items))
@@ -93,7 +93,7 @@ def covered(matches: Iterable[Match], words: int) -> Int[np.ndarray, " covered"]
     return np.flatnonzero(flags)
 
 
-def _sorted(size: int, found: list[tuple[UInt64[np.ndarray, " grams"], int]]) -> _Grams:
+def _sorted(size: int, found: list[tuple[UInt64[np.ndarray, " _"], int]]) -> _Grams:
     grams = np.concatenate([one for one, _ in found])
     rows = np.concatenate([np.full(len(one), row, np.uint32) for one, row in found])
     places = np.concatenate([np.arange(len(one), dtype=np.uint32) for one, _ in found])

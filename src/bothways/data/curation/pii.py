@@ -49,7 +49,8 @@ _ANCHORS = (
     re.compile("://"),
     re.compile("::"),
     re.compile(r"[\[({] ?(?:at|AT|At) ?[\])}]"),
-    re.compile(r"[0-9](?:[^0-9]{0,3}[0-9]){3}"),
+    re.compile(r"[0-9](?:[^0-9]{0,3}[0-9]){5}"),
+    re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"),
 )
 _BEFORE, _BEHIND, _LONGEST = 160, 80, 2000
 _SPACE = re.compile(r"\s")

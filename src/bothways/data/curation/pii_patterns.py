@@ -68,19 +68,19 @@ _IP_WORD = re.compile(
 )
 _EXTENSION = r"(?: ?(?:x|ext\.?|extension|Durchwahl) ?\d{1,5})?"
 _PHONE_PLUS = re.compile(rf"(?<![\w+.,])\(?\+(\d(?:{_GAP}{{0,3}}\d){{7,14}}){_EXTENSION}(?!\w)")
-_PHONE_ZEROS = re.compile(rf"(?<![\w+.,/-])00([1-9](?:{_GAP}{{0,3}}\d){{7,14}}){_EXTENSION}(?!\w)")
+_PHONE_ZEROS = re.compile(rf"(?<![\w+.,/-])(?<!\d )00([1-9](?:{_GAP}{{0,3}}\d){{7,14}}){_EXTENSION}(?!\w)")
 _PHONE_US = re.compile(
-    r"(?<![\w.+/-])(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}"
+    r"(?<![\w.+/-])(?<!\d )(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}"
     + _EXTENSION
     + r"(?![\w-]|\.\d)"
 )
 _PHONE_DE = re.compile(
-    r"(?<![\w.,+/-])(?:\(0[1-9]\d{1,4}\) ?|0[1-9]\d{1,4}(?: ?[/-] ?| ))\d(?:[ \u00a0/-]?\d){4,9}"
+    r"(?<![\w.,+/-])(?<!\d )(?:\(0[1-9]\d{1,4}\) ?|0[1-9]\d{1,4}(?: ?[/-] ?| ))\d(?:[ \u00a0/-]?\d){4,9}"
     + _EXTENSION
     + r"(?![\w/]|[.,]\d)"
 )
 _PHONE_WORD = re.compile(
-    r"\b(?:tel|telefon\w*|telephone|phone|fax|telefax|mobile|mobil|mobilfunk|handy|cell|call|dial|rufnummer|whatsapp|sms)\b\W{0,4}"
+    r"(?<![\w.])(?:tel|telefon\w*|telephone|phone|fax|telefax|mobile|mobil|mobilfunk|handy|cell|call|dial|rufnummer|whatsapp|sms)\b\W{0,4}"
     r"(?:(?:no|nr|number|nummer|me|us|him|her|at|on|is|under|unter|der|ist|lautet)\b\W{0,3}){0,3}"
     rf"(\(?\d(?:{_GAP}{{0,2}}\d){{5,14}})(?![\w]|[.,]\d)",
     re.IGNORECASE,
@@ -142,12 +142,11 @@ def ip_addresses(text: str, begin: int, end: int) -> Found:
         address = ipaddress.IPv4Address(match[0])
         before = text[max(match.start() - 24, 0) : match.start()]
         of_machine = not (address.is_loopback or address.is_multicast or address.is_reserved or match[0].startswith("0."))
-        is_range = match[0].endswith(".0") and text[match.end() : match.end() + 1] == "/"
         told = max(address.packed) > 9 or _IP_WORD.search(before)
-        if of_machine and told and not is_range and not _NO_IP_WORD.search(before):
+        if of_machine and told and not _is_range(match, text) and not _NO_IP_WORD.search(before):
             yield match.span()
     for match in _IPV6.finditer(text, begin, end):
-        if _is_ipv6(match[0]):
+        if _is_ipv6(match[0]) and not _is_range(match, text):
             yield match.span()
 
 
@@ -171,6 +170,11 @@ def _luhn(number: str) -> bool:
     """Whether the last digit is the check digit of the others (ISO/IEC 7812)."""
     doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(number)))
     return sum(value - 9 * (value > 9) for value in doubled) % 10 == 0
+
+
+def _is_range(match: re.Match[str], text: str) -> bool:
+    """Whether an address stands for many: one that ends in 0, with its prefix's length behind it."""
+    return match[0].endswith((".0", ":0")) and text[match.end() : match.end() + 1] == "/"
 
 
 def _is_ipv6(found: str) -> bool:
