@@ -146,7 +146,7 @@ def test_bad_settings(rows: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column 'question'"):
         Decontamination(sets=evaluation_sets(rows, ("question",))).open()
     (tmp_path / "short.txt").write_text("yes\nno\n")
-    with pytest.raises(InputError, match=r"evaluation set 'short.txt': 2 rows, none of 4 words or more"):
+    with pytest.raises(InputError, match=r"evaluation set 'short\.txt': 2 rows, none of 3 words or more"):
         step(tmp_path / "short.txt").open()
     missing = EvaluationSet(name="gone", source=TextFiles(paths=(str(tmp_path / "gone.txt"),), split="line"))
     with pytest.raises(InputError, match=r"gone\.txt"):

@@ -49,7 +49,7 @@ class Decontamination:
     sets: Annotated[tuple[EvaluationSet, ...], pydantic.Field(min_length=1)]
     ngram: PositiveInt = 8
     overlap: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.5
-    shortest: PositiveInt = 4
+    shortest: PositiveInt = 3
     action: Literal["remove", "drop"] = "remove"
 
     def __post_init__(self) -> None:

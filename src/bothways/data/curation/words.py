@@ -19,7 +19,7 @@ _MARKS = (
     r"\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06ed\u0900-\u0963\u0966-\u0dff"
 )
 _ALONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-WORD = re.compile(rf"[{_ALONE}]|(?:[^\W_{_ALONE}]|[{_MARKS}])+")
+WORD = re.compile(rf"[{_ALONE}]|(?:[^\W_{_ALONE}]+|[{_MARKS}]+)+")
 
 # The multiplier of n-grams: odd, so that it has an inverse modulo 2^64.
 _FACTOR = 0x9E3779B97F4A7C15
