@@ -31,6 +31,10 @@ class ExactDuplicates:
     type: Literal["exact_duplicates"] = "exact_duplicates"
 
     @property
+    def hashes(self) -> int:
+        return 4
+
+    @property
     def bands(self) -> int:
         return 1
 
@@ -67,6 +71,10 @@ class NearDuplicates:
     rows: Annotated[int, pydantic.Field(ge=1, le=64)] = 6
     similarity: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7
 
+    @property
+    def hashes(self) -> int:
+        return self.bands * self.rows
+
     def open(self, seed: int) -> Sign:
         """What makes a text's signature; None for a text without words, which is nobody's duplicate.
 
@@ -77,13 +85,12 @@ class NearDuplicates:
             from rensa import RMinHash
         except ImportError:
             raise MissingExtraError("finding near duplicates", "data") from None
-        hashes = self.bands * self.rows
 
         def sign(text: str) -> Signature | None:
             runs = shingles(text, self.words)
             if not runs:
                 return None
-            minhash = RMinHash(num_perm=hashes, seed=seed)
+            minhash = RMinHash(num_perm=self.hashes, seed=seed)
             minhash.update(runs)
             return np.array(minhash.digest(), np.uint32)
 

@@ -83,8 +83,9 @@ def write_items(place: Path, items: Iterable[Item]) -> None:
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with whole(place) as temporary, pa.ipc.new_stream(str(temporary), schema, options=options) as writer:
         for batch in batched(items):
-            columns = [[one.text for one in batch], [one.where for one in batch], [one.order for one in batch]]
-            writer.write_batch(pa.record_batch([pa.array(c, t) for c, t in zip(columns, schema.types, strict=True)], schema=schema))
+            columns = zip(*((one.text, one.where, one.order) for one in batch), strict=True)
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 def read_items(place: Path) -> Iterator[Item]:

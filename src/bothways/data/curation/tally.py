@@ -12,6 +12,8 @@ from bothways.data.curation.step import Verdict
 
 EXAMPLES = 3
 LONGEST_EXAMPLE = 200
+# Beside the steps, which are numbered from 1: what was read, and the main texts taken out of pages
+READ, EXTRACTION = -1, 0
 Outcome = Literal["dropped", "changed"]
 
 
