@@ -15,7 +15,7 @@ from bothways.data.source import Column, TextFiles
 from bothways.errors import InputError
 from bothways.files import read_object
 from bothways.model.card import add_section
-from bothways.recipes.audit_steps import details, readable, share
+from bothways.recipes.audit_steps import details, examples, readable, share
 from bothways.training.report import duration
 from bothways.training.sections import Bars, Code, Facts, Section, Stack, Table, render
 
@@ -64,6 +64,7 @@ def write_audit(audit: Audit, file: Path, command: str = "", seconds: float | No
         *overview(audit),
         _reasons(audit),
         *(section for step in audit["steps"] for section in details(step)),
+        *(section for step in audit["steps"] for section in examples(step)),
         Code("Settings", json.dumps(audit["recipe"], indent=2, ensure_ascii=False)),
     ]
     if command:
@@ -139,8 +140,7 @@ def _figures(audit: Audit, seconds: float | None) -> Facts:
         ("Files read", f"{before['files']:,}"),
     ]
     if seconds:
-        rate = f"{before['characters'] / seconds / 1e6:.2f} million"
-        items += [("Time", duration(seconds)), ("Characters per second", rate)]
+        items += [("Time", duration(seconds)), ("Characters per second", f"{before['characters'] / seconds:,.0f}")]
     return Facts("", items)
 
 
@@ -157,18 +157,18 @@ def _bars(title: str, unit: str, names: Sequence[str], steps: Sequence[Audit]) -
 def _reasons(audit: Audit) -> Table:
     rows = [
         [
-            f"{step['number']}. {readable(step['type'])}",
-            reason["reason"],
+            "" if number else f"{step['number']}. {readable(step['type'])}",
+            readable(reason["reason"]),
             reason["outcome"],
             f"{reason['documents']:,}",
             share(reason["documents"], step["seen"]["documents"]),
             f"{reason['characters']:,}",
         ]
         for step in audit["steps"]
-        for reason in step["reasons"]
+        for number, reason in enumerate(step["reasons"])
     ]
     return Table("Why", ["step", "reason", "outcome", "documents", "share of seen", "characters"], rows)
 
 
 def _most_frequent(step: Audit) -> str:
-    return step["reasons"][0]["reason"].replace("|", "\\|") if step["reasons"] else ""
+    return readable(step["reasons"][0]["reason"]).replace("|", "\\|") if step["reasons"] else ""

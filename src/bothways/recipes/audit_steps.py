@@ -13,7 +13,7 @@ _ROWS_SHOWN = 100
 
 
 def details(step: Mapping[str, Any]) -> list[Section]:
-    """The sections of one step; none where it has nothing to add."""
+    """What a step counted and knows of itself; nothing where it has nothing to add."""
     title = f"{step['number']}. {readable(step['type'])}"
     counts: Mapping[str, int] = step["counts"]
     rows, scores = (_named(counts, pattern) for pattern in (_ROW, _SCORE))
@@ -27,13 +27,23 @@ def details(step: Mapping[str, Any]) -> list[Section]:
         sections.append(Bars(f"{title}: scores", list(scores), [Stack("documents", values)], "documents"))
     if rows:
         sections.append(_hit_rows(title, rows))
-    if step["reasons"]:
-        sections.append(_examples(title, step["reasons"]))
-    return [section for section in sections if not (isinstance(section, Table) and not section.rows)]
+    return sections
+
+
+def examples(step: Mapping[str, Any]) -> list[Section]:
+    """Documents that a step dropped or changed, folded away; none where it did neither."""
+    rows: list[list[object]] = []
+    for reason in step["reasons"]:
+        for number, example in enumerate(reason["examples"]):
+            of = f"{example['where']} (the copy of {example['kept']})" if "kept" in example else example["where"]
+            rows.append(["" if number else readable(reason["reason"]), of, example["text"]])
+    title = f"Examples: {step['number']}. {readable(step['type'])}"
+    return [Table(title, ["reason", "document", "text"], rows, folded=True)] if rows else []
 
 
 def readable(name: str) -> str:
-    return name.replace("_", " ")
+    """A name made of words; what is a phrase already, with a file's name in it perhaps, stays."""
+    return name if " " in name else name.replace("_", " ")
 
 
 def share(part: int, whole: int) -> str:
@@ -41,7 +51,7 @@ def share(part: int, whole: int) -> str:
     if not whole:
         return "-"
     percent = 100 * part / whole
-    return f"{percent:.1f} %" if percent >= 1 or not part else f"{percent:.2g} %"
+    return f"{percent:.1f}\u00a0%" if percent >= 1 else f"{percent:.2g}\u00a0%"
 
 
 def _hit_rows(title: str, rows: Mapping[str, int]) -> Table:
@@ -51,15 +61,6 @@ def _hit_rows(title: str, rows: Mapping[str, int]) -> Table:
         note += f" The {_ROWS_SHOWN} in most documents are shown; audit.json has all."
     shown = [[name, f"{count:,}"] for name, count in ranked[:_ROWS_SHOWN]]
     return Table(f"{title}: evaluation rows found", ["row", "documents"], shown, note=note, folded=len(shown) > 12)
-
-
-def _examples(title: str, reasons: list[Mapping[str, Any]]) -> Table:
-    rows: list[list[object]] = []
-    for reason in reasons:
-        for number, example in enumerate(reason["examples"]):
-            of = f"{example['where']} (the copy of {example['kept']})" if "kept" in example else example["where"]
-            rows.append(["" if number else reason["reason"], of, example["text"]])
-    return Table(f"{title}: examples", ["reason", "document", "text"], rows, folded=True)
 
 
 def _named(counts: Mapping[str, int], pattern: re.Pattern[str]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from bothways.data.curation.step import Verdict
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# Where two overlap, the first named here stays: a URL's password is no e-mail address, an account no telephone.
+# Where two overlap, the first named stays: a URL's password is no e-mail address, an account no telephone.
 _FINDERS: dict[Kind, Callable[[str, int, int], patterns.Found]] = {
     "url": patterns.urls,
     "email": patterns.emails,
@@ -110,7 +110,7 @@ def find_pii(text: str, kinds: Sequence[Kind] = KINDS) -> list[Span]:
     """What there is of these kinds, in the order of the text, without overlaps."""
     taken: list[Span] = []
     windows = _windows(text)
-    for kind in (kind for kind in _FINDERS if kind in kinds):
+    for kind in [kind for kind in KINDS if kinds.count(kind)]:
         for window in windows:
             for begin, end in _FINDERS[kind](text, *window):
                 place = bisect.bisect(taken, begin, key=_begin)
