@@ -13,6 +13,7 @@ from bothways.errors import InputError, MissingExtraError
 from bothways.model.folder import check_expressed
 from bothways.model.model import Model
 from bothways.objectives.objective import Objective
+from bothways.recipes.audit import Audit, describe_corpus, overview
 from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining, Staged
 from bothways.training import record
 from bothways.training.loop import Result, train
@@ -72,6 +73,7 @@ def carry_out(
     metrics: Sequence[str],
     say: Say,
     extra: Callable[[Result], Sequence[Section]] = lambda result: (),
+    audit: Audit | None = None,
 ) -> Trained:
     """Train the objective, whose modules are the model's, and leave `model/` and `report.html` in the folder.
 
@@ -82,7 +84,9 @@ def carry_out(
     check_expressed(model)  # before hours of training rather than after
     device = str(model.device)
     result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
-    return deliver(result, model, folder, title=title, command=command, metrics=metrics, say=say, extra=extra(result))
+    return deliver(
+        result, model, folder, title=title, command=command, metrics=metrics, say=say, extra=extra(result), audit=audit
+    )
 
 
 def deliver(
@@ -95,13 +99,18 @@ def deliver(
     metrics: Sequence[str],
     say: Say,
     extra: Sequence[Section] = (),
+    audit: Audit | None = None,
 ) -> Trained:
-    """Save a trained model, and write the report."""
+    """Save a trained model, and write the report; `audit`, the account of its text's curation, goes into both."""
     page = None
     if team().first:
         model.eval().save(folder / "model")
+        if audit:
+            describe_corpus(audit, folder / "model")
         try:
-            page = report(folder, title=title, command=command, metrics=metrics, extra=extra)
+            page = report(
+                folder, title=title, command=command, metrics=metrics, extra=[*extra, *(overview(audit) if audit else ())]
+            )
         except MissingExtraError as missing:
             say(str(missing))
     team().wait()

@@ -25,6 +25,7 @@ from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.model.folder import check_expressed
+from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
 from bothways.recipes.corpus import Opened, files_of, with_tokenizer
 from bothways.recipes.pretraining import (
@@ -123,6 +124,7 @@ def pretrain_stages(
         result, parts.model, folder,
         title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command, metrics=METRICS, say=say,
         extra=[_table(run, folder, corpora, tokenizer)],
+        audit=find_audit([file for one in run.runs for file in files_of(one.source)]),
     )  # fmt: skip
 
 
