@@ -22,10 +22,12 @@ from bothways.training import step as steps
 from bothways.training.checkpoint import Position
 from bothways.training.display import Display
 from bothways.training.interrupt import Interrupted, asked_to_stop
+from bothways.training.machine import machine, peak_memory
 from bothways.training.optimizer import Group, default_groups, parameter_table
 from bothways.training.record import Record
 from bothways.training.schedule import Hours, Steps, Tokens, check, factor, spent
 from bothways.training.settings import TrainingConfig, Watch
+from bothways.training.speed import Sampler, peak_rate
 from bothways.training.trainable import I, OpenStream, Stream, Trainable
 from bothways.training.update import Step, Updates, calibrated
 
@@ -120,6 +122,8 @@ class _Loop(Generic[I]):
         self.module = self.updates.module
         self.window = log.Window(self.module.weights)
         self.log = log.Log(self.folder, self.at.step)
+        self.sampler = Sampler(self.updates.device) if self.watch.rate else None
+        self.introduced = False  # whether the log says which machine this process is on
 
     @property
     def done(self) -> int:
@@ -153,6 +157,7 @@ class _Loop(Generic[I]):
             self._diverged(loss, norm)
         flops = sum(self.module.flops(one) for one in inputs) if self.watch.rate else 0.0
         self.window.add(sums, counts, norm, tokens, seconds, flops)
+        self.window.sampled(self.sampler.due() if self.sampler else None)
         self.at = replace(
             self.at,
             step=self.at.step + 1,
@@ -180,8 +185,15 @@ class _Loop(Generic[I]):
 
     def _flush(self) -> None:
         if self.window.steps:
-            self._write("train", **self.window.fields(self.lr, self.watch.rate))
+            self._write("train", **self.window.fields(self.lr, self.watch.rate), memory=peak_memory(self.updates.device))
             self.window.clear()
+            self._introduce()
+
+    def _introduce(self) -> None:
+        if not self.introduced:
+            peak = peak_rate(self.updates.device)
+            self._write("machine", **machine(self.updates.device), rate=self.watch.rate, peak=peak)
+            self.introduced = True
 
     def _look(self) -> None:
         self.module.eval()
