@@ -75,7 +75,7 @@ def pretrain(
     if recipe not in RECIPES:
         raise InputError(f"--recipe {recipe}: no such recipe; there is {', '.join(RECIPES)}")
     source = open_source(corpus, column)
-    run = override(RECIPES[recipe](source, _budget(hours, tokens, steps), size), changes or [])
+    run = override(RECIPES[recipe](source, budget_of(hours, tokens, steps), size), changes or [])
     if dry_run:
         return _print(run)
     note(str(list_source(run.source)))
@@ -124,7 +124,7 @@ def finetune(
 
     if contrast is not None and (pair is not None or held_out is not None or regression):
         raise typer.BadParameter("--contrast goes with none of --pair, --held-out and --regression")
-    budget = None if (hours, tokens, steps) == (None, None, None) else _budget(hours, tokens, steps)
+    budget = None if (hours, tokens, steps) == (None, None, None) else budget_of(hours, tokens, steps)
     by_epochs = budget is None and not _sets_budget(changes or [])
     if epochs is not None and not by_epochs:
         raise typer.BadParameter("--epochs goes with none of --hours, --tokens, --steps and --set training.budget")
@@ -166,7 +166,7 @@ def recipes(as_json: JsonOption = False) -> None:
     show(lines, "\n".join(f"{name:<12} {line}" for name, line in lines.items()), as_json)
 
 
-def _budget(hours: float | None, tokens: int | None, steps: int | None) -> Hours | Tokens | Steps:
+def budget_of(hours: float | None, tokens: int | None, steps: int | None) -> Hours | Tokens | Steps:
     from bothways.training.schedule import Hours, Steps, Tokens
 
     given = [name for name, value in (("--hours", hours), ("--tokens", tokens), ("--steps", steps)) if value is not None]

@@ -34,7 +34,7 @@ from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
-_EVALUATED = 20
+EVALUATED = 20
 # What tells our note from a file that happens to have its name: only behind it is anything removed
 _OURS = "what this folder's tokenizer and data were made from"
 # Beside the tokenizer and the shards: the text they were made from
@@ -54,7 +54,7 @@ def pretrain(
         InputError: text that cannot be read, a folder of another run, a contradiction in the run.
         Interrupted: after Ctrl-C, with everything saved; the same call goes on.
     """
-    _check(run)
+    check(run)
     claim(run, folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     remember_corpus(run, folder)
@@ -68,7 +68,7 @@ def pretrain(
     say(f"{len(data):,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
     tokens = int(heldout.lengths.sum())
     say(f"{len(held):,} of {len(shards.lengths):,} documents held out, {tokens / (tokens + fill.tokens):.1%} of the tokens")
-    evaluation = list(islice(Loader(heldout, run.batching, objective.prepare, run.training.seed).evaluation(), _EVALUATED))
+    evaluation = list(islice(Loader(heldout, run.batching, objective.prepare, run.training.seed).evaluation(), EVALUATED))
     model = assemble(run, tokenizer, objective).to(device)
     watch = Watch(
         evaluate=lambda: averages(objective, evaluation, device, ("loss", "accuracy")),
@@ -131,11 +131,16 @@ def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Sa
 
 def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
     """The objective with fresh weights, a function of the seed."""
-    encoder = Encoder(run.encoder)
-    head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
-    objective = MaskedLanguageModeling(encoder, head, run.masking, Vocabulary.of(tokenizer))
+    objective = unfilled(run, Vocabulary.of(tokenizer))
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     return objective
+
+
+def unfilled(run: Pretraining, vocabulary: Vocabulary) -> MaskedLanguageModeling:
+    """The objective, whose weights are whatever torch makes of them."""
+    encoder = Encoder(run.encoder)
+    head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
+    return MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
 
 
 def assemble(run: Pretraining, tokenizer: Tokenizer, objective: MaskedLanguageModeling) -> Model:
@@ -175,7 +180,8 @@ def predictions(model: Model, heldout: TokenData, count: int = 4, around: int = 
     return rows
 
 
-def _check(run: Pretraining) -> None:
+def check(run: Pretraining) -> None:
+    """Raises InputError where the run contradicts itself."""
     if run.max_length > run.encoder.max_length:
         raise InputError(f"max_length {run.max_length} exceeds encoder.max_length {run.encoder.max_length}")
     if run.max_length > run.batching.tokens:

@@ -67,7 +67,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """A plot; `height` against a width of 7.6."""
+    """A plot; `height` against a width of 7.6. `marks` are places on the x axis where something begins, and what it is."""
 
     title: str
     series: Sequence[Series]
@@ -75,12 +75,14 @@ class Lines:
     ylabel: str
     note: str = ""
     height: float = 2.4
+    marks: Sequence[tuple[float, str]] = ()
 
 
 Section: TypeAlias = Text | Facts | Table | Code | Lines
 
 INK, GRID, BACK = "#010203", "#040506", "#070809"
-COLOURS = ("#0a0b0c", "#0d0e0f", "#101112", "#131415")  # stand-ins; the page gives the real colours as CSS variables
+# Stand-ins; the page gives the real colours as CSS variables
+COLOURS = ("#0a0b0c", "#0d0e0f", "#101112", "#131415", "#161718", "#191a1b", "#1c1d1e", "#1f2021")
 _VARIABLES = {INK: "var(--muted)", GRID: "var(--rule)", BACK: "var(--back)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(COLOURS)
 }
@@ -161,7 +163,8 @@ def _dress(axes: Any, plot: Lines) -> None:
     axes.set_xlabel(plot.xlabel, color=INK)
     axes.set_ylabel(plot.ylabel, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if max((x for series in plot.series for x in series.x), default=0) >= 1000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.tick_params(colors=INK, length=0, pad=6)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -169,9 +172,20 @@ def _dress(axes: Any, plot: Lines) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(GRID)
+    for place, name in plot.marks:
+        axes.axvline(place, color=GRID, linewidth=1, zorder=1)
+        axes.annotate(
+            name, (place, 1), xycoords=("data", "axes fraction"), xytext=(4, -3), textcoords="offset points",
+            va="top", color=INK, fontsize=9,
+        )  # fmt: skip
     if sum(bool(series.name) for series in plot.series) > 1:
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
-        axes.legend(**place, frameon=False, labelcolor=INK, ncols=4, handlelength=1.4)
+        axes.legend(**place, frameon=False, labelcolor=INK, ncols=min(4, _columns(plot)), handlelength=1.4)
+
+
+def _columns(plot: Lines) -> int:
+    """How many names of this plot stand side by side in some hundred characters."""
+    return max(1, 100 // (8 + max(len(series.name) for series in plot.series)))
 
 
 def _inline(svg: str, prefix: str, title: str) -> str:

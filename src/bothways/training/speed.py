@@ -11,8 +11,8 @@ SIZES = {"cpu": (256, 512, 1024, 1536), "cuda": (2048, 4096, 8192)}
 _SAMPLE = {"cpu": 768, "cuda": 4096}
 # Dense bf16 products of tensor cores, FLOP/s, by a part of the device's name (makers' data sheets; no sparsity)
 _PEAKS = {
-    "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12,
-    "A10G": 70e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+    "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L40": 181e12,
+    "L4": 121e12, "A10G": 70e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
 }  # fmt: skip
 
 
@@ -71,13 +71,14 @@ def peak_rate(device: torch.device | str) -> float | None:
 
 
 def _timed(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> float:
-    _settle(left.device)
+    settle(left.device)
     begin = time.perf_counter()
     torch.mm(left, right, out=out)
-    _settle(left.device)
+    settle(left.device)
     return time.perf_counter() - begin
 
 
-def _settle(device: torch.device) -> None:
+def settle(device: torch.device) -> None:
+    """Wait until the device has done all that is queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

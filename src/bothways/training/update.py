@@ -48,14 +48,19 @@ class Updates(Generic[I]):
 
         All that is on a device comes to the host in one transfer, after the update has been queued.
         """
+        sums, counts, norm = self.queue(inputs, number, lr)
+        *figures, length = _on_host([*sums.values(), *(counts[name] for name in sums), norm])
+        half = len(sums)
+        return dict(zip(sums, figures[:half], strict=True)), dict(zip(sums, figures[half:], strict=True)), length
+
+    def queue(self, inputs: Sequence[I], number: int, lr: float) -> tuple[Scalars, Scalars, torch.Tensor]:
+        """The same, of which nothing has come to the host."""
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         sums, counts = self._step(self.module, inputs, partial(_seed, self.device, self._settings.seed, number))
         norm = self._clipped()
         self.optimizer.step()
-        *figures, length = _on_host([*sums.values(), *(counts[name] for name in sums), norm])
-        half = len(sums)
-        return dict(zip(sums, figures[:half], strict=True)), dict(zip(sums, figures[half:], strict=True)), length
+        return sums, counts, norm
 
     def _clipped(self) -> torch.Tensor:
         if self._settings.clip is not None:

@@ -1,0 +1,165 @@
+"""A few real steps of a run's own network on this machine: how long they take, beside what the machine can do meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from bothways.data.loader import Loader
+from bothways.data.masking import Vocabulary
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
+from bothways.recipes.planned_text import Invented, PlannedText
+from bothways.recipes.pretraining import unfilled
+from bothways.recipes.runs import Pretraining
+from bothways.training import step as steps
+from bothways.training.machine import memory_in_use, peak_memory
+from bothways.training.memory import Footprint, footprint
+from bothways.training.optimizer import default_groups, parameter_table
+from bothways.training.speed import Sampler, settle
+from bothways.training.update import Updates
+
+# Special tokens come first in every tokenizer that is trained here
+_SPECIAL = 5
+_LEAST_STEPS = 5
+# Tokens of the step that calls all there is once, and takes next to no memory
+_LITTLE = 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What some steps took.
+
+    Attributes:
+        tokens: of a micro-batch that was measured, on average.
+        drawing, gradients, update: median seconds, of drawing and preparing a micro-batch, of its passes, of moving the weights.
+        low, middle, high: tokens per second of the steps: the slowest and the fastest tenth left out, and the median.
+        rates: the machine's rate of products before each step and after the last, FLOP/s.
+        flops: of the matrix products of a forward pass, a token.
+        program: bytes of main memory without the run's tensors: Python, torch, the libraries' own; None where it is not told.
+        peak: the most bytes this process has held.
+    """
+
+    steps: int
+    tokens: float
+    drawing: float
+    gradients: float
+    update: float
+    low: float
+    middle: float
+    high: float
+    rates: tuple[float, ...]
+    flops: float
+    program: int | None
+    peak: int | None
+
+    @property
+    def rate(self) -> float:
+        """The rate of products while it was measured, FLOP/s."""
+        return sum(self.rates) / len(self.rates)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A run's network and inputs of its kind."""
+
+    run: Pretraining
+    text: PlannedText
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.run.encoder.vocab_size, _SPECIAL - 1, frozenset(range(_SPECIAL)))
+
+    def build(self) -> MaskedLanguageModeling:
+        return unfilled(self.run, self.vocabulary)
+
+    def loader(self, tokens: int, objective: MaskedLanguageModeling) -> Loader[MaskedInputs]:
+        """Micro-batches of at most `tokens` tokens, of the text's lengths."""
+        lengths = np.minimum(self.text.lengths, tokens)
+        lengths = np.tile(lengths, -(-8 * tokens // int(lengths.sum())))  # at least some full batches
+        data = Invented(lengths, range(_SPECIAL, self.run.encoder.vocab_size))
+        return Loader(data, replace(self.run.batching, tokens=tokens), objective.prepare, self.run.training.seed)
+
+    def inputs(self, tokens: int, count: int) -> list[MaskedInputs]:
+        """The fullest of some micro-batches, `count` times over."""
+        with torch.device("meta"):
+            objective = self.build()  # whose weights are not needed to prepare inputs
+        stream = self.loader(tokens, objective).open()
+        fullest = max((next(stream) for _ in range(8)), key=lambda one: one.tokens)
+        return [fullest] * count
+
+    @property
+    def flops(self) -> float:
+        """Of the matrix products of a forward pass, a token, in batches of some eight samples."""
+        inputs = self.inputs(8 * int(self.text.lengths.max()), 1)[0]
+        with torch.device("meta"):
+            return self.build().flops(inputs) / inputs.tokens
+
+    def footprint(self, tokens: int) -> Footprint:
+        """What a step on micro-batches of so many tokens takes, by its operations alone."""
+        accumulate = min(self.run.training.accumulate, 2)
+        return footprint(self.build, self.inputs(tokens, accumulate), self.run.training)
+
+
+class _Clock:
+    """The step of training, and how long its passes took the last time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.spent = 0.0
+
+    def step(self, module: Any, inputs: Sequence[Any], seed: Callable[[int], None]) -> Any:
+        begin = time.perf_counter()
+        out = steps.step(module, inputs, seed)
+        settle(self._device)
+        self.spent = time.perf_counter() - begin
+        return out
+
+
+def measure(network: Network, tokens: int, seconds: float, device: str, standing: int) -> Measured:
+    """Real steps of micro-batches of `tokens` tokens, for about `seconds`; five at least. The first warms up.
+
+    Args:
+        standing: bytes of the network's weights, gradients and optimizer state.
+    """
+    clock = _Clock(torch.device(device))
+    objective = network.build().to(device).train()
+    training = replace(network.run.training, accumulate=1)
+    table = parameter_table(objective, default_groups(training.optimizer))
+    updates = Updates(objective, training, table, clock.step, torch.device(device))
+    updates(updates.draw(network.loader(_LITTLE, objective).open()), 0, lr=0.0)
+    in_use = memory_in_use() if device == "cpu" else None
+    stream = network.loader(tokens, objective).open()
+    updates(updates.draw(stream), 0, lr=0.0)
+    sampler = Sampler(device)
+    rows, rates, end = [], [sampler.sample()], time.perf_counter() + seconds
+    while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
+        begin = time.perf_counter()
+        inputs = updates.draw(stream)
+        drawn = time.perf_counter()
+        updates(inputs, 1, lr=0.0)
+        done = time.perf_counter()
+        rows.append((inputs[0].tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(inputs[0])))
+        rates.append(sampler.sample())
+    counts, drawing, gradients, update, flops = (np.array(column) for column in zip(*rows, strict=True))
+    speeds = counts / (drawing + gradients + update)
+    low, middle, high = np.quantile(speeds, (0.1, 0.5, 0.9)).tolist()
+    return Measured(
+        steps=len(rows),
+        tokens=float(counts.mean()),
+        drawing=median(drawing.tolist()),
+        gradients=median(gradients.tolist()),
+        update=median(update.tolist()),
+        low=low,
+        middle=middle,
+        high=high,
+        rates=tuple(rates),
+        flops=float(flops.sum() / counts.sum()),
+        program=None if in_use is None else in_use - standing,
+        peak=peak_memory(torch.device(device)),
+    )
