@@ -31,7 +31,7 @@ def test_samples_are_few_enough_for_their_share_of_the_time(monkeypatch: pytest.
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(torch, "mm", mm)
     sampler = speed.Sampler("cpu", share=0.01)
-    rate, taken = 2 * 768**3 / 0.5, []
+    rate, taken = 2 * 512**3 / 0.5, []
     for _ in range(1000):
         now[0] += 1.0
         if (sample := sampler.due()) is not None:

@@ -135,7 +135,7 @@ def _about_text(plan: Plan) -> str:
 
 def _machine(plan: Plan) -> str:
     told, measured = plan.machine, plan.measured
-    rates = f"{min(measured.rates) / 1e9:,.0f} to {max(measured.rates) / 1e9:,.0f} while measuring"
+    rates = f"{measured.rate / 1e9:,.0f} while measuring"
     where = f"{told['name']}, {told['threads']} threads" if told["device"] == "cpu" else told["name"]
     return f"{where}; matrix products: {plan.best_rate / 1e9:,.0f} GFLOP/s at best, {rates}"
 
@@ -166,8 +166,8 @@ def _speed(run: Pretraining, plan: Plan) -> dict[str, str]:
     scaled = f", scaled to {plan.micro_batch:,.0f}" if plan.micro_batch > 1.5 * measured.tokens else ""
     return {
         "cost": f"{_count(plan.flops)} FLOPs a token, forward and backward",
-        "speed": f"{plan.tokens_per_second:,.0f} tokens a second, {plan.share:.0%} of the best rate of products",
-        "   ": f"measured: {seen}{scaled}; eight in ten were between {plan.low:,.0f} and {plan.high:,.0f}",
+        "speed": f"{plan.tokens_per_second:,.0f} tokens a second, {plan.share:.0%} of the rate of products",
+        "   ": f"measured: {seen}{scaled}; eight in ten were between {measured.low:,.0f} and {measured.high:,.0f}",
     }
 
 

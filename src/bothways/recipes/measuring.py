@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from functools import cached_property
+from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from bothways.training.update import Updates
 
 # Special tokens come first in every tokenizer that is trained here
 _SPECIAL = 5
-_LEAST_STEPS = 5
+_LEAST_STEPS, _SAMPLES = 5, 3
 # Tokens of the step that calls all there is once, and takes next to no memory
 _LITTLE = 32
 
@@ -37,9 +38,9 @@ class Measured:
 
     Attributes:
         tokens: of a micro-batch that was measured, on average.
-        drawing, gradients, update: median seconds, of drawing and preparing a micro-batch, of its passes, of moving the weights.
-        low, middle, high: tokens per second of the steps: the slowest and the fastest tenth left out, and the median.
-        rates: the machine's rate of products before each step and after the last, FLOP/s.
+        drawing, gradients, update: mean seconds, of drawing and preparing a micro-batch, of its passes, of moving the weights.
+        low, high: tokens per second of the steps, the slowest and the fastest tenth left out.
+        rates: samples of the machine's rate of products, some before each step, FLOP/s.
         flops: of the matrix products of a forward pass, a token.
         program: bytes of main memory without the run's tensors: Python, torch, the libraries' own; None where it is not told.
         peak: the most bytes this process has held.
@@ -51,7 +52,6 @@ class Measured:
     gradients: float
     update: float
     low: float
-    middle: float
     high: float
     rates: tuple[float, ...]
     flops: float
@@ -60,8 +60,8 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """The rate of products while it was measured, FLOP/s."""
-        return sum(self.rates) / len(self.rates)
+        """The rate of products while it was measured: operations over time, FLOP/s."""
+        return harmonic_mean(self.rates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,25 +85,28 @@ class Network:
         data = Invented(lengths, range(_SPECIAL, self.run.encoder.vocab_size))
         return Loader(data, replace(self.run.batching, tokens=tokens), objective.prepare, self.run.training.seed)
 
-    def inputs(self, tokens: int, count: int) -> list[MaskedInputs]:
-        """The fullest of some micro-batches, `count` times over."""
-        with torch.device("meta"):
-            objective = self.build()  # whose weights are not needed to prepare inputs
-        stream = self.loader(tokens, objective).open()
-        fullest = max((next(stream) for _ in range(8)), key=lambda one: one.tokens)
-        return [fullest] * count
+    def inputs(self, tokens: int) -> MaskedInputs:
+        """The fullest of some micro-batches."""
+        stream = self.loader(tokens, self._hollow).open()
+        return max((next(stream) for _ in range(8)), key=lambda one: one.tokens)
 
     @property
     def flops(self) -> float:
         """Of the matrix products of a forward pass, a token, in batches of some eight samples."""
-        inputs = self.inputs(8 * int(self.text.lengths.max()), 1)[0]
-        with torch.device("meta"):
-            return self.build().flops(inputs) / inputs.tokens
+        inputs = self.inputs(8 * int(self.text.lengths.max()))
+        return self._hollow.flops(inputs) / inputs.tokens
 
     def footprint(self, tokens: int) -> Footprint:
         """What a step on micro-batches of so many tokens takes, by its operations alone."""
-        accumulate = min(self.run.training.accumulate, 2)
-        return footprint(self.build, self.inputs(tokens, accumulate), self.run.training)
+        inputs = self.inputs(tokens)
+        self._hollow.flops(inputs)  # relative positions look up which rows they need, once: not possible without contents
+        return footprint(self.build, [inputs] * min(self.run.training.accumulate, 2), self.run.training)
+
+    @cached_property
+    def _hollow(self) -> MaskedLanguageModeling:
+        """The network without memory for its weights."""
+        with torch.device("meta"):
+            return self.build()
 
 
 class _Clock:
@@ -137,26 +140,25 @@ def measure(network: Network, tokens: int, seconds: float, device: str, standing
     stream = network.loader(tokens, objective).open()
     updates(updates.draw(stream), 0, lr=0.0)
     sampler = Sampler(device)
-    rows, rates, end = [], [sampler.sample()], time.perf_counter() + seconds
+    rows, rates, end = [], [], time.perf_counter() + seconds
     while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
+        rates += [sampler.sample() for _ in range(_SAMPLES)]
         begin = time.perf_counter()
         inputs = updates.draw(stream)
         drawn = time.perf_counter()
         updates(inputs, 1, lr=0.0)
         done = time.perf_counter()
         rows.append((inputs[0].tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(inputs[0])))
-        rates.append(sampler.sample())
     counts, drawing, gradients, update, flops = (np.array(column) for column in zip(*rows, strict=True))
     speeds = counts / (drawing + gradients + update)
-    low, middle, high = np.quantile(speeds, (0.1, 0.5, 0.9)).tolist()
+    low, high = np.quantile(speeds, (0.1, 0.9)).tolist()
     return Measured(
         steps=len(rows),
         tokens=float(counts.mean()),
-        drawing=median(drawing.tolist()),
-        gradients=median(gradients.tolist()),
-        update=median(update.tolist()),
+        drawing=float(drawing.mean()),
+        gradients=float(gradients.mean()),
+        update=float(update.mean()),
         low=low,
-        middle=middle,
         high=high,
         rates=tuple(rates),
         flops=float(flops.sum() / counts.sum()),

@@ -107,9 +107,8 @@ class Plan:
         best_rate: the machine's best rate of matrix products, FLOP/s.
         parameters: by part.
         flops: of the matrix products of training, a token: a forward pass, and two for the backward pass.
-        tokens_per_second, low, high: what is to be expected, and between which the measured steps were, but for a tenth
-            on either side.
-        share: of the machine's best rate that training reaches.
+        tokens_per_second: what is to be expected, if the machine stays as it was while it was measured.
+        share: of the machine's rate of products meanwhile that training reaches.
         micro_batch: tokens of a micro-batch, on average.
         measured: what it all was computed from.
         sizes: other sizes of the same recipe, and `suggested`, the one that suits the budget.
@@ -122,8 +121,6 @@ class Plan:
     memory: Memory
     flops: float
     tokens_per_second: float
-    low: float
-    high: float
     share: float
     micro_batch: float
     measured: Measured
@@ -151,8 +148,8 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
     text = sampled(run) if with_text else assumed(run)
     network, limit = Network(run, text), run.batching.tokens
     free = _free(terms.device)
-    one, two = network.footprint(limit), network.footprint(2 * limit)
-    fitting = None if free is None else int(limit + (_SAFE * free - one.peak) * limit / (two.peak - one.peak))
+    one = network.footprint(limit)
+    fitting = None if free is None else int(limit + (_SAFE * free - one.peak) * limit / one.activations)
     tokens = _to_measure(network, best_rate, terms.seconds, fitting)
     meter = Meter(terms.device)
     measured = measure(network, tokens, terms.seconds, terms.device, one.weights + one.gradients + one.optimizer)
@@ -173,9 +170,7 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
         memory=_memory(run, text, one, measured, free, fitting),
         flops=flops,
         tokens_per_second=speed,
-        low=speed * measured.low / measured.middle,
-        high=speed * measured.high / measured.middle,
-        share=reached / best_rate,
+        share=reached / measured.rate,
         micro_batch=micro_batch,
         measured=measured,
         spent=spent,

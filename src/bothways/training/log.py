@@ -9,7 +9,7 @@
 
 A train line covers the steps since the line before it: means are of all their sums over all their
 counts, and `gradient_norm` is their mean. `gemm_share` is the share reached of the machine's rate of matrix
-products, `gemm_rate` that rate as sampled between these steps (FLOP/s; null where no sample was due), `memory`
+products, `gemm_rate` that rate as sampled between these steps (operations over time, FLOP/s; null where none was due), `memory`
 the most bytes that the process has held so far. A machine line follows the first train line of each process.
 A number that is not finite is written as null.
 """
@@ -23,6 +23,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import Any
 
 from bothways.errors import InputError
@@ -110,7 +111,7 @@ class Window:
             "gradient_norm": self._norm / self.steps,
             "tokens_per_second": self._tokens / self._seconds if self._seconds else None,
             "gemm_share": 3 * self._flops / self._seconds / rate if rate and self._seconds else None,
-            "gemm_rate": sum(self._rates) / len(self._rates) if self._rates else None,
+            "gemm_rate": harmonic_mean(self._rates) if self._rates else None,
         }
 
 

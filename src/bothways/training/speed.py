@@ -7,8 +7,8 @@ import time
 import torch
 
 SIZES = {"cpu": (256, 512, 1024, 1536), "cuda": (2048, 4096, 8192)}
-# Of one sample during a run: some 10 ms of two cores, or a millisecond of a GPU
-_SAMPLE = {"cpu": 768, "cuda": 4096}
+# Of one sample during a run: some milliseconds of a processor, or of a GPU. Many short ones say more than a few long ones
+_SAMPLE = {"cpu": 512, "cuda": 4096}
 # Dense bf16 products of tensor cores, FLOP/s, by a part of the device's name (makers' data sheets; no sparsity)
 _PEAKS = {
     "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L40": 181e12,
@@ -17,24 +17,27 @@ _PEAKS = {
 
 
 class Sampler:
-    """The rate of matrix products now and then, at the price of a small share of the time."""
+    """The rate of matrix products now and then, at the price of a small share of the time.
 
-    def __init__(self, device: torch.device | str, dtype: torch.dtype = torch.float32, share: float = 0.005) -> None:
+    The pause between samples follows from what all of them took, so that slow moments are sampled as often as quick ones.
+    """
+
+    def __init__(self, device: torch.device | str, dtype: torch.dtype = torch.float32, share: float = 0.008) -> None:
         size = _SAMPLE[torch.device(device).type]
         self._left, self._right, self._out = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(3))
-        self._share, self._last, self._pause = share, time.perf_counter(), 0.0
+        self._share, self._last, self._spent, self._taken = share, time.perf_counter(), 0.0, 0
         self._timed()  # the first call chooses a kernel
 
     def due(self) -> float | None:
         """A new sample in FLOP/s, where one is due: `share` of the time since the last one pays for it."""
-        if time.perf_counter() - self._last < self._pause:
+        if self._taken and time.perf_counter() - self._last < self._spent / self._taken / self._share:
             return None
         return self.sample()
 
     def sample(self) -> float:
         """A new sample, now."""
         seconds = self._timed()
-        self._last, self._pause = time.perf_counter(), seconds / self._share
+        self._last, self._spent, self._taken = time.perf_counter(), self._spent + seconds, self._taken + 1
         return 2 * len(self._left) ** 3 / seconds
 
     def _timed(self) -> float:
