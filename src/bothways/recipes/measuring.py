@@ -27,7 +27,9 @@ from bothways.training.update import Updates
 
 # Special tokens come first in every tokenizer that is trained here
 _SPECIAL = 5
-_LEAST_STEPS, _SAMPLES = 5, 3
+_LEAST_STEPS = 5
+# The time in which the machine's rate is sampled, of that in which steps are made
+_SAMPLED = 0.15
 # Tokens of the step that calls all there is once, and takes next to no memory
 _LITTLE = 32
 
@@ -109,6 +111,14 @@ class Network:
             return self.build()
 
 
+def _rates(sampler: Sampler, seconds: float) -> list[float]:
+    """Samples for so many seconds, three at least: on a machine with other work, a few say little."""
+    found, end = [sampler.sample() for _ in range(3)], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        found.append(sampler.sample())
+    return found
+
+
 class _Clock:
     """The step of training, and how long its passes took the last time."""
 
@@ -141,8 +151,9 @@ def measure(network: Network, tokens: int, seconds: float, device: str, standing
     updates(updates.draw(stream), 0, lr=0.0)
     sampler = Sampler(device)
     rows, rates, end = [], [], time.perf_counter() + seconds
+    begin = done = 0.0
     while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
-        rates += [sampler.sample() for _ in range(_SAMPLES)]
+        rates += _rates(sampler, _SAMPLED * (done - begin) if rows else 0.0)
         begin = time.perf_counter()
         inputs = updates.draw(stream)
         drawn = time.perf_counter()
