@@ -72,8 +72,8 @@ def test_two_runs(folders: list[Path]) -> None:
     at = [line["tokens"] for line in found.runs[0].held_out]
     assert (slow[0], fast[0]) == (at[2], at[1])  # evaluated at steps 5, 10, 15, 20 of the same text
     assert found.crossings[1.0][0] is None
-    figures = dict(zip(found.figures.columns, found.figures.rows[1], strict=True))
-    assert (figures["run"], figures["steps"], figures["loss, held out"], figures["parameters"]) == ("fast/toy", 20, 0.5, 187)
+    figures = {row[0]: row[1:] for row in found.figures.rows}
+    assert (figures["steps"], figures["last loss, held out"], figures["parameters"]) == ((20, 20), (1.5, 0.5), (187, 187))
 
 
 def test_the_page(folders: list[Path], tmp_path: Path) -> None:
@@ -81,7 +81,14 @@ def test_the_page(folders: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     path = page(compare(folders), tmp_path / "page.html", "bothways compare a b")
     text = path.read_text()
-    for part in ("slow/toy", "fast/toy", "objective.rate", "Held-out loss against time", "bothways compare a b", "Throughput"):
+    for part in (
+        "slow/toy",
+        "fast/toy",
+        "objective.\u200brate",
+        "Held-out loss against time",
+        "bothways compare a b",
+        "Throughput",
+    ):
         assert part in text, part
     assert "https:" not in text
     assert "http:" not in text
@@ -92,7 +99,15 @@ def test_without_evaluations_it_is_the_training_loss(tmp_path: Path) -> None:
     run(tmp_path / "b", run=json.dumps({"objective": {"type": "toy"}}))
     found = compare([tmp_path / "a", tmp_path / "b"])
     assert found.which == "training loss, smoothed"
-    assert ("objective.rate", "0.5", None) in found.differences.rows
+    assert found.differences.rows == [("objective.rate", "0.5", "none"), ("seed", "0", "none")]
+
+
+def test_settings_that_only_some_have_stand_in_one_row() -> None:
+    trees = [
+        {"layers": [{"type": "a", "size": 1}, {"type": "b", "deep": {"x": 1}}], "same": {"y": 2}},
+        {"layers": [{"type": "a", "size": 2}], "same": {"y": 2}},
+    ]
+    assert list(comparing._differences("", trees)) == [("layers.0.size", "1", "2"), ("layers.1", "b", "none")]
 
 
 def test_what_cannot_be_compared(folders: list[Path], tmp_path: Path) -> None:

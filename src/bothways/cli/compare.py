@@ -47,7 +47,9 @@ def compare(
     else:
         console = Console()
         for table in (found.figures, found.reached, found.differences):
-            console.print(to_rich(table))
+            shown = to_rich(table)
+            shown.columns[0].no_wrap = True
+            console.print(shown)
             console.print()
     if out is not None:
         note(f"the page, with the curves: {page(found, out, command())}")

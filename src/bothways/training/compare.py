@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from bothways.errors import InputError
 from bothways.training import log, record
@@ -17,6 +19,7 @@ from bothways.training.sections import Code, Lines, Section, Series, Table, rend
 
 # Levels of loss that are looked for where none are given: at least so many
 _LEVELS = 5
+_ABSENT = object()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,20 @@ class Contender:
         """The evaluation lines that have a loss."""
         found = [line for line in self.lines if line["kind"] == "evaluation"]
         return [line for line in found if line["metrics"].get("loss") is not None]
+
+    @property
+    def speed(self) -> int | None:
+        """Tokens a second of steps."""
+        last = self.train[-1]
+        return round(last["tokens"] / last["seconds"]) if last["seconds"] else None
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(row.shape) for row in self.known.parameters)
+
+    def held(self, name: str) -> float | None:
+        """The last held-out figure of this name."""
+        return self.held_out[-1]["metrics"].get(name) if self.held_out else None
 
     def curve(self, held_out: bool) -> list[tuple[log.Line, float]]:
         """Lines and their loss: held out, or in training, smoothed."""
@@ -65,17 +82,16 @@ class Comparison:
     def figures(self) -> Table:
         """How each run ended."""
         names = list(dict.fromkeys(name for run in self.runs for line in run.held_out[-1:] for name in line["metrics"]))
-        rows = [
-            (
-                run.name, run.train[-1]["step"], run.train[-1]["tokens"], duration(run.train[-1]["seconds"]), _speed(run),
-                run.train[-1]["loss"], *(run.held_out[-1]["metrics"].get(name) if run.held_out else None for name in names),
-                sum(math.prod(row.shape) for row in run.known.parameters),
-            )
-            for run in self.runs
-        ]  # fmt: skip
-        held = (f"{name}, held out" for name in names)
-        columns = ("run", "steps", "tokens", "time in steps", "tokens/s", "last loss", *held, "parameters")
-        return Table("Where they ended", columns, rows)
+        rows: list[tuple[object, ...]] = [
+            ("last training loss", *(run.train[-1]["loss"] for run in self.runs)),
+            *((f"last {name}, held out", *(run.held(name) for run in self.runs)) for name in names),
+            ("steps", *(run.train[-1]["step"] for run in self.runs)),
+            ("tokens", *(run.train[-1]["tokens"] for run in self.runs)),
+            ("time in steps", *(duration(run.train[-1]["seconds"]) for run in self.runs)),
+            ("tokens a second", *(run.speed for run in self.runs)),
+            ("parameters", *(run.parameters for run in self.runs)),
+        ]
+        return Table("Where they ended", ["", *(run.name for run in self.runs)], rows)
 
     @cached_property
     def crossings(self) -> dict[float, list[tuple[float, float] | None]]:
@@ -95,11 +111,8 @@ class Comparison:
 
     @cached_property
     def differences(self) -> Table:
-        """The settings that are not the same in all runs."""
-        trees = [record.leaves(run.known.run) for run in self.runs]
-        paths = list(dict.fromkeys(path for tree in trees for path in tree))
-        different = [path for path in paths if len({json.dumps(tree.get(path, "absent")) for tree in trees}) > 1]
-        rows = [(path, *(json.dumps(tree[path]) if path in tree else None for tree in trees)) for path in different]
+        """The settings that are not the same in all runs; what only some have stands in one row."""
+        rows = list(_differences("", [run.known.run for run in self.runs]))
         note = "" if rows else "All settings are the same."
         return Table("Settings that differ", ["setting", *(run.name for run in self.runs)], rows, note=note)
 
@@ -154,11 +167,13 @@ def page(comparison: Comparison, path: Path, command: str = "") -> Path:
         MissingExtraError: the extra `report` is not installed.
         InputError: the file cannot be written.
     """
-    sections: list[Section] = [comparison.figures, comparison.reached, comparison.differences, *comparison.plots]
+    of_loss = [plot for plot in comparison.plots if plot.ylabel == "loss"]
+    others = [plot for plot in comparison.plots if plot.ylabel != "loss"]
+    tables = (_shown(table) for table in (comparison.figures, comparison.reached))
+    sections: list[Section] = [*tables, *of_loss, _shown(comparison.differences), *others]
     if command:
         sections.append(Code("To reproduce", command, folded=False))
-    tables = [_shown(section) if isinstance(section, Table) else section for section in sections]
-    return render(f"{len(comparison.runs)} runs", tables, path, subtitle=", ".join(run.name for run in comparison.runs))
+    return render(f"{len(comparison.runs)} runs", sections, path, subtitle=", ".join(run.name for run in comparison.runs))
 
 
 def _read(folder: Path, name: str) -> Contender:
@@ -213,15 +228,34 @@ def _field(run: Contender, key: str) -> list[tuple[log.Line, float]]:
     return list(zip(lines, values if key == "lr" else smoothed(values), strict=True))
 
 
-def _speed(run: Contender) -> int | None:
-    last = run.train[-1]
-    return round(last["tokens"] / last["seconds"]) if last["seconds"] else None
+def _differences(path: str, values: Sequence[Any]) -> Iterator[tuple[str, ...]]:
+    """A row for each place at which the trees differ, as far down as all of them go."""
+    if all(value == values[0] for value in values) or all(value is None or value is _ABSENT for value in values):
+        return
+    trees = [dict(enumerate(value)) if isinstance(value, list) else value for value in values]
+    if all(isinstance(tree, dict) and tree for tree in trees):
+        for key in dict.fromkeys(key for tree in trees for key in tree):
+            yield from _differences(f"{path}.{key}" if path else str(key), [tree.get(key, _ABSENT) for tree in trees])
+    else:
+        yield (path, *map(_brief, values))
+
+
+def _brief(value: Any) -> str:
+    """A setting in a few words."""
+    if value is _ABSENT or value is None:
+        return "none"
+    if isinstance(value, dict):
+        value = value.get("type", f"{{{', '.join(value)}}}")
+    return textwrap.shorten(
+        value if isinstance(value, str) else json.dumps(value), 40, placeholder=" ...}" if str(value).startswith("{") else " ..."
+    )
 
 
 def _shown(table: Table) -> Table:
-    """The table with its numbers as people read them."""
+    """The table with its numbers as people read them, and with dotted names that break at their dots."""
 
     def text(cell: object) -> object:
         return f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}" if isinstance(cell, float) else cell
 
-    return Table(table.title, table.columns, [[text(cell) for cell in row] for row in table.rows], table.note, table.folded)
+    rows = [[str(first).replace(".", ".\u200b"), *map(text, rest)] for first, *rest in table.rows]
+    return Table(table.title, table.columns, rows, table.note, table.folded)

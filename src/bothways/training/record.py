@@ -39,7 +39,7 @@ class Record:
 
 def fingerprint(run: dict[str, Any], free: Collection[str]) -> str:
     """The sha256 of a run's config, but for the free fields (see `same_run`)."""
-    bound = {path: leaf for path, leaf in leaves(run).items() if not _free(path, free)}
+    bound = {path: leaf for path, leaf in _leaves(run).items() if not _free(path, free)}
     return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
 
 
@@ -81,10 +81,10 @@ def same_run(saved: dict[str, Any], run: dict[str, Any], free: Collection[str], 
     Raises:
         InputError: names the first field that differs.
     """
-    old, new = leaves(saved), leaves(run)
+    old, new = _leaves(saved), _leaves(run)
     for path in [*new, *(path for path in old if path not in new)]:
         if old.get(path) != new.get(path) and not _free(path, free):
-            was, now = (json.dumps(tree[path]) if path in tree else "absent" for tree in (old, new))
+            was, now = (json.dumps(leaves[path]) if path in leaves else "absent" for leaves in (old, new))
             raise InputError(
                 f"{where} belongs to another run: {path} was {was}, now {now}; choose another folder or restore the field"
             )
@@ -102,10 +102,10 @@ def _free(path: str, free: Collection[str]) -> bool:
     return any(path == one or path.startswith(one + ".") for one in free)
 
 
-def leaves(tree: Any, path: str = "") -> dict[str, Any]:
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
     """Dotted path -> leaf; an empty object or list is a leaf."""
     below = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     found = {}
     for key, value in below:
-        found |= leaves(value, f"{path}.{key}" if path else str(key))
+        found |= _leaves(value, f"{path}.{key}" if path else str(key))
     return found or {path: tree}

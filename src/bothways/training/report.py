@@ -16,6 +16,8 @@ from bothways.training.record import Record
 from bothways.training.sections import Code, Facts, Lines, Section, Series, Table, render
 
 NAME = "report.html"
+# Of metrics whose names say too little
+_TITLES = {"masked": "Tokens to be predicted, of all", "mask_token": "Of these, shown as the mask token"}
 
 
 def report(
@@ -103,7 +105,7 @@ def curves(
         plots += [Lines(f"Loss term: {name}", _smooth(name, train, ("terms", name)), "tokens", name) for name in terms]
     for name in metrics:
         series = [*_smooth("training", train, ("metrics", name)), *_held_out(evaluations, [name])]
-        plots.append(Lines(name.replace("_", " ").capitalize(), series, "tokens", name.replace("_", " ")))
+        plots.append(Lines(_TITLES.get(name, name.replace("_", " ").capitalize()), series, "tokens", name.replace("_", " ")))
     plots += [
         Lines("Learning rate", [_series("", train, ("lr",))], "tokens", "learning rate"),
         Lines("Throughput", _smooth("", train, ("tokens_per_second",)), "tokens", "tokens per second"),
@@ -188,7 +190,8 @@ def time_unit(seconds: float) -> tuple[str, float]:
 def _machine_rate(train: Sequence[log.Line], machines: Sequence[log.Line]) -> list[Lines]:
     reached, utilised = shares(train), utilisations(train, machines)
     sampled = _series("", train, ("gemm_rate",))
-    percent = [Series(one.name, one.x, [100 * y for y in smoothed(one.y)], colour=one.colour) for one in (reached, utilised)]
+    found = (one for one in (reached, utilised) if one.x)
+    percent = [Series(one.name, one.x, [100 * y for y in smoothed(one.y)], colour=one.colour) for one in found]
     return [
         Lines("Share of the machine's matrix products", percent, "tokens", "%"),
         Lines(

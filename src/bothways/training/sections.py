@@ -175,11 +175,11 @@ def _dress(axes: Any, plot: Lines) -> None:
     for place, name in plot.marks:
         axes.axvline(place, color=GRID, linewidth=1, zorder=1)
         axes.annotate(
-            name, (place, 1), xycoords=("data", "axes fraction"), xytext=(4, -3), textcoords="offset points",
-            va="top", color=INK, fontsize=9,
+            name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+            va="bottom", color=INK, fontsize=9,
         )  # fmt: skip
     if sum(bool(series.name) for series in plot.series) > 1:
-        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 1.7 if plot.marks else 0.2}
         axes.legend(**place, frameon=False, labelcolor=INK, ncols=min(4, _columns(plot)), handlelength=1.4)
 
 
