@@ -28,6 +28,8 @@ from bothways.training.update import Updates
 # Special tokens come first in every tokenizer that is trained here
 _SPECIAL = 5
 _LEAST_STEPS = 5
+# Inputs are dealt evenly to at least so many batches, so that these are nearly as full as those of a long text
+_BATCHES = 64
 # The time in which the machine's rate is sampled, of that in which steps are made
 _SAMPLED = 0.15
 # Tokens of the step that calls all there is once, and takes next to no memory
@@ -83,7 +85,7 @@ class Network:
     def loader(self, tokens: int, objective: MaskedLanguageModeling) -> Loader[MaskedInputs]:
         """Micro-batches of at most `tokens` tokens, of the text's lengths."""
         lengths = np.minimum(self.text.lengths, tokens)
-        lengths = np.tile(lengths, -(-8 * tokens // int(lengths.sum())))  # at least some full batches
+        lengths = np.tile(lengths, -(-_BATCHES * tokens // int(lengths.sum())))
         data = Invented(lengths, range(_SPECIAL, self.run.encoder.vocab_size))
         return Loader(data, replace(self.run.batching, tokens=tokens), objective.prepare, self.run.training.seed)
 
