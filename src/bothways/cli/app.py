@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 import bothways
 from bothways.cli import (
+    compare,
     convert,
     curate,
     demo,
@@ -18,6 +19,7 @@ from bothways.cli import (
     fill,
     index,
     info,
+    plan,
     pretrain,
     tokenize,
     tokenizer,
@@ -25,6 +27,10 @@ from bothways.cli import (
     verify,
 )
 from bothways.cli.output import note
+
+# in the order in which help lists them
+_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, compare)
+_USING = (evaluate, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.
 
@@ -49,22 +55,7 @@ def build() -> typer.Typer:
         cls=_Verbs, help=_ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
     app.callback()(_options)
-    for verbs in (
-        demo,
-        curate,
-        domain,
-        tokenizer,
-        tokenize,
-        pretrain,
-        train,
-        evaluate,
-        embed,
-        fill,
-        index,
-        convert,
-        info,
-        verify,
-    ):
+    for verbs in (*_MAKING, *_USING):
         verbs.register(app)
     return app
 

@@ -26,12 +26,14 @@ from bothways.training.checkpoint import Position
 from bothways.training.display import Display
 from bothways.training.distributed import Shard, spread
 from bothways.training.interrupt import Asked, Interrupted, asked_to_stop
+from bothways.training.machine import machine, peak_memory
 from bothways.training.optimizer import Group, default_groups, parameter_table
 from bothways.training.ramp import micro_batches
 from bothways.training.record import Record
 from bothways.training.saving import Saver
 from bothways.training.schedule import Amount, Elapsed, Hours, Steps, Tokens, check, factor, spent
 from bothways.training.settings import TrainingConfig, Watch
+from bothways.training.speed import Sampler, peak_rate
 from bothways.training.team import Team, team
 from bothways.training.trainable import I, OpenStream, State, Stream, Trainable
 from bothways.training.update import Step, Updates, calibrated
@@ -168,6 +170,8 @@ class _Loop(Generic[I]):
         self.log = log.Log(self.folder, self.at.step) if self.team.first else None
         self.saver = Saver(self.folder, self.settings.keep)
         self.rate = self.watch.rate and self.watch.rate * self.team.size
+        self.sampler = Sampler(self.updates.device) if self.watch.rate and self.team.first else None
+        self.introduced = False  # whether the log says which machine this process is on
 
     @property
     def done(self) -> Amount:
@@ -215,6 +219,7 @@ class _Loop(Generic[I]):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._diverged(loss, norm)
         self.window.add(sums, counts, norm, tokens, seconds, flops)
+        self.window.sampled(self.sampler.due() if self.sampler else None)
         self.at = replace(
             self.at,
             step=self.at.step + 1,
@@ -242,8 +247,15 @@ class _Loop(Generic[I]):
 
     def _flush(self) -> None:
         if self.window.steps:
-            self._write("train", **self.window.fields(self.lr, self.rate))
+            self._write("train", **self.window.fields(self.lr, self.rate), memory=peak_memory(self.updates.device))
             self.window.clear()
+            self._introduce()
+
+    def _introduce(self) -> None:
+        if not self.introduced:
+            peak = peak_rate(self.updates.device)
+            self._write("machine", **machine(self.updates.device), rate=self.watch.rate, peak=peak)
+            self.introduced = True
 
     def _look(self) -> None:
         self.updates.spread.gather()

@@ -67,7 +67,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """A plot; `height` against a width of 7.6."""
+    """A plot; `height` against a width of 7.6. `marks` are places on the x axis where something begins, and what it is."""
 
     title: str
     series: Sequence[Series]
@@ -75,6 +75,7 @@ class Lines:
     ylabel: str
     note: str = ""
     height: float = 2.4
+    marks: Sequence[tuple[float, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Bars:
 Section: TypeAlias = Text | Facts | Table | Code | Lines | Bars
 
 INK, GRID, BACK = "#010203", "#040506", "#070809"
-COLOURS = ("#0a0b0c", "#0d0e0f", "#101112", "#131415")  # stand-ins; the page gives the real colours as CSS variables
+# Stand-ins; the page gives the real colours as CSS variables
+COLOURS = ("#0a0b0c", "#0d0e0f", "#101112", "#131415", "#161718", "#191a1b", "#1c1d1e", "#1f2021")
 _VARIABLES = {INK: "var(--muted)", GRID: "var(--rule)", BACK: "var(--back)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(COLOURS)
 }
@@ -179,6 +181,8 @@ def _draw(axes: Any, series: Series) -> None:
 
 
 def _draw_bars(axes: Any, plot: Bars) -> None:
+    from matplotlib.ticker import EngFormatter
+
     begins = [0.0] * len(plot.names)
     for part in plot.parts:
         colour = COLOURS[part.colour % len(COLOURS)]
@@ -187,23 +191,33 @@ def _draw_bars(axes: Any, plot: Bars) -> None:
     axes.set_yticks(range(len(plot.names)), plot.names)
     axes.invert_yaxis()
     _frame(axes, plot.xlabel, "x")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _legend(axes, [part.name for part in plot.parts])
 
 
 def _dress(axes: Any, plot: Lines) -> None:
+    from matplotlib.ticker import EngFormatter
+
     axes.set_ylabel(plot.ylabel, color=INK)
     _frame(axes, plot.xlabel, "y")
     axes.margins(x=0.01)
-    _legend(axes, [series.name for series in plot.series])
+    if max((x for series in plot.series for x in series.x), default=0) >= 1000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for place, name in plot.marks:
+        axes.axvline(place, color=GRID, linewidth=1, zorder=1)
+        axes.annotate(
+            name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+            va="bottom", color=INK, fontsize=9,
+        )  # fmt: skip
+    _legend(axes, [series.name for series in plot.series], apart=1.7 if plot.marks else 0.2)
 
 
 def _frame(axes: Any, xlabel: str, grid: Literal["x", "y"]) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     axes.set_facecolor("none")
     axes.set_xlabel(xlabel, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.tick_params(colors=INK, length=0, pad=6)
     axes.grid(axis=grid, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -212,10 +226,15 @@ def _frame(axes: Any, xlabel: str, grid: Literal["x", "y"]) -> None:
         spine.set_color(GRID)
 
 
-def _legend(axes: Any, names: Sequence[str]) -> None:
+def _legend(axes: Any, names: Sequence[str], apart: float = 0.2) -> None:
     if sum(map(bool, names)) > 1:
-        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
-        axes.legend(**place, frameon=False, labelcolor=INK, ncols=4, handlelength=1.4)
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": apart}
+        axes.legend(**place, frameon=False, labelcolor=INK, ncols=min(4, _columns(names)), handlelength=1.4)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many of the names stand side by side in some hundred characters."""
+    return max(1, 100 // (8 + max(map(len, names))))
 
 
 def _inline(svg: str, prefix: str, title: str) -> str:

@@ -66,6 +66,14 @@ class Updates(Generic[I]):
 
         All that is on a device comes to the host in one transfer, after the update has been queued.
         """
+        sums, counts, norm = self.queue(inputs, number, lr)
+        *figures, length = _on_host([*sums.values(), *(counts[name] for name in sums), norm])
+        half = len(sums)
+        totals = self.spread.team.total(figures[:half])
+        return dict(zip(sums, totals, strict=True)), dict(zip(sums, figures[half:], strict=True)), length
+
+    def queue(self, inputs: Sequence[I | None], number: int, lr: float) -> tuple[Scalars, Scalars, torch.Tensor]:
+        """The same, of which nothing has come to the host."""
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         draws = partial(_seed, self.device, self._settings.seed, self.before + number)
@@ -73,10 +81,7 @@ class Updates(Generic[I]):
         self.spread.end(self._parameters)
         norm = self._clipped()
         self.optimizer.step()
-        *figures, length = _on_host([*sums.values(), *(counts[name] for name in sums), norm])
-        half = len(sums)
-        totals = self.spread.team.total(figures[:half])
-        return dict(zip(sums, totals, strict=True)), dict(zip(sums, figures[half:], strict=True)), length
+        return sums, counts, norm
 
     def _clipped(self) -> torch.Tensor:
         norm = whole(nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None]))
