@@ -26,7 +26,7 @@ from bothways.families.bert import bert, masked_lm_head
 from bothways.families.modernbert import modernbert
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.masked_lm import MaskedLanguageModeling
-from bothways.training.optimizer import AdamW, Lamb, Muon, StableAdamW
+from bothways.training.optimizer import AdamW, BertAdam, Lamb, Muon, StableAdamW, default_groups, parameter_table
 from bothways.training.schedule import Linear, Steps
 from bothways.training.settings import TrainingConfig
 from bothways.training.step import step
@@ -37,6 +37,7 @@ OPTIMIZERS = {
     "adamw": AdamW(lr=1e-4),
     "stable_adamw": StableAdamW(lr=1e-4),
     "lamb": Lamb(lr=1e-4),
+    "bert_adam": BertAdam(lr=1e-4),
     "muon": Muon(lr=0.02, rest=AdamW(lr=1e-4)),
 }
 GROUPS = {
@@ -67,7 +68,7 @@ class Inputs:
         return self.prepare(samples, 0, self.number)
 
 
-def build(family: str, optimizer: str, precision: Any, tokens: int) -> tuple[Updates[Any], Inputs]:
+def build(family: str, optimizer: str, precision: Any, tokens: int, recompute: bool = False) -> tuple[Updates[Any], Inputs]:
     config = bert(VOCABULARY, 256, 4, 4, 1024, max_length=LENGTH, dropout=0.1)
     if family == "modernbert":
         config = modernbert(VOCABULARY, 256, 4, 4, 384, max_length=LENGTH)
@@ -77,9 +78,13 @@ def build(family: str, optimizer: str, precision: Any, tokens: int) -> tuple[Upd
     objective = MaskedLanguageModeling(encoder, head, BERT, vocabulary)
     initialise(objective, config.initialisation, 4, 0)
     objective.train()
-    settings = TrainingConfig(optimizer=OPTIMIZERS[optimizer], schedule=Linear(), budget=Steps(count=1), precision=precision)
-    from bothways.training.optimizer import default_groups, parameter_table
-
+    settings = TrainingConfig(
+        optimizer=OPTIMIZERS[optimizer],
+        schedule=Linear(),
+        budget=Steps(count=1),
+        precision=precision,
+        recompute=recompute,
+    )
     table = parameter_table(objective, default_groups(settings.optimizer, objective))
     return Updates(objective, settings, table, step, torch.device("cpu")), Inputs(objective, tokens)
 

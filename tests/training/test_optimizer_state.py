@@ -55,7 +55,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> No
     for file in (WEIGHTS, OPTIMIZER):
         assert (straight / file).read_bytes() == (stopped / file).read_bytes(), file
     losses = [line["loss"] for line in log.read(tmp_path / "straight") if line["kind"] == "train"]
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < losses[0] - 0.1
 
 
 def test_the_state_of_muon_has_names(tmp_path: Path) -> None:

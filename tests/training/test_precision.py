@@ -83,10 +83,11 @@ def test_without_gradients_nothing_is_computed_twice() -> None:
     assert one == module(next(TextStream(None)))["loss"]
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch's RMSNorm on a CPU: slower, not wrong
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_every_family_in_bfloat16(name: str) -> None:
     """Loss and gradients of one step: bfloat16 keeps 8 bits, a relative error of 0.4 % in each rounding."""
-    module, inputs = Small(name), next(TextStream(None))
+    module, inputs = Small(name).eval(), next(TextStream(None))  # without dropout, whose draws differ
     results = {}
     for computed in (module, InBfloat16(module, CPU)):
         module.zero_grad()

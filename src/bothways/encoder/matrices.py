@@ -24,5 +24,6 @@ def hidden_matrices(module: nn.Module) -> dict[nn.Parameter, tuple[int, ...]]:
             parts = cast("EncoderLayer", layer).config.parts(encoder.config.hidden_size)
             for name, brick in layer.named_modules():
                 if isinstance(brick, nn.Linear | BlockLinear):
-                    found[brick.weight] = tuple(parts.get(name, [brick.weight.shape[-2]]))
+                    weight = cast("nn.Parameter", brick.weight)
+                    found[weight] = tuple(parts.get(name, [weight.shape[-2]]))
     return found

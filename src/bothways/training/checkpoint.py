@@ -104,8 +104,8 @@ def load(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
     Raises:
         InputError: a truncated file, or a tensor that is missing, too many, or of another shape; named.
     """
-    load_weights(checkpoint, module)
     load_moments(checkpoint, module, optimizer)
+    load_weights(checkpoint, module)
 
 
 def load_weights(checkpoint: Path, module: nn.Module) -> None:

@@ -33,7 +33,8 @@ class Display:
         self._total, self._start = total, done
         self._begin = self._shown = time.monotonic()
         if self._live:
-            self._task = self._live.add_task("", total=total, completed=done)
+            self._task = self._live.add_task("", total=total)
+            self._live.update(self._task, completed=done)
             self._live.start()
 
     def update(self, done: Amount, step: int, tokens: int, loss: float, speed: float | None, share: float | None) -> None:

@@ -1,63 +1,88 @@
 """Three relatives of Adam, with torch's names for their state: `step`, `exp_avg`, `exp_avg_sq`."""
 
+# pyright: reportPrivateImportUsage=false
+# torch keeps _foreach_* for optimizers, its own and others': one call, and on a GPU a few kernels, for all tensors of a group
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+# Numbers of a piece on a CPU: with what is computed of them they stay in a core's cache, and no large tensor is made
+_PIECE = 1 << 17
 
 
-@dataclass
-class _Moments:
-    """The parameters of a group that have a gradient, what is kept of each, and the number of the step to come, from 1."""
+@dataclass(frozen=True)
+class _Piece:
+    """Some of a group's numbers, as lists of equal length that one call takes: all its tensors, or on a CPU a part of one.
+
+    Attributes:
+        owners: the number, among the group's parameters with a gradient, of the one that each tensor is a part of.
+        steps: of each, the number of the step to come, from 1.
+    """
 
     betas: tuple[float, float]
-    parameters: list[Tensor] = field(default_factory=list)
-    gradients: list[Tensor] = field(default_factory=list)
-    means: list[Tensor] = field(default_factory=list)
-    squares: list[Tensor] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
+    owners: list[int]
+    parameters: list[Tensor]
+    gradients: list[Tensor]
+    means: list[Tensor]
+    squares: list[Tensor]
+    steps: list[int]
 
-    @classmethod
-    def of(cls, group: dict[str, Any], state: dict[Tensor, dict[str, Tensor]]) -> _Moments:
-        """Both running means of a group, with the present gradients taken in."""
-        moments = cls(group["betas"])
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            kept = state[parameter]
-            if not kept:
-                kept["step"] = torch.zeros((), dtype=torch.float32)
-                kept["exp_avg"], kept["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            kept["step"] += 1
-            moments.parameters.append(parameter)
-            moments.gradients.append(parameter.grad)
-            moments.means.append(kept["exp_avg"])
-            moments.squares.append(kept["exp_avg_sq"])
-            moments.steps.append(int(kept["step"].item()))
-        if moments.parameters:
-            first, second = moments.betas
-            torch._foreach_lerp_(moments.means, moments.gradients, 1 - first)
-            torch._foreach_mul_(moments.squares, second)
-            torch._foreach_addcmul_(moments.squares, moments.gradients, moments.gradients, 1 - second)
-        return moments
+    def take_in(self) -> None:
+        """Move both running means towards the gradients."""
+        first, second = self.betas
+        torch._foreach_lerp_(self.means, self.gradients, 1 - first)
+        torch._foreach_mul_(self.squares, second)
+        torch._foreach_addcmul_(self.squares, self.gradients, self.gradients, 1 - second)
 
     def corrections(self, which: int) -> list[float]:
         """By how much each running mean, begun at 0, falls short of the mean."""
         return [1 - self.betas[which] ** step for step in self.steps]
 
-    def directions(self, eps: float, corrected: bool) -> list[Tensor]:
-        """mean / (sqrt(mean of squares) + eps) of each parameter, as new tensors."""
+    def directions(self, eps: float, corrected: bool, decay: float = 0.0) -> list[Tensor]:
+        """mean / (sqrt(mean of squares) + eps) + decay * parameter, as new tensors."""
         roots = torch._foreach_sqrt(self.squares)
         if corrected:
             torch._foreach_div_(roots, [correction**0.5 for correction in self.corrections(1)])
         torch._foreach_add_(roots, eps)
         if corrected:
             torch._foreach_mul_(roots, self.corrections(0))
-        return list(torch._foreach_div(self.means, roots))
+        torch._foreach_reciprocal_(roots)
+        torch._foreach_mul_(roots, self.means)
+        if decay:
+            torch._foreach_add_(roots, self.parameters, alpha=decay)
+        return list(roots)
+
+
+def _pieces(group: dict[str, Any], state: dict[Tensor, dict[str, Tensor]]) -> list[_Piece]:
+    """A group's parameters that have a gradient, their step counted."""
+    rows: list[tuple[int, Tensor, Tensor, Tensor, Tensor, int]] = []
+    for parameter in group["params"]:
+        if parameter.grad is None:
+            continue
+        kept = state[parameter]
+        if not kept:
+            kept["step"] = torch.zeros((), dtype=torch.float32)
+            kept["exp_avg"], kept["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        kept["step"] += 1
+        rows.append((len(rows), parameter, parameter.grad, kept["exp_avg"], kept["exp_avg_sq"], int(kept["step"].item())))
+    if all(row[1].device.type != "cpu" or isinstance(row[1], DTensor) for row in rows):
+        return [_Piece(group["betas"], *map(list, zip(*rows, strict=True)))] if rows else []  # type: ignore[arg-type]
+    return [_Piece(group["betas"], *([one] for one in part)) for row in rows for part in _cut(*row)]  # type: ignore[arg-type]
+
+
+def _cut(owner: int, *row: Any) -> Iterator[tuple[Any, ...]]:
+    *tensors, step = row
+    if not all(one.is_contiguous() for one in tensors):
+        yield owner, *row
+        return
+    for part in zip(*(one.view(-1).split(_PIECE) for one in tensors), strict=True):
+        yield owner, *part, step
 
 
 class StableAdamW(torch.optim.Optimizer):
@@ -80,20 +105,26 @@ class StableAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            moments, eps = _Moments.of(group, self.state), group["eps"]
-            if not moments.parameters:
-                continue
-            expected = torch._foreach_div(moments.squares, moments.corrections(1))
-            torch._foreach_clamp_min_(expected, eps**2)
-            ratios = torch._foreach_mul(moments.gradients, moments.gradients)
-            torch._foreach_div_(ratios, expected)
-            rates = [group["lr"] / ratio.mean().sqrt().clamp_min(1.0) for ratio in ratios]
+            pieces, eps = _pieces(group, self.state), group["eps"]
+            sums: dict[int, Tensor] = {}
+            counts: dict[int, int] = {}
+            for piece in pieces:
+                piece.take_in()
+                ratios = torch._foreach_div(piece.squares, piece.corrections(1))
+                torch._foreach_clamp_min_(ratios, eps**2)
+                torch._foreach_reciprocal_(ratios)
+                torch._foreach_mul_(ratios, piece.gradients)
+                torch._foreach_mul_(ratios, piece.gradients)
+                for owner, ratio in zip(piece.owners, ratios, strict=True):
+                    sums[owner] = sums[owner] + ratio.sum() if owner in sums else ratio.sum()
+                    counts[owner] = counts.get(owner, 0) + ratio.numel()
+            rates = {owner: group["lr"] / (total / counts[owner]).sqrt().clamp_min(1.0) for owner, total in sums.items()}
             decay = group["weight_decay"] / (group["peak"] if group["fully_decoupled"] else 1.0)
-            if decay:
-                torch._foreach_mul_(moments.parameters, [1 - rate * decay for rate in rates])
-            changes = moments.directions(eps, corrected=True)
-            torch._foreach_mul_(changes, rates)
-            torch._foreach_sub_(moments.parameters, changes)
+            for piece in pieces:
+                own = [rates[owner] for owner in piece.owners]
+                changes = piece.directions(eps, corrected=True, decay=decay)
+                torch._foreach_mul_(changes, own)
+                torch._foreach_sub_(piece.parameters, changes)
 
 
 class Lamb(torch.optim.Optimizer):
@@ -114,15 +145,20 @@ class Lamb(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            moments = _Moments.of(group, self.state)
-            if not moments.parameters:
-                continue
-            changes = moments.directions(group["eps"], group["corrected"])
-            if group["weight_decay"]:
-                torch._foreach_add_(changes, moments.parameters, alpha=group["weight_decay"])
-            sizes, lengths = torch._foreach_norm(moments.parameters), torch._foreach_norm(changes)
-            torch._foreach_mul_(changes, [_trust(*one) for one in zip(moments.parameters, sizes, lengths, strict=True)])
-            torch._foreach_add_(moments.parameters, changes, alpha=-group["lr"])
+            pieces, how = _pieces(group, self.state), (group["eps"], group["corrected"], group["weight_decay"])
+            matrices = [one for one in group["params"] if one.grad is not None]
+            squares: dict[int, list[Tensor]] = {}
+            for piece in pieces:
+                piece.take_in()
+                norms = zip(torch._foreach_norm(piece.parameters), torch._foreach_norm(piece.directions(*how)), strict=True)
+                for owner, (size, length) in zip(piece.owners, norms, strict=True):
+                    found = squares.setdefault(owner, [torch.zeros_like(size), torch.zeros_like(length)])
+                    found[0], found[1] = found[0] + size**2, found[1] + length**2
+            trusts = {owner: _trust(matrices[owner], *found) for owner, found in squares.items()}
+            for piece in pieces:
+                changes = piece.directions(*how)  # once more: to keep them would take a second copy of all weights
+                torch._foreach_mul_(changes, [trusts[owner] for owner in piece.owners])
+                torch._foreach_add_(piece.parameters, changes, alpha=-group["lr"])
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -137,17 +173,14 @@ class BertAdam(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            moments = _Moments.of(group, self.state)
-            if not moments.parameters:
-                continue
-            changes = moments.directions(group["eps"], corrected=False)
-            if group["weight_decay"]:
-                torch._foreach_add_(changes, moments.parameters, alpha=group["weight_decay"])
-            torch._foreach_add_(moments.parameters, changes, alpha=-group["lr"])
+            for piece in _pieces(group, self.state):
+                piece.take_in()
+                changes = piece.directions(group["eps"], corrected=False, decay=group["weight_decay"])
+                torch._foreach_add_(piece.parameters, changes, alpha=-group["lr"])
 
 
 def _trust(parameter: Tensor, size: Tensor, length: Tensor) -> Tensor:
-    """|p| / |u|; 1 where it means nothing."""
+    """|p| / |u|, of their squares; 1 where it means nothing."""
     if parameter.ndim < 2:
         return torch.ones_like(size)
-    return torch.where((size > 0) & (length > 0), size / length, torch.ones_like(size))
+    return torch.where((size > 0) & (length > 0), (size / length).sqrt(), torch.ones_like(size))

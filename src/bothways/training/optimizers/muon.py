@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         groups: Iterable[dict[str, Any]],
-        parts: Mapping[Tensor, tuple[int, ...]],
+        parts: Mapping[nn.Parameter, tuple[int, ...]],
         *,
         lr: float,
         momentum: float = 0.95,
@@ -67,8 +67,9 @@ class Muon(torch.optim.Optimizer):
         cautious: bool = False,
     ) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
-        self._parts = dict(parts)
-        self._momentum, self._warmup, self._iterations, self._scale = momentum, warmup, iterations, scale
+        self._parts: dict[Tensor, tuple[int, ...]] = {**parts}
+        self._scale: Scale = scale
+        self._momentum, self._warmup, self._iterations = momentum, warmup, iterations
         self._normalised, self._cautious = normalised, cautious
 
     @torch.no_grad()
