@@ -23,7 +23,8 @@ from bothways.retrieval import index
 
 VERBS = [
     *("demo", "pretrain", "finetune", "recipes", "embed", "fill", "index", "search"),
-    *("tokenizer train", "tokenizer report", "tokenize", "convert", "info", "verify"),
+    *("evaluate", "curate", "domain train", "tokenizer train", "tokenizer report", "tokenizer transplant", "tokenize"),
+    *("convert", "info", "verify"),
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second
 HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub httpx2 lancedb matplotlib rich"

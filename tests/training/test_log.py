@@ -28,7 +28,19 @@ def test_a_window_means_all_sums_over_all_counts() -> None:
         "gradient_norm": 2.0,
         "tokens_per_second": 10.0,
         "gemm_share": 0.5,
+        "gemm_rate": None,
     }
+
+
+def test_samples_of_the_rate_are_added_up_and_forgotten_with_their_window() -> None:
+    window = log.Window({"a": 1.0})
+    window.add({"a": 1.0}, {"a": 1.0}, norm=1.0, tokens=1, seconds=1.0, flops=1.0)
+    for sample in (100.0, None, 300.0):
+        window.sampled(sample)
+    assert window.fields(lr=0.5, rate=None)["gemm_rate"] == 150.0  # twice the operations over 1/100 + 1/300
+    window.clear()
+    window.add({"a": 1.0}, {"a": 1.0}, norm=1.0, tokens=1, seconds=1.0, flops=1.0)
+    assert window.fields(lr=0.5, rate=None)["gemm_rate"] is None
 
 
 def test_opening_removes_what_is_past_the_checkpoint(tmp_path: Path) -> None:

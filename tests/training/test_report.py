@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bothways.errors import InputError, MissingExtraError
-from bothways.training.report import duration, report, smoothed
-from bothways.training.sections import Code, Facts, Lines, Series, Table, Text, render
+from bothways.training.report import curves, duration, report, smoothed, time_unit, utilisations
+from bothways.training.sections import Bars, Code, Facts, Lines, Series, Stack, Table, Text, render
 from bothways.training.settings import Watch
 
 from .toy import run
@@ -76,11 +76,14 @@ def test_a_run(tmp_path: Path) -> None:
     titles = re.findall(r'aria-label="([^"]*)"', page)
     assert titles == [
         "Loss",
+        "Loss against time",
         "Loss term: cross_entropy",
         "Loss term: size",
         "Accuracy",
         "Learning rate",
         "Throughput",
+        "Share of the machine's matrix products",
+        "Rate of the machine's products, sampled meanwhile",
         "Gradient norm",
     ]
 
@@ -105,11 +108,25 @@ def test_sections_one_by_one(tmp_path: Path) -> None:
         Table("Empty", ["name"], []),
         Table("Folded", ["name"], [["x"]], folded=True),
         Lines("Curve", [Series("one", [0, 1], [1, 2]), Series("two", [0, 1], [2, 1], "points", 1)], "x", "y", note="A note."),
+        Bars("Parts", ["first", "second"], [Stack("kept", [3, 1], 0), Stack("lost", [0, 2], 1)], "documents", note="Two bars."),
         Code("Settings", '{"a": "<b>"}'),
     ]
     page = render("All", sections, tmp_path / "page.html", subtitle="below").read_text()
     outline = Outline(page)
-    for text in ("First <part>.", "Second part.", "recall", "2.5", "A note.", '{"a": "<b>"}', "below", "one", "two"):
+    for text in (
+        "First <part>.",
+        "Second part.",
+        "recall",
+        "2.5",
+        "A note.",
+        '{"a": "<b>"}',
+        "below",
+        "one",
+        "two",
+        "first",
+        "lost",
+        "Two bars.",
+    ):
         assert text in outline.text, text
     assert '<th class="number">value</th>' in page
     assert "<th>name</th>" in page
@@ -128,6 +145,27 @@ def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not (tmp_path / "page.html").exists()
 
 
+def test_stages_are_marked_where_they_begin() -> None:
+    lines = [
+        {"kind": "train", "step": n, "tokens": 100 * n, "seconds": 60.0 * n, "loss": 1.0, "terms": {}, "metrics": {}, "lr": 1.0}
+        | {"tokens_per_second": 1.0, "gemm_share": None, "gradient_norm": 1.0, "stage": "one" if n < 5 else "two"}
+        for n in range(1, 9)
+    ]
+    plots = {plot.title: plot for plot in curves(lines, [], ())}
+    assert plots["Loss"].marks == [(0, "one"), (400, "two")]
+    assert plots["Loss against time"].marks == [(0.0, "one"), (4.0, "two")]
+    assert plots["Loss against time"].xlabel == "minutes of steps"
+    assert not curves([line | {"stage": "one"} for line in lines], [], ())[0].marks
+
+
+def test_the_share_of_a_makers_peak() -> None:
+    train = [{"tokens": 1, "seconds": 1.0, "gemm_share": 0.5}, {"tokens": 2, "seconds": 2.0, "gemm_share": 0.7}]
+    machine = {"rate": 800.0, "peak": 1000.0}
+    assert utilisations(train, [machine, machine]).y == pytest.approx([0.4, 0.56])
+    assert not utilisations(train, [machine, {"rate": 100.0, "peak": 300.0}]).y
+    assert not utilisations(train, [{"rate": 800.0, "peak": None}]).y
+
+
 def test_smoothing() -> None:
     assert smoothed([1.0, 5.0, 3.0]) == [1.0, 5.0, 3.0]
     line = smoothed([float(value) for value in range(80)])  # reaches 2 to either side
@@ -139,3 +177,8 @@ def test_smoothing() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.2 s"), (61.0, "1 min 01 s"), (7322.0, "2 h 02 min")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("seconds", "unit"), [(0.0, "seconds"), (119.0, "seconds"), (120.0, "minutes"), (7200.0, "hours")])
+def test_units_of_time(seconds: float, unit: str) -> None:
+    assert time_unit(seconds)[0] == unit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -17,3 +19,33 @@ def test_the_best_size_counts_and_sizes_stop_growing(monkeypatch: pytest.MonkeyP
     """A product of side n that takes n seconds has a rate of 2 n^2: the largest size reached is the best."""
     monkeypatch.setattr(speed, "_timed", lambda left, right: float(left.shape[0]))
     assert speed.gemm_rate("cpu", torch.float32, seconds) == 2.0 * size**2
+
+
+def test_samples_are_few_enough_for_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product that takes half a second, for a hundredth of the time: fifty seconds from the end of one to the next."""
+    now = [0.0]
+
+    def mm(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+        now[0] += 0.5
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch, "mm", mm)
+    sampler = speed.Sampler("cpu", share=0.01)
+    rate, taken = 2 * 512**3 / 0.5, []
+    for _ in range(1000):
+        now[0] += 1.0
+        if (sample := sampler.due()) is not None:
+            assert sample == rate
+            taken.append(now[0])
+    assert taken[0] < 3
+    assert {round(after - before, 6) for before, after in pairwise(taken)} == {50.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("NVIDIA H200", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA L40S", 362e12), ("NVIDIA L4", 121e12), ("X", None)],
+)
+def test_the_makers_rate(monkeypatch: pytest.MonkeyPatch, name: str, rate: float | None) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert speed.peak_rate("cuda") == rate
+    assert speed.peak_rate("cpu") is None

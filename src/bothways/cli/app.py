@@ -8,8 +8,29 @@ import typer
 from typer.core import TyperGroup
 
 import bothways
-from bothways.cli import convert, demo, embed, fill, index, info, pretrain, tokenize, tokenizer, train, verify
+from bothways.cli import (
+    compare,
+    convert,
+    curate,
+    demo,
+    domain,
+    embed,
+    evaluate,
+    fill,
+    index,
+    info,
+    plan,
+    pretrain,
+    tokenize,
+    tokenizer,
+    train,
+    verify,
+)
 from bothways.cli.output import note
+
+# in the order in which help lists them
+_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, compare)
+_USING = (evaluate, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.
 
@@ -34,7 +55,7 @@ def build() -> typer.Typer:
         cls=_Verbs, help=_ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
     app.callback()(_options)
-    for verbs in (demo, pretrain, train, embed, fill, index, tokenizer, tokenize, convert, info, verify):
+    for verbs in (*_MAKING, *_USING):
         verbs.register(app)
     return app
 

@@ -29,6 +29,7 @@ from bothways.layers.heads import MaskedLm
 from bothways.model.folder import resolve
 from bothways.model.model import Model
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
+from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.continuing import take_over
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
@@ -39,9 +40,10 @@ from bothways.training.loop import Result
 from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
+from bothways.training.team import team
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
-_EVALUATED = 20
+EVALUATED = 20
 # Train metrics that reports plot
 METRICS = ("accuracy", "masked", "mask_token")
 # What tells our note from a file that happens to have its name: only behind it is anything removed
@@ -65,12 +67,14 @@ def pretrain(
     """
     check(run)
     claim(run, folder)
-    remember_corpus(run, folder)
-    tokenizer = prepare_tokenizer(run, folder, say)
-    parts = set_up(run, tokenizer, prepare_shards(run, folder, tokenizer, say), chosen(device), say)
+    with team().in_turn():
+        remember_corpus(run, folder)
+        tokenizer = prepare_tokenizer(run, folder, say)
+        shards = prepare_shards(run, folder, tokenizer, say)
+    parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
         run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
-        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say,
+        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say, audit=find_audit(files_of(run.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
     )  # fmt: skip
     return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
@@ -101,7 +105,7 @@ class Parts:
         rate_held = run.masking.rate if run.held_out_rate is None else run.held_out_rate
         prepare = PrepareMasked(replace(run.masking, rate=rate_held), self.vocabulary)
         measured = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
-        evaluation = list(islice(measured.evaluation(), _EVALUATED))
+        evaluation = list(islice(measured.evaluation(), EVALUATED))
         return Watch(
             evaluate=lambda: averages(self.objective, evaluation, device, ("loss", "accuracy")),
             samples=lambda: predictions(self.model, heldout),
@@ -210,13 +214,18 @@ def account(tallies: Sequence[Tally], say: Say) -> Table:
 
 def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
     """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
-    encoder = Encoder(run.encoder)
-    head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
-    objective = MaskedLanguageModeling(encoder, head, run.masking, Vocabulary.of(tokenizer))
+    objective = unfilled(run, Vocabulary.of(tokenizer))
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     if run.start is not None:
         take_over(objective, run.start, run.family)
     return objective
+
+
+def unfilled(run: Pretraining, vocabulary: Vocabulary) -> MaskedLanguageModeling:
+    """The objective, whose weights are whatever torch makes of them."""
+    encoder = Encoder(run.encoder)
+    head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
+    return MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
 
 
 def assemble(run: Pretraining, tokenizer: Tokenizer, objective: MaskedLanguageModeling) -> Model:

@@ -1,12 +1,17 @@
-"""`log.jsonl`: one JSON object a line, of three kinds, in the order of their steps.
+"""`log.jsonl`: one JSON object a line, of four kinds, in the order of their steps.
 
     {"kind": "train", "step", "tokens", "seconds", "loss", "terms", "metrics", "lr", "gradient_norm",
-     "tokens_per_second", "gemm_share"}
+     "tokens_per_second", "gemm_share", "gemm_rate", "memory"}
     {"kind": "evaluation", "step", "tokens", "seconds", "metrics"}
     {"kind": "samples", "step", "tokens", "seconds", "rows"}
+    {"kind": "machine", "step", "tokens", "seconds", "device", "name", "cores", "threads", "memory", "system",
+     "versions", "rate", "peak"}
 
 A train line covers the steps since the line before it: means are of all their sums over all their
-counts, and `gradient_norm` is their mean. A number that is not finite is written as null.
+counts, and `gradient_norm` is their mean. `gemm_share` is the share reached of the machine's rate of matrix
+products, `gemm_rate` that rate as sampled between these steps (operations over time, FLOP/s; null where none was due), `memory`
+the most bytes that the process has held so far. A machine line follows the first train line of each process.
+A number that is not finite is written as null.
 
 A run of stages has a log for each. Read together, their steps, tokens and seconds are counted through, and every line
 has the name of its `stage`.
@@ -21,6 +26,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import Any
 
 from bothways.errors import InputError
@@ -75,6 +81,7 @@ class Window:
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, float] = defaultdict(float)
         self._norm = self._seconds = self._flops = 0.0
+        self._rates: list[float] = []
         self._tokens = self.steps = 0
 
     def add(
@@ -88,6 +95,11 @@ class Window:
         self._flops += flops
         self._tokens += tokens
         self.steps += 1
+
+    def sampled(self, rate: float | None) -> None:
+        """A sample of the machine's rate, if there was one."""
+        if rate is not None:
+            self._rates.append(rate)
 
     def fields(self, lr: float, rate: float | None) -> Line:
         """What a train line says of these steps; `rate` is the machine's, in FLOP/s.
@@ -103,6 +115,7 @@ class Window:
             "gradient_norm": self._norm / self.steps,
             "tokens_per_second": self._tokens / self._seconds if self._seconds else None,
             "gemm_share": 3 * self._flops / self._seconds / rate if rate and self._seconds else None,
+            "gemm_rate": harmonic_mean(self._rates) if self._rates else None,
         }
 
 

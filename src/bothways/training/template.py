@@ -13,6 +13,7 @@ PAGE = """<!doctype html>
   color-scheme: light dark;
   --back: #fdfdfb; --panel: #f4f4f0; --ink: #1d1f21; --muted: #646a70; --rule: #dddfda; --accent: #22577a;
   --series-0: #22577a; --series-1: #c8553d; --series-2: #588157; --series-3: #8e6c8a;
+  --series-4: #b8860b; --series-5: #2a9d8f; --series-6: #a23e48; --series-7: #6b705c;
   --sans: ui-sans-serif, system-ui, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif;
   --mono: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
@@ -20,6 +21,7 @@ PAGE = """<!doctype html>
   :root {
     --back: #16181a; --panel: #1f2225; --ink: #e6e6e1; --muted: #9aa0a6; --rule: #34383c; --accent: #7fb4d6;
     --series-0: #7fb4d6; --series-1: #e8927c; --series-2: #94c195; --series-3: #c3a2bf;
+    --series-4: #e0b84c; --series-5: #6fcfc2; --series-6: #e38a93; --series-7: #b3b8a3;
   }
 }
 * { box-sizing: border-box; }
@@ -51,6 +53,7 @@ pre { background: var(--panel); border-radius: 6px; padding: 14px 16px; margin: 
   :root {
     --back: #fff; --panel: #f6f6f6; --ink: #000; --muted: #555; --rule: #ccc;
     --series-0: #22577a; --series-1: #c8553d; --series-2: #588157; --series-3: #8e6c8a;
+    --series-4: #b8860b; --series-5: #2a9d8f; --series-6: #a23e48; --series-7: #6b705c;
   }
   body { font-size: 11pt; }
   main { max-width: none; padding: 0; }
@@ -103,10 +106,10 @@ pre { background: var(--panel); border-radius: 6px; padding: 14px 16px; margin: 
 </table></div>
 {% elif part.kind == "code" %}
 <pre>{{ part.section.body }}</pre>
-{% elif part.kind == "lines" %}
+{% elif part.kind in ("lines", "bars") %}
 {{ part.svg | safe }}
 {% endif %}
-{% if part.kind in ("table", "lines") and part.section.note %}
+{% if part.kind in ("table", "lines", "bars") and part.section.note %}
 <p class="note">{{ part.section.note }}</p>
 {% endif %}
 {% if folded %}

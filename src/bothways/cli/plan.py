@@ -1,0 +1,221 @@
+"""`bothways plan`: what a run will take, before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+from bothways.cli.options import ColumnOption, JsonOption, examples
+from bothways.cli.output import aligned, note, show
+from bothways.cli.train import HoursOption, SetOption, StepsOption, TokensOption, chosen_budget
+from bothways.errors import InputError
+
+if TYPE_CHECKING:
+    from bothways.recipes.planning import Plan
+    from bothways.recipes.runs import Pretraining
+    from bothways.training.schedule import Hours, Steps, Tokens
+
+_EXAMPLES = examples(
+    "bothways plan modernbert my_texts/ --hours 8",
+    "bothways plan bert --size mini --tokens 50000000 --watts 65 --price 0.40",
+    "bothways pretrain my_texts/ --out runs/mine --hours 8 --dry-run > run.json; bothways plan run.json",
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=_EXAMPLES)(plan)
+
+
+def plan(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A recipe (`bothways recipes`), or a run as JSON (`--dry-run`).")],
+    corpus: Annotated[
+        Path | None, typer.Argument(metavar="[CORPUS]", help="The text; without it, samples are taken to be full.")
+    ] = None,
+    size: Annotated[Literal["tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
+    column: ColumnOption = "text",
+    hours: HoursOption = None,
+    tokens: TokensOption = None,
+    steps: StepsOption = None,
+    changes: SetOption = None,
+    price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour of this machine costs.")] = None,
+    watts: Annotated[float | None, typer.Option("--watts", min=0.0, help="What this machine draws while it works.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Measure steps for so many seconds.")] = 8.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a pretraining run will take on this machine: memory, time, energy, money; and what a budget buys.
+
+    Memory is computed from the operations of a step. Speed is measured: some real steps of the run's own network.
+    """
+    import torch
+
+    from bothways.recipes.planning import Terms
+    from bothways.recipes.planning import plan as look_ahead
+
+    given = chosen_budget(hours, tokens, steps) if (hours, tokens, steps) != (None, None, None) else None
+    whole, others, with_text = _run(run, corpus, size, column, given, changes or [])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    note(f"measuring {seconds:g} seconds of steps" + (f", after a look at {_source(whole)}" if with_text else ""))
+    found = look_ahead(whole, Terms(watts=watts, price=price, seconds=seconds, device=device), with_text=with_text, sizes=others)
+    show(_data(found), _text(whole, found, size if others else None), as_json)
+
+
+def _run(
+    name: str, corpus: Path | None, size: Any, column: str, budget: Hours | Tokens | Steps | None, changes: list[str]
+) -> tuple[Pretraining, dict[str, Pretraining], bool]:
+    """The run, the other sizes there are of it, and whether its text can be read."""
+    from dataclasses import replace
+
+    from bothways.config import from_json, override
+    from bothways.data.source import TextFiles, open_source
+    from bothways.recipes.published import RECIPES, Size
+    from bothways.recipes.runs import Pretraining
+    from bothways.training.schedule import Hours
+
+    path = Path(name)
+    if path.suffix == ".json":
+        run = from_json(Pretraining, path.read_text(encoding="utf-8"), name)
+        if corpus is not None:
+            run = replace(run, source=open_source(corpus, column))
+        if budget is not None:
+            run = replace(run, training=replace(run.training, budget=budget))
+        return override(run, changes), {}, True
+    if name not in RECIPES:
+        raise InputError(f"{name}: neither a recipe ({', '.join(RECIPES)}) nor a .json file of a run")
+    source = TextFiles(paths=("no text",)) if corpus is None else open_source(corpus, column)
+    made = {one: RECIPES[name](source, budget or Hours(hours=1), one) for one in get_args(Size)}
+    return override(made[size], changes), made, corpus is not None
+
+
+def _source(run: Pretraining) -> str:
+    from bothways.data.source import list_source
+
+    return str(list_source(run.source))
+
+
+def _data(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON: bytes, seconds, FLOP/s."""
+    from dataclasses import asdict
+
+    tree = asdict(plan)
+    lengths = tree["text"].pop("lengths")
+    tree["text"] |= {"mean_length": float(lengths.mean()), "longest": int(lengths.max())}
+    tree["parameters"] = {**plan.parameters, "total": plan.total}
+    tree["measured"]["rate"] = plan.measured.rate
+    tree["sizes"] = {one.name: asdict(one) | {"tokens_per_parameter": one.tokens_per_parameter} for one in plan.sizes}
+    return json.loads(json.dumps(tree))
+
+
+# -- for people -----------------------------------------------------------------------------------
+
+
+def _text(run: Pretraining, plan: Plan, size: str | None) -> str:
+    rows = {
+        "network": f"{run.family}: {run.encoder.num_layers} layers of {run.encoder.hidden_size}, {plan.total:,} parameters",
+        "": ", ".join(f"{name} {count:,}" for name, count in plan.parameters.items()),
+        "text": _about_text(plan),
+        "machine": _machine(plan),
+        **_memory(plan),
+        **_speed(run, plan),
+        **_budget(plan),
+    }
+    return "\n".join((aligned(rows), "", *_size(plan, size)))
+
+
+def _about_text(plan: Plan) -> str:
+    text = plan.text
+    if text.tokens is None:
+        return text.about
+    some = "" if text.whole else "at least "
+    mean, longest = text.lengths.mean(), text.lengths.max()
+    return f"{some}{_count(text.tokens)} tokens in samples of {mean:,.0f} on average, at most {longest:,} ({text.about})"
+
+
+def _machine(plan: Plan) -> str:
+    told, measured = plan.machine, plan.measured
+    rates = f"{measured.rate / 1e9:,.0f} while measuring"
+    where = f"{told['name']}, {told['threads']} threads" if told["device"] == "cpu" else told["name"]
+    return f"{where}; matrix products: {plan.best_rate / 1e9:,.0f} GFLOP/s at best, {rates}"
+
+
+def _memory(plan: Plan) -> dict[str, str]:
+    memory = plan.memory
+    parts = {
+        "program": memory.program,
+        "text": memory.text,
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+    }
+    rows = {
+        "memory": f"{_bytes(memory.peak)} at most, while it trains",
+        " ": ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items() if size),
+    }
+    if memory.free is not None:
+        most = "not even the network" if memory.tokens is None else f"micro-batches of up to {memory.tokens:,} tokens"
+        rows["  "] = f"{_bytes(memory.free)} are free: room for {most}"
+    return rows
+
+
+def _speed(run: Pretraining, plan: Plan) -> dict[str, str]:
+    measured = plan.measured
+    seen = f"{measured.steps} steps on {measured.tokens:,.0f} tokens each"
+    scaled = f", scaled to {plan.micro_batch:,.0f}" if plan.micro_batch > 1.5 * measured.tokens else ""
+    return {
+        "cost": f"{_count(plan.flops)} FLOPs a token, forward and backward",
+        "speed": f"{plan.tokens_per_second:,.0f} tokens a second, {plan.share:.0%} of the rate of products",
+        "   ": f"measured: {seen}{scaled}; eight in ten were between {measured.low:,.0f} and {measured.high:,.0f}",
+    }
+
+
+def _budget(plan: Plan) -> dict[str, str]:
+    spent = plan.spent
+    epochs = "" if spent.epochs is None else f", {'' if plan.text.whole else 'at most '}{spent.epochs:,.2f} epochs of the text"
+    rows = {
+        "budget": f"{_count(spent.tokens)} tokens in {spent.steps:,} steps{epochs}",
+        "time": f"{_time(spent.seconds)} of steps, {_time(spent.evaluation)} of evaluation; tokenizer, shards and report on top",
+    }
+    if spent.kwh is None or spent.watts is None:
+        rows["energy"] = "unknown: the machine does not tell what it draws; give --watts"
+    else:
+        told = "as its own counters say" if spent.metered else "as given"
+        rows["energy"] = f"{spent.kwh:,.3g} kWh at {spent.watts:,.0f} W ({told})"
+    if spent.money is not None:
+        rows["money"] = f"{spent.money:,.2f}"
+    return rows
+
+
+def _size(plan: Plan, size: str | None) -> list[str]:
+    from bothways.recipes.sizing import RULE
+
+    ratio = plan.spent.tokens / plan.total
+    lines = [f"This is {ratio:,.1f} tokens a parameter. Rule: {RULE}."]
+    lines.append(f"By it, this time at this speed is right for some {_count(plan.optimal_parameters)} parameters.")
+    if plan.suggested is None:
+        return lines
+    for one in plan.sizes:
+        mark = "suggested" if one.name == plan.suggested else ""
+        mark = ", ".join(filter(None, ("planned" if one.name == size else "", mark)))
+        tokens = f"{_count(one.tokens):>8} tokens, {one.tokens_per_parameter:>10,.1f} a parameter"
+        lines.append(f"  --size {one.name:<5} {_count(one.parameters):>8} parameters: {tokens}  {mark}".rstrip())
+    return lines
+
+
+def _count(number: float) -> str:
+    for scale, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= scale:
+            return f"{number / scale:,.1f}{letter}"
+    return f"{number:,.0f}"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**30:,.1f} GiB" if number >= 1 << 30 else f"{number / 2**20:,.0f} MiB"
+
+
+def _time(seconds: float) -> str:
+    from bothways.training.report import duration
+
+    return duration(seconds)

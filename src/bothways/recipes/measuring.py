@@ -1,0 +1,180 @@
+"""A few real steps of a run's own network on this machine: how long they take, beside what the machine can do meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import harmonic_mean
+from typing import Any
+
+import numpy as np
+import torch
+
+from bothways.data.loader import Loader
+from bothways.data.masking import Vocabulary
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
+from bothways.recipes.planned_text import Invented, PlannedText
+from bothways.recipes.pretraining import unfilled
+from bothways.recipes.runs import Pretraining
+from bothways.training import step as steps
+from bothways.training.machine import memory_in_use, peak_memory
+from bothways.training.memory import Footprint, footprint
+from bothways.training.optimizer import default_groups, parameter_table
+from bothways.training.speed import Sampler, settle
+from bothways.training.update import Updates
+
+# Special tokens come first in every tokenizer that is trained here
+_SPECIAL = 5
+_LEAST_STEPS = 5
+# Inputs are dealt evenly to at least so many batches, so that these are nearly as full as those of a long text
+_BATCHES = 64
+# The time in which the machine's rate is sampled, of that in which steps are made
+_SAMPLED = 0.15
+# Tokens of the step that calls all there is once, and takes next to no memory
+_LITTLE = 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What some steps took.
+
+    Attributes:
+        tokens: of a micro-batch that was measured, on average.
+        drawing, gradients, update: mean seconds, of drawing and preparing a micro-batch, of its passes, of moving the weights.
+        low, high: tokens per second of the steps, the slowest and the fastest tenth left out.
+        rates: samples of the machine's rate of products, some before each step, FLOP/s.
+        flops: of the matrix products of a forward pass, a token.
+        program: bytes of main memory without the run's tensors: Python, torch, the libraries' own; None where it is not told.
+        peak: the most bytes this process has held.
+    """
+
+    steps: int
+    tokens: float
+    drawing: float
+    gradients: float
+    update: float
+    low: float
+    high: float
+    rates: tuple[float, ...]
+    flops: float
+    program: int | None
+    peak: int | None
+
+    @property
+    def rate(self) -> float:
+        """The rate of products while it was measured: operations over time, FLOP/s."""
+        return harmonic_mean(self.rates)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A run's network and inputs of its kind."""
+
+    run: Pretraining
+    text: PlannedText
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.run.encoder.vocab_size, _SPECIAL - 1, frozenset(range(_SPECIAL)))
+
+    def build(self) -> MaskedLanguageModeling:
+        return unfilled(self.run, self.vocabulary)
+
+    def loader(self, tokens: int, objective: MaskedLanguageModeling) -> Loader[MaskedInputs]:
+        """Micro-batches of at most `tokens` tokens, of the text's lengths."""
+        lengths = np.minimum(self.text.lengths, tokens)
+        lengths = np.tile(lengths, -(-_BATCHES * tokens // int(lengths.sum())))
+        data = Invented(lengths, range(_SPECIAL, self.run.encoder.vocab_size))
+        return Loader(data, replace(self.run.batching, tokens=tokens), objective.prepare, self.run.training.seed)
+
+    def inputs(self, tokens: int) -> MaskedInputs:
+        """The fullest of some micro-batches."""
+        stream = self.loader(tokens, self._hollow).open()
+        return max((next(stream) for _ in range(8)), key=lambda one: one.tokens)
+
+    @property
+    def flops(self) -> float:
+        """Of the matrix products of a forward pass, a token, in batches of some eight samples."""
+        inputs = self.inputs(8 * int(self.text.lengths.max()))
+        return self._hollow.flops(inputs) / inputs.tokens
+
+    def footprint(self, tokens: int) -> Footprint:
+        """What a step on micro-batches of so many tokens takes, by its operations alone."""
+        inputs = self.inputs(tokens)
+        self._hollow.flops(inputs)  # relative positions look up which rows they need, once: not possible without contents
+        return footprint(self.build, [inputs] * min(self.run.training.accumulate, 2), self.run.training)
+
+    @cached_property
+    def _hollow(self) -> MaskedLanguageModeling:
+        """The network without memory for its weights."""
+        with torch.device("meta"):
+            return self.build()
+
+
+def _rates(sampler: Sampler, seconds: float) -> list[float]:
+    """Samples for so many seconds, three at least: on a machine with other work, a few say little."""
+    found, end = [sampler.sample() for _ in range(3)], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        found.append(sampler.sample())
+    return found
+
+
+class _Clock:
+    """The step of training, and how long its passes took the last time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.spent = 0.0
+
+    def step(self, module: Any, inputs: Sequence[Any], seed: Callable[[int], None]) -> Any:
+        begin = time.perf_counter()
+        out = steps.step(module, inputs, seed)
+        settle(self._device)
+        self.spent = time.perf_counter() - begin
+        return out
+
+
+def measure(network: Network, tokens: int, seconds: float, device: str, standing: int) -> Measured:
+    """Real steps of micro-batches of `tokens` tokens, for about `seconds`; five at least. The first warms up.
+
+    Args:
+        standing: bytes of the network's weights, gradients and optimizer state.
+    """
+    clock = _Clock(torch.device(device))
+    objective = network.build().to(device).train()
+    training = replace(network.run.training, accumulate=1)
+    table = parameter_table(objective, default_groups(training.optimizer))
+    updates = Updates(objective, training, table, clock.step, torch.device(device))
+    updates(updates.draw(network.loader(_LITTLE, objective).open()), 0, lr=0.0)
+    in_use = memory_in_use() if device == "cpu" else None
+    stream = network.loader(tokens, objective).open()
+    updates(updates.draw(stream), 0, lr=0.0)
+    sampler = Sampler(device)
+    rows, rates, end = [], [], time.perf_counter() + seconds
+    begin = done = 0.0
+    while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
+        rates += _rates(sampler, _SAMPLED * (done - begin) if rows else 0.0)
+        begin = time.perf_counter()
+        inputs = updates.draw(stream)
+        drawn = time.perf_counter()
+        updates(inputs, 1, lr=0.0)
+        done = time.perf_counter()
+        rows.append((inputs[0].tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(inputs[0])))
+    counts, drawing, gradients, update, flops = (np.array(column) for column in zip(*rows, strict=True))
+    speeds = counts / (drawing + gradients + update)
+    low, high = np.quantile(speeds, (0.1, 0.9)).tolist()
+    return Measured(
+        steps=len(rows),
+        tokens=float(counts.mean()),
+        drawing=float(drawing.mean()),
+        gradients=float(gradients.mean()),
+        update=float(update.mean()),
+        low=low,
+        high=high,
+        rates=tuple(rates),
+        flops=float(flops.sum() / counts.sum()),
+        program=None if in_use is None else in_use - standing,
+        peak=peak_memory(torch.device(device)),
+    )

@@ -1,0 +1,269 @@
+"""What a run will take, before it: memory, time, energy, money; and what a budget buys.
+
+Memory is computed, from the operations of the run's own step. Time is measured, by some real steps of the run's own network;
+what they cost is scaled to the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bothways.errors import InputError
+from bothways.families import FAMILIES
+from bothways.families.family import Heads, Spec
+from bothways.model.cost import parameters_by_part
+from bothways.model.model import Model
+from bothways.recipes.measuring import Measured, Network, measure
+from bothways.recipes.planned_text import PlannedText, assumed, sampled
+from bothways.recipes.pretraining import EVALUATED, check
+from bothways.recipes.runs import Pretraining
+from bothways.recipes.sizing import Sized, optimal_parameters, suited
+from bothways.training.machine import free_memory, machine, memory_in_use
+from bothways.training.memory import Footprint
+from bothways.training.power import Meter
+from bothways.training.schedule import Hours, Steps
+from bothways.training.speed import gemm_rate
+
+# What a step may reach of the rate of products at first guess, to choose how much to measure
+_GUESS = 0.35
+# Of the free memory, what a run should take at most
+_SAFE = 0.9
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a plan is asked for.
+
+    Attributes:
+        watts: that the machine draws; None asks the machine, which seldom knows.
+        price: of an hour of the machine, in whatever money.
+        seconds: to measure steps for.
+    """
+
+    watts: float | None = None
+    price: float | None = None
+    seconds: float = 8.0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a run, while it trains.
+
+    Attributes:
+        program: Python, torch and their libraries: measured. None of a GPU's memory, or where the system does not tell.
+        text: the tokenised text, which is mapped into memory as it is read.
+        weights, gradients, optimizer, activations: as of `Footprint`.
+        peak: of all together, at the worst moment.
+        free: what the machine has left; None where it does not tell.
+        tokens: of the largest micro-batch for which it suffices; None where that is not known.
+    """
+
+    program: int | None
+    text: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    peak: int
+    free: int | None
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a budget comes to.
+
+    Attributes:
+        seconds: of steps.
+        evaluation: seconds of looking at held-out text, on top.
+        epochs: passes over the text; None where no text is given, at most so many where it was not read to its end.
+        watts: what the energy is computed from; None where nothing is known of it.
+        metered: whether the machine's own counters say so; else it was given.
+        kwh, money: None where wattage, or price, is not known.
+    """
+
+    tokens: int
+    steps: int
+    seconds: float
+    evaluation: float
+    epochs: float | None
+    watts: float | None
+    metered: bool
+    kwh: float | None
+    money: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known of a run before it.
+
+    Attributes:
+        best_rate: the machine's best rate of matrix products, FLOP/s.
+        parameters: by part.
+        flops: of the matrix products of training, a token: a forward pass, and two for the backward pass.
+        tokens_per_second: what is to be expected, if the machine stays as it was while it was measured.
+        share: of the machine's rate of products meanwhile that training reaches.
+        micro_batch: tokens of a micro-batch, on average.
+        measured: what it all was computed from.
+        sizes: other sizes of the same recipe, and `suggested`, the one that suits the budget.
+    """
+
+    machine: Mapping[str, Any]
+    best_rate: float
+    text: PlannedText
+    parameters: Mapping[str, int]
+    memory: Memory
+    flops: float
+    tokens_per_second: float
+    share: float
+    micro_batch: float
+    measured: Measured
+    spent: Spent
+    optimal_parameters: int
+    suggested: str | None
+    sizes: tuple[Sized, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parameters.values())
+
+
+def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str, Pretraining] | None = None) -> Plan:
+    """Look at the text (if there is any yet), compute the memory, measure some steps, and scale.
+
+    Args:
+        sizes: other sizes of the run, to compare with.
+
+    Raises:
+        InputError: a contradiction in the run, text that cannot be read, or a network that does not fit this machine.
+    """
+    check(run)
+    best_rate = gemm_rate(terms.device, torch.float32)
+    text = sampled(run) if with_text else assumed(run)
+    network, limit = Network(run, text), run.batching.tokens
+    free = _free(terms.device)
+    one = network.footprint(limit)
+    fitting = None if free is None else int(limit + (_SAFE * free - one.peak) * limit / one.activations)
+    tokens = _to_measure(network, best_rate, terms.seconds, fitting)
+    meter = Meter(terms.device)
+    measured = measure(network, tokens, terms.seconds, terms.device, one.weights + one.gradients + one.optimizer)
+    metered = meter.watts() if terms.watts is None else None
+    scale = limit / tokens
+    micro_batch, step = measured.tokens * scale, _step_seconds(run, measured, scale)
+    speed = run.training.accumulate * micro_batch / step
+    spent = _spent(run, terms, text, measured, scale, metered)
+    flops, parameters = 3 * measured.flops, _parameters(run)
+    reached = speed * flops
+    costs = {name: _cost(other) for name, other in (sizes or {}).items()}
+    suggested, rows = suited(costs, reached * spent.seconds) if costs else (None, ())
+    return Plan(
+        machine=machine(terms.device),
+        best_rate=best_rate,
+        text=text,
+        parameters=parameters,
+        memory=_memory(run, text, one, measured, free, fitting),
+        flops=flops,
+        tokens_per_second=speed,
+        share=reached / measured.rate,
+        micro_batch=micro_batch,
+        measured=measured,
+        spent=spent,
+        optimal_parameters=optimal_parameters(reached * spent.seconds),
+        suggested=suggested,
+        sizes=rows,
+    )
+
+
+def _free(device: str) -> int | None:
+    """What a run may take: this process ends before it begins."""
+    free, own = free_memory(torch.device(device)), memory_in_use() if device == "cpu" else 0
+    return None if free is None else free + (own or 0)
+
+
+def _to_measure(network: Network, best_rate: float, seconds: float, fitting: int | None) -> int:
+    """Tokens of the micro-batches to measure: the run's own, unless its steps would take too long, or too much memory.
+
+    Raises:
+        InputError: not even one sample fits.
+    """
+    longest = int(network.text.lengths.max())
+    if fitting is not None and fitting < longest:
+        raise InputError(
+            f"a sample of {longest:,} tokens does not fit the free memory of this machine: "
+            "choose a smaller network (--size), or a smaller max_length"
+        )
+    quick = seconds / 5 * _GUESS * best_rate / (3 * network.flops)
+    most = network.run.batching.tokens if fitting is None else min(network.run.batching.tokens, fitting)
+    return max(min(most, int(quick)), longest)
+
+
+def _step_seconds(run: Pretraining, measured: Measured, scale: float) -> float:
+    """Of a whole step, where processes that prepare inputs do so meanwhile."""
+    drawing = 0.0 if run.workers else measured.drawing
+    return run.training.accumulate * scale * (drawing + measured.gradients) + measured.update
+
+
+def _spent(run: Pretraining, terms: Terms, text: PlannedText, measured: Measured, scale: float, metered: float | None) -> Spent:
+    training, micro_batch = run.training, measured.tokens * scale
+    of_step, tokens_of_step = _step_seconds(run, measured, scale), training.accumulate * micro_batch
+    match training.budget:
+        case Steps(count=count):
+            steps = count
+        case Hours(hours=hours):
+            steps = max(round(hours * 3600 / of_step), 1)
+        case budget:
+            steps = math.ceil(budget.count / tokens_of_step)
+    learned = None if text.tokens is None else text.tokens * (1 - run.held_out)
+    batches = EVALUATED if text.tokens is None else min(EVALUATED, math.ceil(text.tokens * run.held_out / micro_batch))
+    looks = 1 if training.evaluate_every is None else math.ceil(steps / training.evaluate_every)
+    seconds, evaluation = steps * of_step, looks * batches * scale * measured.gradients / 3
+    hours, watts = (seconds + evaluation) / 3600, metered if terms.watts is None else terms.watts
+    return Spent(
+        tokens=round(steps * tokens_of_step),
+        steps=steps,
+        seconds=seconds,
+        evaluation=evaluation,
+        epochs=None if learned is None else steps * tokens_of_step / learned,
+        watts=watts,
+        metered=terms.watts is None and watts is not None,
+        kwh=None if watts is None else watts * hours / 1000,
+        money=None if terms.price is None else terms.price * hours,
+    )
+
+
+def _memory(
+    run: Pretraining, text: PlannedText, one: Footprint, measured: Measured, free: int | None, fitting: int | None
+) -> Memory:
+    mapped = (text.tokens or 0) * (2 if run.encoder.vocab_size <= 1 << 16 else 4)
+    program = measured.program
+    most = None if fitting is None else fitting - round(((program or 0) + mapped) * run.batching.tokens / max(one.activations, 1))
+    return Memory(
+        program=program,
+        text=mapped,
+        weights=one.weights,
+        gradients=one.gradients,
+        optimizer=one.optimizer,
+        activations=one.activations,
+        peak=one.peak + (program or 0) + mapped,
+        free=free,
+        tokens=most if most is None or most > 0 else None,
+    )
+
+
+def _parameters(run: Pretraining) -> dict[str, int]:
+    family = next(one for one in FAMILIES if one.name == run.family)
+    with torch.device("meta"):
+        return parameters_by_part(
+            Model(family, Spec(encoder=run.encoder, heads=Heads(masked_lm=run.head)), None, name=run.family)
+        )
+
+
+def _cost(run: Pretraining) -> tuple[int, float]:
+    """Parameters, and training FLOPs a token, of a run whose samples are full."""
+    return sum(_parameters(run).values()), 3 * Network(run, assumed(run)).flops
