@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.cli.conftest import WORDS
 
 import bothways
@@ -23,11 +25,12 @@ from bothways.families.modernbert import modernbert
 from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.layers.position import Rotary
+from bothways.recipes import pretraining
 from bothways.recipes.pretraining import pretrain
-from bothways.recipes.runs import Pretraining, Stage, Staged
+from bothways.recipes.runs import ByLength, Pretraining, Stage, Staged
 from bothways.recipes.staged import pretrain_stages
 from bothways.training import checkpoint, log, loop, record
-from bothways.training.interrupt import Interrupted
+from bothways.training.interrupt import Asked, Interrupted
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Count, Fraction, Linear, Steps, Trapezoidal
 from bothways.training.settings import TrainingConfig
@@ -40,6 +43,12 @@ def network(theta: float = 10_000.0, dropout: float = 0.1):
     return modernbert(
         120, 32, 2, 2, 32, max_length=64, window=8, pattern=(True, False), global_theta=theta, attention_dropout=dropout
     )
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring the machine takes a second each time, and nothing here is about it."""
+    monkeypatch.setattr(pretraining, "gemm_rate", lambda *_: 1e10)
 
 
 @pytest.fixture
@@ -144,6 +153,43 @@ def test_what_a_stage_takes_over_matters(base: Pretraining, tmp_path: Path, chan
     assert weights(tmp_path / "changed") != weights(tmp_path / "straight")
 
 
+def test_a_stage_ends_with_the_mean_of_its_last_checkpoints(base: Pretraining, tmp_path: Path) -> None:
+    """Which the next stage begins with, and the model is."""
+    falling = training(Trapezoidal(warmup=Count(count=0), decay=Count(count=4), final=0.0), 4)
+    second = Stage(name="down", training=falling, average=2)
+    out = tmp_path / "run"
+    trained = pretrain_stages(Staged(base=base, stages=(Stage(name="up", average=3), second)), out)
+    saved = [load_file(place / checkpoint.WEIGHTS) for place in checkpoint.complete(out / "2-down")[-2:]]
+    (embedding,) = (name for name in saved[0] if name.endswith("tokens.weight"))
+    model = bothways.load(out / "model").encoder.embedding.tokens.weight
+    assert torch.allclose(model, (saved[0][embedding] + saved[1][embedding]) / 2, atol=1e-7)
+    assert not torch.equal(saved[0][embedding], saved[1][embedding])
+    assert trained.result.evaluation.keys() == {"loss", "accuracy"}
+    last = [line for line in log.read(out) if line["kind"] == "evaluation"][-1]["metrics"]["loss"]
+    assert trained.result.evaluation["loss"] != last  # of the last checkpoint alone
+    assert "mean of its last 2 checkpoints" in (out / "report.html").read_text()
+    # without the mean after the first stage the second is another
+    pretrain_stages(Staged(base=base, stages=(Stage(name="up"), second)), tmp_path / "other")
+    assert weights(tmp_path / "other") != weights(out)
+
+
+def test_a_text_divided_by_length(base: Pretraining, tmp_path: Path) -> None:
+    """All documents again, and half of the tokens from the longest; what is too long is told of in time."""
+    parts = (ByLength(at_least=0, weight=1), ByLength(at_least=40, weight=1))
+    said: list[str] = []
+    longer = replace(base, by_length=parts)
+    pretrain_stages(
+        Staged(base=base, stages=(Stage(name="all"), Stage(name="long", by_length=parts))), tmp_path / "run", said.append
+    )
+    (line,) = (line for line in said if line.startswith("at-least-40"))
+    assert 0 < int(line.split()[3].replace(",", "")) < 60, line
+    page = (pretrain(longer, tmp_path / "one").report or tmp_path).read_text()
+    assert "at-least-40" in page
+    too_long = replace(base, by_length=(ByLength(at_least=5000, weight=1),))
+    with pytest.raises(InputError, match="no document has 5,000 tokens"):
+        pretrain(too_long, tmp_path / "none")
+
+
 def test_a_stage_of_the_same_text_cut_otherwise_reads_its_next_epoch(base: Pretraining, tmp_path: Path) -> None:
     pretrain_stages(three(base), tmp_path / "run")
     first, second, third = (
@@ -194,8 +240,10 @@ def stopping_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
         return call(self, inputs, number, lr)
 
     @contextmanager
-    def asked(announce):  # type: ignore[no-untyped-def]
-        yield lambda: done[0] >= count
+    def asked(announce, team):  # type: ignore[no-untyped-def]
+        stop = Asked(team)
+        monkeypatch.setattr(Asked, "__call__", lambda self: done[0] >= count)
+        yield stop
 
     monkeypatch.setattr(loop.Updates, "__call__", counted)
     monkeypatch.setattr(loop, "asked_to_stop", asked)
@@ -220,6 +268,7 @@ REFUSED = {
         lambda run: (Stage(name="a"), Stage(name="b", max_length=65)),
         r"stages\.1 .* 65 exceeds encoder",
     ),
+    "a mean of more than is kept": (lambda run: (Stage(name="a", average=10),), "training.keep leaves 9"),
     "no text": (lambda run: (Stage(name="a"), Stage(name="b", source=TextFiles(paths=("nowhere",)))), "nowhere"),
 }
 

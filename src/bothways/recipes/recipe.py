@@ -23,7 +23,11 @@ Make = Callable[[Source, Budget | None, Size], Pretraining | Staged]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a size fixes: widths of the network, vocabulary, sample length, tokens of a micro-batch and micro-batches a step."""
+    """What a size fixes: widths of the network, vocabulary, sample length, tokens of a micro-batch and micro-batches a step.
+
+    Attributes:
+        published: whether it is a paper's own, whose weights begin as small as published.
+    """
 
     hidden_size: int
     num_layers: int
@@ -33,6 +37,7 @@ class Shape:
     max_length: int
     tokens: int
     accumulate: int = 1
+    published: bool = False
 
     @property
     def gated_size(self) -> int:
@@ -45,7 +50,7 @@ class Shape:
 
         At width 128 this is what takes a run off the plateau of word frequencies: docs/log.md has the figures.
         """
-        return 0.02 * math.sqrt(768 / self.hidden_size)
+        return 0.02 if self.published else 0.02 * math.sqrt(768 / self.hidden_size)
 
 
 SHAPES: dict[Size, Shape] = {
@@ -61,7 +66,7 @@ LONGER = 4
 
 def shape_of(size: Size, base: Shape) -> Shape:
     """A size's shape; `base` is the paper's."""
-    return SHAPES.get(size, base)
+    return SHAPES.get(size, replace(base, published=True))
 
 
 def budget_of(budget: Budget | None, size: Size, papers: Steps | Tokens) -> Budget:

@@ -114,16 +114,15 @@ def pretrain_stages(
             _stage(one, place, parts, before, stage.moments == "kept", rate)
         before = before.after(place, one, stage.average)
     assert parts is not None, "the last stage is always set up"
-    result = _whole(folder, before)
+    result, notes = _whole(folder, before), ["Epochs: how often the stage read its text."]
     if len(before.averaged) > 1 and team().first:
-        before.give(parts.objective)
-        say(f"the model is the mean of the last {len(before.averaged)} checkpoints")
-        look = parts.watch(run.runs[-1], 0.0).evaluate
-        result = replace(result, evaluation=dict(look() if look else {}))
+        result = replace(result, evaluation=_measured(before, parts, run.runs[-1]))
+        notes.append(f"The model is the mean of its last {len(before.averaged)} checkpoints: {result.evaluation}.")
+        say(notes[-1])
     return deliver(
         result, parts.model, folder,
         title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command, metrics=METRICS, say=say,
-        extra=[_table(run, folder, corpora, tokenizer)],
+        extra=[_table(run, folder, corpora, tokenizer, notes)],
         audit=find_audit([file for one in run.runs for file in files_of(one.source)]),
     )  # fmt: skip
 
@@ -230,6 +229,15 @@ def _record(run: Staged, folder: Path) -> None:
         record.write(folder, Record(tree, record.fingerprint(tree, run.free), budget=None, parameters=(), stages=run.folders))
 
 
+def _measured(before: Before, parts: Parts, run: Pretraining) -> dict[str, float | None]:
+    """Held-out figures of the mean of checkpoints, with which the model is left."""
+    before.give(parts.objective)
+    parts.objective.eval()
+    look = parts.watch(run, 0.0).evaluate
+    with torch.no_grad():
+        return {name: round(value, 6) for name, value in (look() if look else {}).items()}
+
+
 def _whole(folder: Path, before: Before) -> Result:
     """The last stage's result, with the steps, tokens and seconds of all."""
     lines = {line["kind"]: line for line in log.read(folder)}
@@ -238,7 +246,7 @@ def _whole(folder: Path, before: Before) -> Result:
     return Result(folder, before.checkpoint, train["step"], train["tokens"], train["seconds"], train["loss"], evaluation)
 
 
-def _table(run: Staged, folder: Path, corpora: Sequence[tuple[Opened, ...]], tokenizer: Tokenizer) -> Table:
+def _table(run: Staged, folder: Path, corpora: Sequence[tuple[Opened, ...]], tokenizer: Tokenizer, notes: Sequence[str]) -> Table:
     """What each stage did otherwise, how often it read its text, and what came of it."""
     rows = []
     for stage, one, name, opened in zip(run.stages, run.runs, run.folders, corpora, strict=True):
@@ -248,7 +256,7 @@ def _table(run: Staged, folder: Path, corpora: Sequence[tuple[Opened, ...]], tok
         figures = (train["step"], train["tokens"], f"{train['tokens'] / epoch:,.2f}", figure(train["loss"]), figure(held))
         rows.append((stage.name, one.max_length, f"{one.masking.rate:.0%}", f"{one.training.optimizer.lr:g}", *figures))
     columns = ("stage", "length", "masked", "highest rate", "steps", "tokens", "epochs", "loss", "held-out loss")
-    return Table("Stages", columns, rows, note="Epochs: how often the stage read its text.")
+    return Table("Stages", columns, rows, note=" ".join(notes))
 
 
 def _shapes(encoder: EncoderConfig) -> dict[str, tuple[int, ...]]:
