@@ -22,7 +22,7 @@ from bothways.model import overflow
 from bothways.retrieval import index
 
 VERBS = [
-    *("demo", "pretrain", "finetune", "recipes", "embed", "fill", "index", "search"),
+    *("demo", "pretrain", "finetune", "recipes", "launch", "embed", "fill", "index", "search"),
     *("tokenizer train", "tokenizer report", "convert", "info", "verify"),
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second

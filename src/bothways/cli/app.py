@@ -8,14 +8,14 @@ import typer
 from typer.core import TyperGroup
 
 import bothways
-from bothways.cli import convert, demo, embed, fill, index, info, tokenizer, train, verify
+from bothways.cli import convert, demo, embed, fill, index, info, launch, tokenizer, train, verify
 from bothways.cli.output import note
 
 _ABOUT = """Bidirectional encoders, from raw text to search.
 
 Each verb explains itself with examples: bothways VERB --help.
 
-Exit codes: 0, done; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
+Exit codes: 0, done, or all saved after a SIGTERM; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
 """
 
 
@@ -34,7 +34,7 @@ def build() -> typer.Typer:
         cls=_Verbs, help=_ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
     app.callback()(_options)
-    for verbs in (demo, train, embed, fill, index, tokenizer, convert, info, verify):
+    for verbs in (demo, train, launch, embed, fill, index, tokenizer, convert, info, verify):
         verbs.register(app)
     return app
 
