@@ -15,7 +15,7 @@ _ABOUT = """Bidirectional encoders, from raw text to search.
 
 Each verb explains itself with examples: bothways VERB --help.
 
-Exit codes: 0, done, or all saved after a SIGTERM; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
+Exit codes: 0, done, or saved after a SIGTERM; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
 """
 
 

@@ -16,7 +16,6 @@ import typer
 
 from bothways.errors import InputError, MissingExtraError
 
-
 # Names a file that a run leaves for `launch` when it has saved after a SIGTERM: torchrun does not say how its processes ended
 PREEMPTED = "BOTHWAYS_PREEMPTED"
 
