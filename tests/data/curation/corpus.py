@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-WORDS = (
+WORDS = re.findall(
+    r"\w+",
     "harbour tide ship mast rope gull lantern storm captain sail anchor deck wave island chart compass pier crew cargo "
-    "fog bell wind morning evening winter summer letter door window garden river bridge market street candle table chair"
-).split()
+    "fog bell wind morning evening winter summer letter door window garden river bridge market street candle table chair",
+)
 
 
 def prose(seed: int, words: int = 120) -> str:
     """Random words in sentences; two seeds share hardly any run of five words."""
     draw = random.Random(seed)
-    chosen = [draw.choice(WORDS) for _ in range(words)]
-    sentences = [" ".join(["The", *chosen[i : i + 9], "of", "the", "sea"]) + "." for i in range(0, words, 9)]
+    sentences = []
+    for _ in range(0, words, 12):
+        chosen = [draw.choice(WORDS) for _ in range(9)]
+        sentences.append(" ".join(["The", *chosen[:4], draw.choice(["of", "to", "and", "with"]), "the", *chosen[4:]]) + ".")
     return "\n".join(" ".join(sentences[i : i + 3]) for i in range(0, len(sentences), 3))
 
 

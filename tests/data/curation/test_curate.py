@@ -10,7 +10,11 @@ import pytest
 from tests.data.curation.corpus import contents, edited, prose, write_lines
 
 from bothways.config import from_json, to_json
+from bothways.data.curation.duplicates import ExactDuplicates, NearDuplicates
+from bothways.data.curation.manifest import read_manifest
+from bothways.data.curation.quality import GopherQuality
 from bothways.data.curation.recipe import Curation, Local
+from bothways.data.curation.run import curate
 from bothways.data.curation.shards import JsonlShards, ParquetShards
 from bothways.data.rows import JsonLines
 from bothways.data.source import Column, TextFiles, open_source, read_documents
@@ -18,11 +22,6 @@ from bothways.errors import InputError
 
 pytest.importorskip("datatrove", reason="pip install 'bothways[data]'")
 pytest.importorskip("rensa", reason="pip install 'bothways[data]'")
-
-from bothways.data.curation.duplicates import ExactDuplicates, NearDuplicates  # noqa: E402
-from bothways.data.curation.manifest import read_manifest  # noqa: E402
-from bothways.data.curation.quality import GopherQuality  # noqa: E402
-from bothways.data.curation.run import curate  # noqa: E402
 
 STEPS = (ExactDuplicates(), GopherQuality(), NearDuplicates())
 
