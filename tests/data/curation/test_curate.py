@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from tests.data.curation.corpus import contents, edited, prose, write_lines
 from bothways.config import from_json, to_json
 from bothways.data.curation.duplicates import ExactDuplicates, NearDuplicates
 from bothways.data.curation.manifest import read_manifest
+from bothways.data.curation.matching import join
 from bothways.data.curation.quality import GopherQuality
 from bothways.data.curation.recipe import Curation, Local
 from bothways.data.curation.run import curate
 from bothways.data.curation.shards import JsonlShards, ParquetShards
+from bothways.data.curation.sources import Unit, read_unit
 from bothways.data.rows import JsonLines
 from bothways.data.source import Column, TextFiles, open_source, read_documents
 from bothways.errors import InputError
@@ -153,3 +156,53 @@ def test_nothing_kept_is_an_empty_output(tmp_path: Path) -> None:
     assert done is not None
     assert (done.manifest.documents, done.manifest.shards) == (0, ())
     assert read_manifest(tmp_path / "out") == done.manifest
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A curation that fails while groups are joined goes on from there: no source is read a second time."""
+    straight = curate(recipe(tmp_path), tmp_path / "straight")
+    read: list[str] = []
+    failures = [InputError("the disk is full")]
+
+    def counted(source: object, unit: Unit) -> Iterator[tuple[int, object]]:
+        read.append(unit.path)
+        return read_unit(source, unit)  # type: ignore[arg-type]
+
+    def failing(*arguments: object) -> None:
+        if failures:
+            raise failures.pop()
+        join(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("bothways.data.curation.tasks.read_unit", counted)
+    monkeypatch.setattr("bothways.data.curation.tasks.join", failing)
+    with pytest.raises(InputError, match="the disk is full"):
+        curate(recipe(tmp_path), tmp_path / "out")
+    assert read
+    before = len(read)
+    said: list[str] = []
+    assert curate(recipe(tmp_path), tmp_path / "out", said.append) is not None
+    assert len(read) == before
+    assert any(line.startswith("going on: ") for line in said)
+    assert straight is not None
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+
+
+def test_a_changed_source_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unfinished work on a file that has changed since is not gone on with."""
+    made = recipe(tmp_path)
+
+    def failing(*arguments: object) -> None:
+        raise InputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bothways.data.curation.tasks.join", failing)
+        with pytest.raises(InputError, match="the disk is full"):
+            curate(made, tmp_path / "out")
+    (tmp_path / "b/3.txt").write_text(prose(98), encoding="utf-8")
+    said: list[str] = []
+    done = curate(made, tmp_path / "out", said.append)
+    assert any("beginning anew" in line for line in said)
+    assert done is not None
+    texts = {document.text for document in read_documents(open_source(tmp_path / "out/data"))}
+    assert prose(98) in texts
+    assert prose(99) not in texts
