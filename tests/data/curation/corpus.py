@@ -41,5 +41,6 @@ def write_lines(path: Path, texts: Sequence[str]) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a finished curation."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file of a finished curation but its page, which says how long it took."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "audit.html")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -160,7 +160,8 @@ def test_nothing_kept_is_an_empty_output(tmp_path: Path) -> None:
 
 def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A curation that fails while groups are joined goes on from there: no source is read a second time."""
-    straight = curate(recipe(tmp_path), tmp_path / "straight")
+    made = recipe(tmp_path)
+    straight = curate(made, tmp_path / "straight")
     read: list[str] = []
     failures = [InputError("the disk is full")]
 
@@ -176,11 +177,11 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("bothways.data.curation.tasks.read_unit", counted)
     monkeypatch.setattr("bothways.data.curation.tasks.join", failing)
     with pytest.raises(InputError, match="the disk is full"):
-        curate(recipe(tmp_path), tmp_path / "out")
+        curate(made, tmp_path / "out")
     assert read
     before = len(read)
     said: list[str] = []
-    assert curate(recipe(tmp_path), tmp_path / "out", said.append) is not None
+    assert curate(made, tmp_path / "out", said.append) is not None
     assert len(read) == before
     assert any(line.startswith("going on: ") for line in said)
     assert straight is not None
