@@ -191,13 +191,9 @@ class Rules:
         module, _, name = place.partition(".")
         try:
             filters = importlib.import_module(f"datatrove.pipeline.filters.{module}")
-            from datatrove.utils.word_tokenizers import load_word_tokenizer
-
-            load_word_tokenizer(language)
         except ImportError:
             raise MissingExtraError("quality rules", "data") from None
-        except ValueError:
-            raise InputError(f"{name}: no rules to split words of '{language}'; give a code of ISO 639-3, as eng") from None
+        _word_tokenizer(language)
         self.filter = getattr(filters, name)(language=language, **options)
 
     @property
@@ -217,10 +213,23 @@ class Rules:
         return Verdict(text) if document.text == text else Verdict(document.text, reason="lines removed")
 
 
-def _spacy_stop_words(language: str) -> tuple[str, ...]:
-    from datatrove.utils.word_tokenizers import SpaCyTokenizer, load_word_tokenizer
+def _word_tokenizer(language: str) -> Any:
+    try:
+        from datatrove.utils.word_tokenizers import load_word_tokenizer
+    except ImportError:
+        raise MissingExtraError("quality rules", "data") from None
+    try:
+        return load_word_tokenizer(language)
+    except ValueError:
+        raise InputError(f"no rules to split words of '{language}'; give a code of ISO 639-3, as eng") from None
+    except ImportError as error:  # some languages are split by packages of their own, which the message names
+        raise InputError(f"words of '{language}': {error}") from None
 
-    tokenizer = load_word_tokenizer(language)
+
+def _spacy_stop_words(language: str) -> tuple[str, ...]:
+    tokenizer = _word_tokenizer(language)
+    from datatrove.utils.word_tokenizers import SpaCyTokenizer
+
     if not isinstance(tokenizer, SpaCyTokenizer):
         return ()
     return tuple(sorted(tokenizer.tokenizer.Defaults.stop_words))
