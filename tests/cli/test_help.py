@@ -23,7 +23,7 @@ from bothways.retrieval import index
 
 VERBS = [
     *("demo", "pretrain", "finetune", "recipes", "embed", "fill", "index", "search"),
-    *("tokenizer train", "tokenizer report", "convert", "info", "verify"),
+    *("tokenizer train", "tokenizer report", "domain train", "convert", "info", "verify"),
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second
 HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub httpx2 lancedb matplotlib rich"

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import bothways
-from bothways.cli import convert, curate, demo, embed, fill, index, info, tokenizer, train, verify
+from bothways.cli import convert, curate, demo, domain, embed, fill, index, info, tokenizer, train, verify
 from bothways.cli.output import note
 
 _ABOUT = """Bidirectional encoders, from raw text to search.
@@ -34,7 +34,7 @@ def build() -> typer.Typer:
         cls=_Verbs, help=_ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
     app.callback()(_options)
-    for verbs in (demo, curate, train, embed, fill, index, tokenizer, convert, info, verify):
+    for verbs in (demo, curate, domain, train, embed, fill, index, tokenizer, convert, info, verify):
         verbs.register(app)
     return app
 

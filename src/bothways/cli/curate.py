@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bothways.cli.options import ColumnOption, JsonOption, Split, examples, named
-from bothways.cli.output import note, progress, show, stoppable
+from bothways.cli.output import command, note, progress, show, stoppable
 
 if TYPE_CHECKING:
-    from bothways.data.curation.recipe import Curation
+    from bothways.data.curation.recipe import Curation, CurationStep
     from bothways.data.curation.run import Curated
 
 Format = Literal["jsonl.gz", "jsonl.zst", "jsonl", "parquet"]
@@ -21,6 +21,7 @@ Format = Literal["jsonl.gz", "jsonl.zst", "jsonl", "parquet"]
 _EXAMPLES = examples(
     "bothways curate crawl/ --language eng --out corpus",
     "bothways curate posts.jsonl books/ --column body --out corpus --format parquet",
+    "bothways curate crawl/ --domain shop_domain --decontaminate dev.tsv --decontaminate test.jsonl --pii --out corpus",
     "bothways curate crawl/ --language deu --dry-run > recipe.json",
     "bothways curate crawl/ --config recipe.json --set steps.3.min_words=20 --out corpus",
 )
@@ -45,6 +46,18 @@ def curate(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="A recipe, as --dry-run prints it; its sources are not used.")
     ] = None,
+    domain: Annotated[
+        Path | None, typer.Option("--domain", metavar="FOLDER", help="Keep what `bothways domain train` learned to know.")
+    ] = None,
+    decontaminate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--decontaminate", metavar="FILE", help="Cut out the rows of an evaluation set: lines, or --column of a table."
+        ),
+    ] = None,
+    pii: Annotated[
+        bool, typer.Option("--pii", help="Replace e-mail addresses, telephone numbers, accounts and the like.")
+    ] = False,
     column: ColumnOption = "text",
     split: Annotated[Split, typer.Option("--split", help="What a document is: a file or row, a paragraph, a line.")] = "whole",
     form: Annotated[Format | None, typer.Option("--format", help="Of the shards; default: jsonl.gz.")] = None,
@@ -60,13 +73,15 @@ def curate(
 ) -> None:
     """Curate documents: leave out duplicates, other languages and what is no text, and say why.
 
-    Without --language, duplicates alone are left out. The folder holds the shards (data/), manifest.json and audit.json;
+    Without --language, duplicates alone are left out. The folder holds the shards (data/), manifest.json, and the account
+    as audit.json and audit.html;
     `bothways pretrain FOLDER/data` reads it.
     """
     from bothways.config import override, to_json
     from bothways.errors import InputError
 
     recipe = _recipe(sources, language, config, column, split)
+    recipe = replace(recipe, steps=(*_first(pii), *recipe.steps, *_last(domain, decontaminate or [], column)))
     recipe = override(_changed(recipe, form, executor, workers), changes or [])
     if dry_run:
         print(to_json(recipe), end="")
@@ -75,11 +90,14 @@ def curate(
         raise InputError("--out: name the folder to write")
     from bothways.data.curation.run import curate as carry_out
 
+    fresh = not out.exists()  # else it is not known how long the work took
     start = time.monotonic()
     with stoppable():
         done = carry_out(recipe, named(out), note, lambda total: progress(total, "bytes"))
     if done is not None:
-        _report(done, time.monotonic() - start, as_json)
+        seconds = time.monotonic() - start
+        _write_page(done, seconds if fresh else None)
+        _report(done, seconds, as_json)
 
 
 def _recipe(sources: list[Path], language: str | None, config: Path | None, column: str, split: Split) -> Curation:
@@ -96,6 +114,35 @@ def _recipe(sources: list[Path], language: str | None, config: Path | None, colu
     if not config.is_file():
         raise InputError(f"{config}: no such file; `bothways curate SOURCE --dry-run` prints one to begin with")
     return replace(from_json(Curation, config.read_text(encoding="utf-8"), str(config)), sources=opened)
+
+
+def _first(pii: bool) -> tuple[CurationStep, ...]:
+    """Personal data goes before any other step, for the account shows examples of what each step was given."""
+    from bothways.data.curation.pii import Pii
+
+    return (Pii(),) if pii else ()
+
+
+def _last(domain: Path | None, evaluation: list[Path], column: str) -> tuple[CurationStep, ...]:
+    from bothways.data.curation.decontamination import Decontamination, evaluation_sets
+    from bothways.data.curation.domain import DomainSelection
+
+    steps: tuple[CurationStep, ...] = () if domain is None else (DomainSelection(folder=str(domain)),)
+    sets = tuple(one for path in evaluation for one in evaluation_sets(path, (column,)))
+    return (*steps, Decontamination(sets=sets)) if sets else steps
+
+
+def _write_page(done: Curated, seconds: float | None) -> None:
+    from bothways.errors import MissingExtraError
+    from bothways.recipes.audit import PAGE, write_audit
+
+    page = done.folder / PAGE
+    if seconds is None and page.exists():
+        return
+    try:
+        note(str(write_audit(done.audit, page, command(), seconds)))
+    except MissingExtraError as missing:
+        note(str(missing))
 
 
 def _changed(recipe: Curation, form: Format | None, executor: Literal["local", "ray"] | None, workers: int | None) -> Curation:
@@ -136,7 +183,9 @@ def _table(audit: dict[str, Any]) -> str:
         rows.append((f"{step['type']} kept", *_amount(step["kept"])))
         for reason in step["reasons"]:
             rows.append((f"  {reason['outcome']}: {reason['reason']}", *_amount(reason)))
-        rows += [(f"  {name}", f"{count:,}", "") for name, count in step["counts"].items()]
+        found = sum(name.startswith("row ") for name in step["counts"])  # of evaluation sets: too many to list here
+        rows += [(f"  {name}", f"{count:,}", "") for name, count in step["counts"].items() if not name.startswith("row ")]
+        rows += [("  evaluation rows found", f"{found:,}", "")] if found else []
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(f"{name:<{widths[0]}}  {count:>{widths[1]}}  {size:>{widths[2]}}".rstrip() for name, count, size in rows)
 

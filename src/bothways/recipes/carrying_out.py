@@ -17,6 +17,7 @@ from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining
 from bothways.training import record
 from bothways.training.loop import Result, train
 from bothways.training.report import report
+from bothways.training.sections import Section
 from bothways.training.settings import Watch
 from bothways.training.step import means
 from bothways.training.trainable import OpenStream
@@ -62,6 +63,7 @@ def carry_out(
     command: str,
     metrics: Sequence[str],
     say: Say,
+    extra: Sequence[Section] = (),
 ) -> Trained:
     """Train the objective, whose modules are the model's, and leave `model/` and `report.html` in the folder.
 
@@ -74,7 +76,7 @@ def carry_out(
     result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
     model.eval().save(folder / "model")
     try:
-        page = report(folder, title=title, command=command, metrics=metrics)
+        page = report(folder, title=title, command=command, metrics=metrics, extra=extra)
     except MissingExtraError as missing:
         say(str(missing))
         page = None

@@ -27,6 +27,7 @@ from bothways.files import replacing, write_text
 from bothways.layers.heads import MaskedLm
 from bothways.model.model import Model
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.recipes.audit import describe_corpus, find_audit, overview, read_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
@@ -76,7 +77,15 @@ def pretrain(
         rate=gemm_rate(device, torch.float32),
     )
     title, metrics = f"Pretraining {run.family}", ("accuracy", "masked", "mask_token")
-    return carry_out(run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say)
+    account = find_audit(run.source)
+    audit = read_audit(account) if account else None
+    trained = carry_out(
+        run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say,
+        extra=overview(audit) if audit else (),
+    )  # fmt: skip
+    if audit:
+        describe_corpus(audit, folder / "model")
+    return trained
 
 
 def remember_corpus(run: Pretraining, folder: Path) -> None:

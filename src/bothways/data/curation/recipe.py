@@ -7,14 +7,26 @@ from typing import Annotated, Literal
 import pydantic
 
 from bothways.config import config
+from bothways.data.curation.decontamination import Decontamination
+from bothways.data.curation.domain import DomainSelection
 from bothways.data.curation.duplicates import ExactDuplicates, NearDuplicates
 from bothways.data.curation.language import Language
+from bothways.data.curation.pii import Pii
 from bothways.data.curation.quality import C4, FineWeb, GopherQuality, GopherRepetition
 from bothways.data.curation.shards import JsonlShards, Output
 from bothways.data.curation.sources import CuratedSource
 
 CurationStep = Annotated[
-    Language | GopherRepetition | GopherQuality | C4 | FineWeb | ExactDuplicates | NearDuplicates,
+    Language
+    | GopherRepetition
+    | GopherQuality
+    | C4
+    | FineWeb
+    | ExactDuplicates
+    | NearDuplicates
+    | DomainSelection
+    | Decontamination
+    | Pii,
     pydantic.Field(discriminator="type"),
 ]
 
