@@ -161,8 +161,6 @@ def judged(corpus: Path, out: Path, planted: dict[str, set[int]], originals: int
         similarity, near = max(similar)
         shown = {"text": texts[row - 1][:200], "kept": texts[near - 1][:200]}
         closest.append({"line": row, "similarity": round(similarity, 3), **shown})
-            {"line": row, "similarity": round(similarity, 3), "text": texts[row - 1][:200], "kept": texts[near - 1][:200]}
-        )
     recall = {kind: round(len(rows & gone) / len(rows), 4) for kind, rows in planted.items()}
     return {"recall": recall, "dropped_besides": len(others), "besides": sorted(closest, key=lambda one: one["similarity"])[:40]}
 

@@ -37,7 +37,7 @@ class LeastPrecision:
 
 @config
 class LeastRecall:
-    """At least this share of what is wanted is to be chosen; of the thresholds that reach it, the one of the highest precision."""
+    """At least this share of what is wanted is chosen; of the thresholds that reach it, the one of the highest precision."""
 
     type: Literal["recall"] = "recall"
     least: Wanted = 0.9
