@@ -58,7 +58,7 @@ class NearDuplicates:
 
     Two documents are compared by the Jaccard similarity s of their sets of runs of `words` words, in lower case, without
     punctuation, estimated by `bands` x `rows` hashes. They meet if all hashes of one band agree, with a probability of
-    1 - (1 - s^rows)^bands: as it stands 0.998 for s = 0.8, 0.92 for 0.7, 0.27 for 0.5. Those that meet are duplicates if the
+    1 - (1 - s^rows)^bands: as it stands over 0.999 for s = 0.8, 0.99 for 0.7, 0.87 for 0.6. Those that meet are duplicates if the
     estimate is at least `similarity`. Documents linked by such pairs form a group, of which one is kept.
 
     Attributes:
