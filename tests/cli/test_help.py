@@ -23,13 +23,13 @@ from bothways.retrieval import index
 
 VERBS = [
     *("demo", "pretrain", "finetune", "recipes", "embed", "fill", "index", "search"),
-    *("tokenizer train", "tokenizer report", "convert", "info", "verify"),
+    *("evaluate", "tokenizer train", "tokenizer report", "tokenizer transplant", "convert", "info", "verify"),
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second
 HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub httpx2 lancedb matplotlib rich"
 
 
-@pytest.mark.parametrize("verb", ["", "embed", "index", "tokenizer train", "verify"])
+@pytest.mark.parametrize("verb", ["", "embed", "evaluate", "index", "tokenizer train", "verify"])
 def test_help_imports_nothing_heavy(verb: str) -> None:
     code = (
         "import sys; from bothways.cli import main; code = main(sys.argv[1:]);"

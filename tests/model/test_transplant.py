@@ -172,7 +172,7 @@ def test_refusals(old: Tokenizer) -> None:
 def sentences(count: int, seed: int) -> list[str]:
     """Each is about one of eight topics, which have twenty words of their own."""
     draw = random.Random(0)
-    words = ["".join(draw.choices(SYLLABLES, k=3)) for _ in range(160)]
+    words = ["".join(draw.choices(SYLLABLES, k=2)) for _ in range(160)]
     draw = random.Random(seed)
     topics = (draw.randrange(8) for _ in range(count))
     return [" ".join(draw.choices(words[20 * topic : 20 * topic + 20], k=8)) for topic in topics]
@@ -194,17 +194,16 @@ def learn(model: Model, texts: Sequence[str], steps: int) -> None:
     model.eval()
 
 
-@pytest.mark.slow
 def test_the_model_has_not_forgotten() -> None:
-    """Trained on pieces of words, it knows their topics (3.0 nats a word, where ignorance costs 5.1); whole words in their place
-    begin close to that, and far from where random embeddings do."""
+    """It has learnt which words go together: 3.3 nats a word, where knowing no topic costs 5.1. With a tokenizer of another kind,
+    most of whose words are pieces of both, it begins at 5.5, and with random embeddings at 7.8."""
     texts, held = sentences(2000, 1), sentences(60, 2)
-    old = train_tokenizer(WordPiece(vocab_size=110), texts)
+    old = train_tokenizer(WordPiece(vocab_size=400), texts)
     encoder = bert(old.vocab_size, hidden_size=64, num_layers=2, heads=2, intermediate_size=128, max_length=64)
     family = next(one for one in FAMILIES if one.name == "bert")
     model = Model.create(family, Spec(encoder, Heads(masked_lm=masked_lm_head(encoder))), old)
     learn(model, texts, 300)
-    new = train_tokenizer(ByteLevelBpe(vocab_size=450, specials="bert"), texts)
+    new = train_tokenizer(ByteLevelBpe(vocab_size=600, specials="bert"), texts)
     found, drawn = transplant(model, new), transplant(model, new).model
     with torch.no_grad():
         for table in tables(drawn):
@@ -213,5 +212,6 @@ def test_the_model_has_not_forgotten() -> None:
     def loss(one: Model) -> float:
         return -float(pseudo_log_likelihoods(one, held).mean()) / 8
 
-    print(found.copied, found.composed, found.fresh, found.pieces, loss(model), loss(found.model), loss(drawn))
-    assert loss(found.model) < loss(drawn) - 1
+    assert min(found.copied, found.composed, found.fresh) > 50
+    assert loss(model) < 3.6
+    assert loss(found.model) < loss(drawn) - 1.5

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import typer
 
@@ -56,6 +56,7 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+@runtime_checkable
 class Advance(Protocol):
     """Told of each batch."""
 

@@ -212,24 +212,23 @@ def _figures(health: TokenizerHealth) -> dict[str, str]:
 
 
 def _compared(groups: dict[str, dict[str, TokenizerHealth]], as_json: bool) -> None:
-    """A line for each group and tokenizer; the tokens of the first as a share of the other's."""
+    """A line for each group and tokenizer, which go by letters."""
     from rich.console import Console
     from rich.table import Table
 
     if as_json:
         return show({group: {name: asdict(one) for name, one in lot.items()} for group, lot in groups.items()}, "", True)
-    table = Table()
-    heads = ("texts of", "tokenizer", "words", "tokens", "per word", "characters", "unknown", "lost", "vocabulary")
+    letters = dict(zip(next(iter(groups.values())), "AB", strict=False))
+    heads = ("", "", "words", "tokens", "a word", "characters", "unknown", "lost", "vocabulary used")
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number < 2 else "right")
+        table.add_column(head, justify="left" if number < 2 else "right", no_wrap=number < 2)
     for group, lot in groups.items():
         for name, one in lot.items():
-            used = f"{one.vocabulary_used:.1%} of {one.vocab_size:,}"
-            figures = (
-                f"{one.tokens_per_word:.3f}",
-                f"{one.characters_per_token:.3f}",
-                f"{one.unknown_rate:.3%}",
-                f"{one.texts_lost:,}",
-            )
-            table.add_row(group, name, f"{one.words:,}", f"{one.tokens:,}", *figures, used)
-    Console(highlight=False, markup=False).print(table)
+            figures = (f"{one.tokens_per_word:.2f}", f"{one.characters_per_token:.2f} a token", f"{one.unknown_rate:.2%}")
+            rest = (f"{one.texts_lost:,}", f"{one.vocabulary_used:.1%}")
+            table.add_row(group, letters[name], f"{one.words:,}", f"{one.tokens:,}", *figures, *rest)
+    console = Console(highlight=False, markup=False)
+    for name, one in groups["all"].items():
+        console.print(f"{letters[name]}  {name} ({one.vocab_size:,} tokens)", soft_wrap=True)
+    console.print(table)
