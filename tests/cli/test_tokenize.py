@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -9,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,9 @@ from tests.cli.conftest import WORDS, Run
 from tests.cli.test_training import contents, write_texts
 
 import bothways
+from bothways.cli import tokenize
 from bothways.data.shards import Shards
+from bothways.data.source import Document
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import WordPiece, train_tokenizer
 
@@ -56,6 +60,26 @@ def test_tokenize(run: Run, tokenizer: Path, tmp_path: Path) -> None:
     lines = run("tokenize", table, "--column", "body", "--tokenizer", tokenizer, "--out", tmp_path / "x", "--split", "paragraph")
     assert lines.code == 0, lines
     assert "60" in lines.out
+
+
+def test_progress_comes_to_all_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over files plain and packed, whatever part of them is text, and with documents of every kind of place."""
+    plain, packed = tmp_path / "a:1.txt", tmp_path / "b.jsonl.gz"
+    plain.write_text("x" * 50)
+    packed.write_bytes(gzip.compress(b"y" * 1000))
+    advanced, totals = list[tuple[int, int]](), list[int | None]()
+
+    @contextmanager
+    def progress(total: int | None, unit: str) -> Iterator[Callable[[int, int], None]]:
+        totals.append(total)
+        yield lambda done, tokens: advanced.append((done, tokens))
+
+    monkeypatch.setattr(tokenize, "progress", progress)
+    with tokenize._told((plain, packed)) as told:
+        told([Document("x" * 40, f"{plain}")], 10)
+        told([Document("y" * 300, f"{packed}:1"), Document("y" * 5000, f"{packed}:2:7")], 20)
+    assert totals == [1050]
+    assert advanced == [(40, 10), (1010, 20), (0, 0)]
 
 
 def test_pretrain_on_a_token_folder(run: Run, tokenizer: Path, tmp_path: Path) -> None:

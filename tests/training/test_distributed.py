@@ -125,6 +125,19 @@ def test_sigterm_to_torchrun_saves_once(alone: dict[int, Path], tmp_path: Path) 
     assert_alike(tmp_path, alone[3])
 
 
+@pytest.mark.parametrize("names", [("albert", "bert", "modernbert"), ("longformer", "m2_bert", "deberta-v2")])
+def test_shared_modules_and_tables_survive_sharding(names: tuple[str, ...]) -> None:
+    """ALBERT's layers, tied heads, tables of positions that all layers share: gradients are those of one process."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(SOURCE), str(Path(__file__).parents[2])])}
+    script = str(SCRIPT.with_name("spread_models.py"))
+    ran = subprocess.run([*launch, script, *names], env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    found = {name: float(difference) for name, difference in map(str.split, ran.stdout.splitlines())}
+    assert found.keys() == set(names)
+    assert max(found.values()) < 1e-5
+
+
 def test_whole_batch_losses_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Coupled(Toy):
         whole_batch = True

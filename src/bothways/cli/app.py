@@ -19,6 +19,7 @@ from bothways.cli import (
     fill,
     index,
     info,
+    launch,
     plan,
     pretrain,
     tokenize,
@@ -29,14 +30,14 @@ from bothways.cli import (
 from bothways.cli.output import note
 
 # in the order in which help lists them
-_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, compare)
+_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, launch, compare)
 _USING = (evaluate, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.
 
 Each verb explains itself with examples: bothways VERB --help.
 
-Exit codes: 0, done; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
+Exit codes: 0, done, or saved after a SIGTERM; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
 """
 
 

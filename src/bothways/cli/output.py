@@ -9,11 +9,15 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import typer
 
 from bothways.errors import InputError, MissingExtraError
+
+# Names a file that a run leaves for `launch` when it has saved after a SIGTERM: torchrun does not say how its processes ended
+PREEMPTED = "BOTHWAYS_PREEMPTED"
 
 
 def show(data: Mapping[str, Any], text: str, as_json: bool) -> None:
@@ -123,7 +127,10 @@ def stoppable() -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt) as stop:
         said = stop if isinstance(stop, Interrupted) else "interrupted; the same command goes on"
         note(f"{said}:\n  {command()}")
-        raise typer.Exit(0 if isinstance(stop, Interrupted) and stop.preempted else 1) from None
+        preempted = isinstance(stop, Interrupted) and stop.preempted
+        if preempted and _first() and (told := os.environ.get(PREEMPTED)):
+            Path(told).touch()
+        raise typer.Exit(0 if preempted else 1) from None
 
 
 def command() -> str:

@@ -153,10 +153,16 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor cut up as `other` is, if it is, and has the same shape. Each process takes its part without asking."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    """A whole tensor cut up as `other` is, where it has the same axes; without asking other processes.
 
-    if not isinstance(other, DTensor) or tensor.shape != other.shape:
+    Those that are cut must be as long as `other`'s, the rest may be shorter: a number for each row of a matrix, say.
+    """
+    from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.distributed.tensor import Shard as Cut
+
+    if not isinstance(other, DTensor) or tensor.ndim != other.ndim:
+        return tensor
+    if any(isinstance(one, Cut) and tensor.shape[one.dim] != other.shape[one.dim] for one in other.placements):
         return tensor
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -122,7 +123,7 @@ def team() -> Team:
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
     store, rank, size = next(rendezvous("env://"))
-    store = dist.PrefixStore(_agreed(store, rank, size), store)
+    store = dist.PrefixStore(_agreed(store, rank, size), store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     atexit.register(_leave)
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
@@ -130,7 +131,7 @@ def team() -> Team:
     return Team(dist.get_rank(), dist.get_world_size(), group)
 
 
-def _agreed(store: dist.Store, rank: int, size: int) -> str:
+def _agreed(store: Any, rank: int, size: int) -> str:
     """A name that the processes of this start alone know.
 
     After a failure torchrun starts all of them again with the store of those before, in which the addresses of the dead

@@ -32,7 +32,7 @@ _SIGNAL_WHEN_PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class Quiet:
-    """In whatever process unpacks it: datatrove logs nothing (`Drain` tells what goes wrong), and no worker outlives its command."""
+    """In whatever process unpacks it: datatrove logs nothing (`Drain` tells what is wrong); no worker outlives its command."""
 
     def __reduce__(self) -> tuple[Callable[[], Quiet], tuple[()]]:
         return _quiet, ()
