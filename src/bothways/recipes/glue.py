@@ -149,7 +149,7 @@ def _one(model: Model, data: TaskData, protocol: Protocol, seed: int, say: Say, 
     return task_scores(task, data.held.labels, _predicted(model.eval(), data, classes))
 
 
-def _predicted(model: Model, data: TaskData, classes: Sequence[str]) -> list[str] | list[float]:
+def _predicted(model: Model, data: TaskData, classes: Sequence[str]) -> Sequence[str] | Sequence[float]:
     texts = data.held.texts
     inputs = [(row[0], row[1]) for row in texts] if len(texts[0]) == 2 else [row[0] for row in texts]
     values = model.predict(inputs, overflow="cut")
