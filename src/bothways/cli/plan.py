@@ -34,7 +34,7 @@ def plan(
     corpus: Annotated[
         Path | None, typer.Argument(metavar="[CORPUS]", help="The text; without it, samples are taken to be full.")
     ] = None,
-    size: Annotated[Literal["tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
+    size: Annotated[Literal["toy", "tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
     column: ColumnOption = "text",
     hours: HoursOption = None,
     tokens: TokensOption = None,
@@ -65,9 +65,8 @@ def plan(
         return show(_data(one), _text(stages[name], one, size if others else None), as_json)
     told = [f"Stage {name}\n{_text(stages[name], one, None)}" for name, one in found.items()]
     seconds_in_all = sum(one.spent.seconds + one.spent.evaluation for one in found.values())
-    told.append(
-        f"All {len(found)} stages: {_count(sum(one.spent.tokens for one in found.values()))} tokens, {_time(seconds_in_all)}"
-    )
+    tokens_in_all = _count(sum(one.spent.tokens for one in found.values()))
+    told.append(f"All {len(found)} stages: {tokens_in_all} tokens, {_time(seconds_in_all)}")
     show({"stages": {name: _data(one) for name, one in found.items()}}, "\n\n".join(told), as_json)
 
 

@@ -69,7 +69,7 @@ def assumed(run: Pretraining) -> PlannedText:
 def sampled(run: Pretraining) -> PlannedText:
     """A look at the beginning of a run's text, with the tokenizer that is given, or one made of that beginning alone.
 
-    Of a folder of tokens, all lengths are known. The samples of a mixture are those of its parts in the parts' shares of the tokens.
+    Of a folder of tokens, all lengths are known. The samples of a mixture are those of its parts, in their shares of the tokens.
 
     Raises:
         InputError: text that cannot be read, or none.

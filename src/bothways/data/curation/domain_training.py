@@ -175,7 +175,7 @@ def _fit(matrix: Any, wanted: Bool[np.ndarray, " rows"], strength: float) -> tup
     model.fit(matrix[:, used], wanted)
     weights = np.zeros(matrix.shape[1])
     weights[used] = model.coef_[0]
-    return weights, float(model.intercept_[0])
+    return weights, float(np.asarray(model.intercept_)[0])
 
 
 def _scores(matrix: Any, weights: np.ndarray, bias: float) -> Float64[np.ndarray, " rows"]:

@@ -83,7 +83,7 @@ class NearDuplicates:
             MissingExtraError: rensa is not installed.
         """
         try:
-            from rensa import RMinHash
+            from rensa import RMinHash  # type: ignore[attr-defined]  # a compiled module without stubs
         except ImportError:
             raise MissingExtraError("finding near duplicates", "data") from None
 

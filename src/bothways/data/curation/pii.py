@@ -102,7 +102,7 @@ class Scrubber:
             return Verdict(text)
         clean = replace(text, spans, self.pii.replacement)
         first = max(spans[0].begin - _SHOWN, 0)  # nothing before it was changed
-        counts = dict(Counter(span.kind for span in spans))
+        counts = dict(Counter[str](span.kind for span in spans))
         return Verdict(clean, "personal data replaced", counts, clean[first : first + 2 * _SHOWN].strip())
 
 
@@ -110,7 +110,8 @@ def find_pii(text: str, kinds: Sequence[Kind] = KINDS) -> list[Span]:
     """What there is of these kinds, in the order of the text, without overlaps."""
     taken: list[Span] = []
     windows = _windows(text)
-    for kind in [kind for kind in KINDS if kinds.count(kind)]:
+    wanted: list[Kind] = [kind for kind in KINDS if kinds.count(kind)]
+    for kind in wanted:
         for window in windows:
             for begin, end in _FINDERS[kind](text, *window):
                 place = bisect.bisect(taken, begin, key=_begin)
