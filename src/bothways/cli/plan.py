@@ -15,7 +15,7 @@ from bothways.errors import InputError
 
 if TYPE_CHECKING:
     from bothways.recipes.planning import Plan
-    from bothways.recipes.runs import Pretraining
+    from bothways.recipes.runs import Pretraining, Staged
     from bothways.training.schedule import Hours, Steps, Tokens
 
 _EXAMPLES = examples(
@@ -56,43 +56,62 @@ def plan(
 
     given = chosen_budget(hours, tokens, steps) if (hours, tokens, steps) != (None, None, None) else None
     whole, others, with_text = _run(run, corpus, size, column, given, changes or [])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    stages = _stages(whole)
+    terms = Terms(watts, price, seconds / len(stages), "cuda" if torch.cuda.is_available() else "cpu")
     note(f"measuring {seconds:g} seconds of steps" + (f", after a look at {_source(whole)}" if with_text else ""))
-    found = look_ahead(whole, Terms(watts=watts, price=price, seconds=seconds, device=device), with_text=with_text, sizes=others)
-    show(_data(found), _text(whole, found, size if others else None), as_json)
+    found = {name: look_ahead(one, terms, with_text=with_text, sizes=others) for name, one in stages.items()}
+    if len(found) == 1:
+        ((name, one),) = found.items()
+        return show(_data(one), _text(stages[name], one, size if others else None), as_json)
+    told = [f"Stage {name}\n{_text(stages[name], one, None)}" for name, one in found.items()]
+    seconds_in_all = sum(one.spent.seconds + one.spent.evaluation for one in found.values())
+    told.append(
+        f"All {len(found)} stages: {_count(sum(one.spent.tokens for one in found.values()))} tokens, {_time(seconds_in_all)}"
+    )
+    show({"stages": {name: _data(one) for name, one in found.items()}}, "\n\n".join(told), as_json)
 
 
 def _run(
     name: str, corpus: Path | None, size: Any, column: str, budget: Hours | Tokens | Steps | None, changes: list[str]
-) -> tuple[Pretraining, dict[str, Pretraining], bool]:
-    """The run, the other sizes there are of it, and whether its text can be read."""
-    from dataclasses import replace
-
-    from bothways.config import from_json, override
-    from bothways.data.source import TextFiles, open_source
-    from bothways.recipes.published import RECIPES, Size
+) -> tuple[Pretraining | Staged, dict[str, Pretraining], bool]:
+    """The run, the other sizes there are of it (if it has one stage), and whether its text can be read."""
+    from bothways.cli.pretrain import read_run
+    from bothways.data.source import TextFiles
+    from bothways.recipes.corpus import open_text
+    from bothways.recipes.published import RECIPES
+    from bothways.recipes.recipe import Size
     from bothways.recipes.runs import Pretraining
+    from bothways.recipes.staged import override_run, read_with
     from bothways.training.schedule import Hours
 
     path = Path(name)
     if path.suffix == ".json":
-        run = from_json(Pretraining, path.read_text(encoding="utf-8"), name)
-        if corpus is not None:
-            run = replace(run, source=open_source(corpus, column))
-        if budget is not None:
-            run = replace(run, training=replace(run.training, budget=budget))
-        return override(run, changes), {}, True
+        if corpus is not None or budget is not None:
+            raise InputError(f"{name} says all of a run: give neither a text nor a budget beside it; change it by --set")
+        return override_run(read_run(path), changes), {}, True
     if name not in RECIPES:
         raise InputError(f"{name}: neither a recipe ({', '.join(RECIPES)}) nor a .json file of a run")
-    source = TextFiles(paths=("no text",)) if corpus is None else open_source(corpus, column)
+    text = None if corpus is None else open_text(corpus, column)
+    source = TextFiles(paths=("no text",)) if text is None else text.source
     made = {one: RECIPES[name](source, budget or Hours(hours=1), one) for one in get_args(Size)}
-    return override(made[size], changes), made, corpus is not None
+    if text is not None and text.tokenizer is not None:
+        made = {one: read_with(run, text.tokenizer) for one, run in made.items()}
+    alike = {one: run for one, run in made.items() if isinstance(run, Pretraining)}
+    return override_run(made[size], changes), alike, corpus is not None
 
 
-def _source(run: Pretraining) -> str:
-    from bothways.data.source import list_source
+def _stages(run: Pretraining | Staged) -> dict[str, Pretraining]:
+    """What is trained one after another, by name."""
+    from bothways.recipes.runs import Staged
 
-    return str(list_source(run.source))
+    return dict(zip(run.folders, run.runs, strict=True)) if isinstance(run, Staged) else {"": run}
+
+
+def _source(run: Pretraining | Staged) -> str:
+    from bothways.recipes.corpus import describe
+    from bothways.recipes.runs import Staged
+
+    return ", ".join(describe((run.base if isinstance(run, Staged) else run).source))
 
 
 def _data(plan: Plan) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def pretrain(
         }
         if also := [name for name, value in given.items() if value]:
             raise typer.BadParameter(f"{corpus} says all of a run: {also[0]} cannot be given beside it; change it by --set")
-        run = _read(corpus)
+        run = read_run(corpus)
     else:
         run = _made(corpus, column, recipe, size, start, tokenizer, budget)
     run = override_run(_with_texts(run, texts or [], column), changes or [])
@@ -134,7 +134,7 @@ def _is_run(path: Path) -> bool:
     return path.suffix == ".json" and path.is_file() and "parts" not in read_object(path)
 
 
-def _read(path: Path) -> Pretraining | Staged:
+def read_run(path: Path) -> Pretraining | Staged:
     """The run of a file that `--dry-run` printed."""
     from bothways.config import from_json
     from bothways.files import read_object

@@ -155,7 +155,7 @@ def _predicted(model: Model, data: TaskData, classes: Sequence[str]) -> Sequence
     values = model.predict(inputs, overflow="cut")
     if not np.isfinite(values).all():
         raise InputError(f"{data.task.title}: a prediction is not finite; training diverged: lower the learning rate")
-    return values[:, 0].tolist() if data.task.regression else [classes[i] for i in values.argmax(axis=1)]
+    return values[:, 0].tolist() if data.task.regression else [classes[int(i)] for i in values.argmax(axis=1)]
 
 
 def _done(out: Path | None, made_by: Mapping[str, object]) -> dict[str, dict[str, float]]:

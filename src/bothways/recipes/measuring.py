@@ -92,7 +92,8 @@ class Network:
     def inputs(self, tokens: int) -> MaskedInputs:
         """The fullest of some micro-batches."""
         stream = self.loader(tokens, self._hollow).open()
-        return max((next(stream) for _ in range(8)), key=lambda one: one.tokens)
+        drawn = (next(stream) for _ in range(8))
+        return max((one for one in drawn if one is not None), key=lambda one: one.tokens)
 
     @property
     def flops(self) -> float:
@@ -128,9 +129,9 @@ class _Clock:
         self._device = device
         self.spent = 0.0
 
-    def step(self, module: Any, inputs: Sequence[Any], seed: Callable[[int], None]) -> Any:
+    def step(self, module: Any, inputs: Sequence[Any], seed: Callable[[int], None], spread: Any) -> Any:
         begin = time.perf_counter()
-        out = steps.step(module, inputs, seed)
+        out = steps.step(module, inputs, seed, spread)
         settle(self._device)
         self.spent = time.perf_counter() - begin
         return out
@@ -144,24 +145,25 @@ def measure(network: Network, tokens: int, seconds: float, device: str, standing
     """
     clock = _Clock(torch.device(device))
     objective = network.build().to(device).train()
-    training = replace(network.run.training, accumulate=1)
-    table = parameter_table(objective, default_groups(training.optimizer))
+    training = replace(network.run.training, accumulate=1, ramp=None)
+    table = parameter_table(objective, default_groups(training.optimizer, objective))
     updates = Updates(objective, training, table, clock.step, torch.device(device))
-    updates(updates.draw(network.loader(_LITTLE, objective).open()), 0, lr=0.0)
+    updates(updates.draw(network.loader(_LITTLE, objective).open(), 1), 0, lr=0.0)
     in_use = memory_in_use() if device == "cpu" else None
     stream = network.loader(tokens, objective).open()
-    updates(updates.draw(stream), 0, lr=0.0)
+    updates(updates.draw(stream, 1), 0, lr=0.0)
     sampler = Sampler(device)
     rows, rates, end = [], [], time.perf_counter() + seconds
     begin = done = 0.0
     while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
         rates += _rates(sampler, _SAMPLED * (done - begin) if rows else 0.0)
         begin = time.perf_counter()
-        inputs = updates.draw(stream)
+        (one,) = updates.draw(stream, 1)
+        assert one is not None, "a single process has all inputs"
         drawn = time.perf_counter()
-        updates(inputs, 1, lr=0.0)
+        updates([one], 1, lr=0.0)
         done = time.perf_counter()
-        rows.append((inputs[0].tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(inputs[0])))
+        rows.append((one.tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(one)))
     counts, drawing, gradients, update, flops = (np.array(column) for column in zip(*rows, strict=True))
     speeds = counts / (drawing + gradients + update)
     low, high = np.quantile(speeds, (0.1, 0.9)).tolist()

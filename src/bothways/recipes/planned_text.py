@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from bothways.data.mixture import Part, TokenFolder
 from bothways.data.sample import Sample
-from bothways.data.source import read_documents
+from bothways.data.shards import Shards
+from bothways.data.source import Column, TextFiles, read_documents
+from bothways.data.token_data import of_length
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.errors import InputError
+from bothways.recipes.corpus import parts_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 
 # Characters that are tokenised, and seconds for which the rest is read only to be counted
@@ -65,29 +69,73 @@ def assumed(run: Pretraining) -> PlannedText:
 def sampled(run: Pretraining) -> PlannedText:
     """A look at the beginning of a run's text, with the tokenizer that is given, or one made of that beginning alone.
 
+    Of a folder of tokens, all lengths are known. The samples of a mixture are those of its parts in the parts' shares of the tokens.
+
     Raises:
         InputError: text that cannot be read, or none.
     """
-    texts, characters, rest, whole = _beginning(run)
+    parts = parts_of(run.source)
+    looks = [_look(run, part) for part in parts]
+    if len(looks) == 1:
+        return looks[0]
+    most = max(int(look.lengths.sum()) / part.weight for look, part in zip(looks, parts, strict=True))
+    lengths = [_filled(look.lengths, most * part.weight) for look, part in zip(looks, parts, strict=True)]
+    return PlannedText(
+        np.concatenate(lengths),
+        "; ".join(f"{part.name}: {look.about}" for look, part in zip(looks, parts, strict=True)),
+        sum(look.tokens or 0 for look in looks),
+        all(look.whole for look in looks),
+    )
+
+
+def _filled(lengths: Int[np.ndarray, " samples"], tokens: float) -> Int[np.ndarray, " more"]:
+    """The same lengths, again and again, up to so many tokens."""
+    times = np.tile(lengths, -(-int(tokens) // int(lengths.sum())))
+    return times[: int(np.searchsorted(np.cumsum(times), tokens)) + 1]
+
+
+def _look(run: Pretraining, part: Part) -> PlannedText:
+    if isinstance(part.source, TokenFolder):
+        return _counted(run, part.source)
+    texts, characters, rest, whole = _beginning(part.source)
     tokenizer = _tokenizer(run, texts)
-    room = run.max_length - tokenizer.specials_per_sequence
-    if room < 1:
-        raise InputError(f"max_length {run.max_length} leaves no room beside {tokenizer.specials_per_sequence} special tokens")
     counts = np.array([len(ids) for ids in tokenizer.encode(texts, specials=False)], dtype=np.int64)
-    lengths = _cut(counts, room) + tokenizer.specials_per_sequence
-    if not len(lengths):
-        raise InputError("no text in the first documents: nothing to plan with")
+    lengths = _samples(counts, run.max_length, tokenizer)
     tokens = round(int(lengths.sum()) * (characters + rest) / characters)
     made = "the given tokenizer" if isinstance(run.tokenizer, GivenTokenizer) else "a tokenizer of that text alone"
     return PlannedText(lengths, f"{len(texts):,} documents, {characters:,} characters, by {made}", tokens, whole)
 
 
-def _beginning(run: Pretraining) -> tuple[list[str], int, int, bool]:
+def _counted(run: Pretraining, source: TokenFolder) -> PlannedText:
+    """A folder of tokens, with the tokenizer that made it."""
+    tokenizer = _tokenizer(run, ())
+    counts = Shards(Path(source.folder), tokenizer, "sizes").lengths
+    chosen = counts[of_length(counts, source.at_least, source.at_most)].astype(np.int64)
+    lengths = _samples(chosen, run.max_length, tokenizer)
+    return PlannedText(lengths, f"{len(chosen):,} documents of {source.folder}", int(lengths.sum()))
+
+
+def _samples(counts: Int[np.ndarray, " documents"], max_length: int, tokenizer: Tokenizer) -> Int[np.ndarray, " samples"]:
+    """The lengths of the samples of documents of so many tokens.
+
+    Raises:
+        InputError: no room for text, or no text.
+    """
+    room = max_length - tokenizer.specials_per_sequence
+    if room < 1:
+        raise InputError(f"max_length {max_length} leaves no room beside {tokenizer.specials_per_sequence} special tokens")
+    lengths = _cut(counts, room) + tokenizer.specials_per_sequence
+    if not len(lengths):
+        raise InputError("no text in the first documents: nothing to plan with")
+    return lengths
+
+
+def _beginning(source: TextFiles | Column) -> tuple[list[str], int, int, bool]:
     """The first texts, their characters, those of the texts behind them, and whether that is all."""
     texts: list[str] = []
     characters = rest = 0
     end = time.monotonic() + _SECONDS
-    for document in read_documents(run.source):
+    for document in read_documents(source):
         if characters < _CHARACTERS:
             texts.append(document.text)
             characters += len(document.text)

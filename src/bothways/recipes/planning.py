@@ -26,7 +26,7 @@ from bothways.recipes.sizing import Sized, optimal_parameters, suited
 from bothways.training.machine import free_memory, machine, memory_in_use
 from bothways.training.memory import Footprint
 from bothways.training.power import Meter
-from bothways.training.schedule import Hours, Steps
+from bothways.training.schedule import Elapsed, Hours, Steps
 from bothways.training.speed import gemm_rate
 
 # What a step may reach of the rate of products at first guess, to choose how much to measure
@@ -215,7 +215,7 @@ def _spent(run: Pretraining, terms: Terms, text: PlannedText, measured: Measured
     match training.budget:
         case Steps(count=count):
             steps = count
-        case Hours(hours=hours):
+        case Hours(hours=hours) | Elapsed(hours=hours):
             steps = max(round(hours * 3600 / of_step), 1)
         case budget:
             steps = math.ceil(budget.count / tokens_of_step)

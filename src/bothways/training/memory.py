@@ -57,7 +57,7 @@ def footprint(make: Callable[[], Trainable[I]], inputs: Sequence[I], settings: T
         assert isinstance(module, nn.Module), "a Trainable is an nn.Module"
         module.train()
         weights = alive.now
-        table = parameter_table(module, default_groups(settings.optimizer))
+        table = parameter_table(module, default_groups(settings.optimizer, module))
         updates = Updates(module, settings, table, steps.step, torch.device("cpu"))
         updates.queue(inputs[:2], 0, lr=0.0)  # the first step makes the optimizer's state
         gradients = sum(p.grad.nbytes for p in module.parameters() if p.grad is not None)
