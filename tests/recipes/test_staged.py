@@ -231,6 +231,20 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     assert weights(out) == weights(tmp_path / "straight")
 
 
+def test_a_damaged_end_of_a_stage_is_done_again(base: Pretraining, tmp_path: Path) -> None:
+    run, out, said = three(base), tmp_path / "run", list[str]()
+    pretrain_stages(run, out)
+    before = weights(out)
+    last = checkpoint.latest(out / "1-general")
+    assert last is not None
+    (last / checkpoint.WEIGHTS).write_bytes((last / checkpoint.WEIGHTS).read_bytes()[:-1])
+    pretrain_stages(run, out, said.append)
+    assert any(f"{last} is damaged" in line for line in said)
+    assert any("stage 1 of 3" in line for line in said)
+    assert not any("stage 2 of 3" in line for line in said)
+    assert weights(out) == before
+
+
 def stopping_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Asks the loop to stop once it has made so many steps, in whatever stage, until what is returned is called."""
     done, call = [0], Updates.__call__

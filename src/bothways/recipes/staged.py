@@ -106,7 +106,7 @@ def pretrain_stages(
     rate: float | None = None
     for number, (stage, one) in enumerate(zip(run.stages, run.runs, strict=True)):
         place, last = folder / run.folders[number], number == len(run.stages) - 1
-        if last or not finished(place):
+        if last or not finished(place, say):
             say(f"stage {number + 1} of {len(run.stages)}: {stage.name}")
             # what is before it gives the weights
             parts = set_up(one if number == 0 else replace(one, start=None), tokenizer, corpora[number], chosen(device), say)

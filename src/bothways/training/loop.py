@@ -139,13 +139,16 @@ def train(
         return _Loop(module, updates, share(at.stream), settings, folder, known.budget, watch, display, at, after_step).go(stop)
 
 
-def finished(folder: Path) -> bool:
-    """Whether a run has spent its budget in this folder, and saved its last step."""
-    known, last = record.read(folder), checkpoint.latest(folder)
-    if known is None or known.budget is None or last is None:
+def finished(folder: Path, say: Callable[[str], None]) -> bool:
+    """Whether a run has spent its budget in this folder; a last step whose checkpoint is damaged has to be done again."""
+    known = record.read(folder)
+    if known is None or known.budget is None:
         return False
-    at = checkpoint.position(last)
-    return spent(known.budget, at.step, at.tokens, at.seconds) >= known.budget.count
+    us = team()
+    last = checkpoint.newest_whole(folder, say) if us.first else None
+    at = checkpoint.position(last) if last else None
+    spends = at is not None and spent(known.budget, at.step, at.tokens, at.seconds) >= known.budget.count
+    return us.told(float(spends)) == 1.0
 
 
 @dataclass
