@@ -61,7 +61,7 @@ class OpenLanguage:
             from lingua import IsoCode639_3, LanguageDetectorBuilder
         except ImportError:
             raise MissingExtraError("language identification", "data") from None
-        candidates = tuple(dict.fromkeys((*step.keep, *step.among)))
+        candidates = list(dict.fromkeys((*step.keep, *step.among)))
         if len(candidates) < 2:
             raise InputError(f"language: '{candidates[0]}' has nothing to be told from; name others in among")
         codes = []

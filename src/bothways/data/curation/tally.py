@@ -128,7 +128,8 @@ def _dump(tally: Tally) -> dict[str, Any]:
 
 
 def _load(data: Mapping[str, Any]) -> Tally:
-    tally = Tally(*(Amount(**amount) for amount in data["amounts"]), counts=dict(data["counts"]))
+    seen, kept, changed, dropped = (Amount(**amount) for amount in data["amounts"])
+    tally = Tally(seen, kept, changed, dropped, counts=dict(data["counts"]))
     for outcome, name, amount, examples in data["reasons"]:
         tally.reasons[outcome, name] = Reason(Amount(**amount), [(order, example) for order, example in examples])
     return tally

@@ -43,7 +43,7 @@ class Quiet:
 
 def _quiet() -> Quiet:
     from loguru import logger
-    from multiprocess import parent_process
+    from multiprocess import parent_process  # type: ignore[attr-defined]
 
     logger.disable("datatrove")
     if parent_process() is not None and sys.platform == "linux":
