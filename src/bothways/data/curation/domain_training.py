@@ -174,7 +174,7 @@ def _fit(matrix: Any, wanted: Bool[np.ndarray, " rows"], strength: float) -> tup
     used = np.unique(matrix.indices)  # the solver's work grows with the bins, most of which are empty
     model.fit(matrix[:, used], wanted)
     weights = np.zeros(matrix.shape[1])
-    weights[used] = model.coef_[0]
+    weights[used] = np.asarray(model.coef_)[0]
     return weights, float(np.asarray(model.intercept_)[0])
 
 

@@ -83,7 +83,7 @@ class NearDuplicates:
             MissingExtraError: rensa is not installed.
         """
         try:
-            from rensa import RMinHash  # type: ignore[attr-defined]  # a compiled module without stubs
+            from rensa import RMinHash  # type: ignore[attr-defined]
         except ImportError:
             raise MissingExtraError("finding near duplicates", "data") from None
 

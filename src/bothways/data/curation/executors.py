@@ -86,7 +86,7 @@ def _submit(stages: Sequence[Stage], executor: Slurm, work: Path) -> None:
             workers=executor.workers or -1,
             job_name=f"bothways-{stage.name}",
             qos=executor.qos,
-            env_command=executor.environment,  # type: ignore[arg-type]  # None is its default
+            env_command=executor.environment or "",
             depends=before,
             logging_dir=str(logs(stage, work)),
         )

@@ -22,7 +22,7 @@ from bothways.data.curation.step import Verdict
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# Where two overlap, the first named stays: a URL's password is no e-mail address, an account no telephone.
+# Where two overlap, the one named first here stays: a URL's password is no e-mail address, an account no telephone.
 _FINDERS: dict[Kind, Callable[[str, int, int], patterns.Found]] = {
     "url": patterns.urls,
     "email": patterns.emails,
@@ -102,7 +102,7 @@ class Scrubber:
             return Verdict(text)
         clean = replace(text, spans, self.pii.replacement)
         first = max(spans[0].begin - _SHOWN, 0)  # nothing before it was changed
-        counts = dict(Counter[str](span.kind for span in spans))
+        counts = dict(Counter(span.kind for span in spans))
         return Verdict(clean, "personal data replaced", counts, clean[first : first + 2 * _SHOWN].strip())
 
 
@@ -110,10 +110,9 @@ def find_pii(text: str, kinds: Sequence[Kind] = KINDS) -> list[Span]:
     """What there is of these kinds, in the order of the text, without overlaps."""
     taken: list[Span] = []
     windows = _windows(text)
-    wanted: list[Kind] = [kind for kind in KINDS if kinds.count(kind)]
-    for kind in wanted:
-        for window in windows:
-            for begin, end in _FINDERS[kind](text, *window):
+    for kind, find in _FINDERS.items():
+        for window in windows if kind in kinds else ():
+            for begin, end in find(text, *window):
                 place = bisect.bisect(taken, begin, key=_begin)
                 before, behind = taken[max(place - 1, 0) : place], taken[place : place + 1]
                 if all(span.end <= begin for span in before) and all(span.begin >= end for span in behind):

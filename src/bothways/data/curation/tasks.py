@@ -32,7 +32,7 @@ _SIGNAL_WHEN_PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class Quiet:
-    """In whatever process unpacks it: datatrove logs nothing (`Drain` tells what is wrong); no worker outlives its command."""
+    """In whatever process unpacks it: datatrove logs nothing (`Drain` does), and no worker outlives its command."""
 
     def __reduce__(self) -> tuple[Callable[[], Quiet], tuple[()]]:
         return _quiet, ()
@@ -43,7 +43,7 @@ class Quiet:
 
 def _quiet() -> Quiet:
     from loguru import logger
-    from multiprocess import parent_process  # type: ignore[attr-defined]  # made at import
+    from multiprocess import parent_process  # type: ignore[attr-defined]
 
     logger.disable("datatrove")
     if parent_process() is not None and sys.platform == "linux":
