@@ -44,7 +44,8 @@ def ours(corpus: Path, folder: Path) -> Callable[[], int]:
     from bothways.data.loader import Loader
     from bothways.data.masking import BERT, Vocabulary
     from bothways.data.packing import TokenBudget
-    from bothways.data.shards import Shards, write_shards
+    from bothways.data.shard_writer import write_shards
+    from bothways.data.shards import Shards
     from bothways.data.source import Document
     from bothways.data.token_data import TokenData
     from bothways.data.tokenizer import Tokenizer
@@ -67,7 +68,7 @@ def ours(corpus: Path, folder: Path) -> Callable[[], int]:
     data = TokenData(Shards(folder / "shards", tokenizer), tokenizer, LENGTH)
     stream = Loader(data, TokenBudget(tokens=ROWS * LENGTH), objective.prepare, seed=0).open()
     settings = AdamW(lr=1e-4)
-    optimizer = build(settings, objective, parameter_table(objective, default_groups(settings)))
+    optimizer = build(settings, objective, parameter_table(objective, default_groups(settings, objective)))
 
     def one() -> int:
         inputs = next(stream)

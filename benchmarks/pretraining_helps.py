@@ -31,7 +31,7 @@ from bothways.data.table import SingleText
 from bothways.evaluation.significance import summary, welch
 from bothways.recipes.finetuning import finetune
 from bothways.recipes.pretraining import pretrain
-from bothways.recipes.published import modernbert
+from bothways.recipes.published import modernbert_short
 from bothways.recipes.runs import Finetuning
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Fraction, Hours, Linear, Steps
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1 / 3)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    run = modernbert(open_source(options.corpus), Hours(hours=options.hours), "tiny")
+    run = modernbert_short(open_source(options.corpus), Hours(hours=options.hours), "tiny")
     trained = pretrain(run, options.work / "pretrained", print)
     tasks = (banking77(options.banking77), sst2(options.sst2))
     # tiny networks on short texts: two processes of one thread do more than one of two

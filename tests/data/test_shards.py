@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import pickle
 import signal
@@ -19,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models
 
-from bothways.data.shards import Shards, write_shards
+from bothways.data.shard_writer import write_shards
+from bothways.data.shards import Shards
 from bothways.data.source import Document
 from bothways.data.token_data import TokenData, hold_out
 from bothways.data.tokenizer import Tokenizer, bert_template
@@ -198,53 +200,169 @@ def test_no_text_at_all(tmp_path: Path, letters: Tokenizer) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fault_halfway_leaves_nothing(tmp_path: Path, letters: Tokenizer) -> None:
-    def failing() -> Iterator[Document]:
-        yield from documents()
-        raise InputError("b.txt:3: broken")
+def failing(number: int) -> Iterator[Document]:
+    yield from documents()[:number]
+    raise InputError("b.txt:3: broken")
 
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_fault_before_the_first_shard_leaves_nothing(tmp_path: Path, letters: Tokenizer) -> None:
     with pytest.raises(InputError, match=r"b\.txt:3: broken"):
-        write_shards(failing(), letters, tmp_path / "tokens", shard_tokens=1)
+        write_shards(failing(5), letters, tmp_path / "tokens")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk(tmp_path: Path, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = itertools.count()
+def test_a_full_disk(tmp_path: Path, folder: Path, letters: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any flush to the disk: what was finished stays, and once there is room the same call gives the same bytes."""
+    flushed = itertools.count()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: next(flushed))
+    write_shards(documents(), letters, tmp_path / "counted", shard_tokens=8)
+    flushes = next(flushed)
+    for allowed in range(flushes):
+        done = itertools.count()
 
-    def full(descriptor: int) -> None:
-        if next(done) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        def full(descriptor: int, done: Iterator[int] = done, allowed: int = allowed) -> None:
+            if next(done) == allowed:
+                raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"cannot write .*tokens: No space left on device; nothing was written; make room"):
-        write_shards(documents(), letters, tmp_path / "tokens", shard_tokens=8)
-    assert list(tmp_path.iterdir()) == []
+        place = tmp_path / f"full-{allowed}"
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"cannot write .*: No space left on device; .*make room"):
+            write_shards(documents(), letters, place, shard_tokens=8)
+        assert place.exists() == (allowed == flushes - 1)  # the last flush is that of the folder's own entry
+        if not place.exists():
+            write_shards(documents(), letters, place, shard_tokens=8)
+        assert contents(place) == contents(folder)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bothways.data.shards import write_shards
+from bothways.data.shard_writer import write_shards
 from bothways.data.source import Document
 from bothways.data.tokenizer import Tokenizer
 
-def documents():
-    for number in range(4):
-        yield Document("a b c d " * 100_000, str(number))
-    os.kill(os.getpid(), signal.SIGKILL)
+TEXTS = ["a b c d " * (60_000 + 1_000 * number) for number in range(8)]
 
-write_shards(documents(), Tokenizer.load(Path(sys.argv[1])), Path(sys.argv[2]), shard_tokens=1000)
+def documents(until):
+    for number, text in enumerate(TEXTS):
+        if number == until:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield Document(text, str(number))
+
+if __name__ == "__main__":
+    tokenizer, folder, until, workers = sys.argv[1:]
+    write_shards(documents(int(until)), Tokenizer.load(Path(tokenizer)), Path(folder), shard_tokens=1000, workers=int(workers))
 """
 
 
-def test_a_kill_leaves_nothing_that_reads_as_whole(tmp_path: Path, letters: Tokenizer) -> None:
+def killed(tokenizer: Path, folder: Path, until: int, workers: int) -> int:
+    command = [sys.executable, "-c", KILLED, str(tokenizer), str(folder), str(until), str(workers)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def test_a_kill_loses_no_finished_shard(tmp_path: Path, letters: Tokenizer) -> None:
+    """Killed twice, with other numbers of workers: the finished shards stay, and the bytes are those of one writing."""
     letters.save(tmp_path / "tokenizer")
-    folder = tmp_path / "tokens"
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "tokenizer"), str(folder)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
-    assert done.returncode == -signal.SIGKILL
+    straight, folder = tmp_path / "straight", tmp_path / "tokens"
+    assert killed(tmp_path / "tokenizer", straight, 99, 0) == 0
+    partial = tmp_path / ".partial.tokens"
+    assert killed(tmp_path / "tokenizer", folder, 4, 0) == -signal.SIGKILL
     assert not folder.exists()
-    assert any((tmp_path / ".partial.tokens").iterdir())  # it had begun
-    write_shards(documents(), letters, folder)
-    assert Shards(folder, letters).manifest.documents == 5
-    assert not (tmp_path / ".partial.tokens").exists()
+    kept = (partial / "00000.tokens").stat()
+    assert killed(tmp_path / "tokenizer", folder, 7, 1) == -signal.SIGKILL
+    assert killed(tmp_path / "tokenizer", folder, 99, 2) == 0
+    after = (folder / "00000.tokens").stat()
+    assert (after.st_mtime_ns, after.st_ino) == (kept.st_mtime_ns, kept.st_ino)
+    assert contents(folder) == contents(straight)
+    assert not partial.exists()
+
+
+def begun(folder: Path, letters: Tokenizer) -> Path:
+    """What a writing that was broken off behind two shards leaves."""
+    with pytest.raises(InputError, match="broken"):
+        write_shards(failing(4), letters, folder, shard_tokens=4)
+    return folder.with_name(f".partial.{folder.name}")
+
+
+def test_what_a_fault_leaves_is_gone_on_with_only_where_it_is_whole(tmp_path: Path, letters: Tokenizer) -> None:
+    straight = tmp_path / "straight"
+    write_shards(documents(), letters, straight, shard_tokens=4)
+    other = documents(("a b c d e f g", "h", "", "z j k l", "m"))
+    write_shards(other, letters, tmp_path / "other", shard_tokens=4)
+    short = documents(TEXTS[:1])
+    write_shards(short, letters, tmp_path / "short", shard_tokens=4)
+    write_shards(documents(), letters, tmp_path / "longer", shard_tokens=5)
+    for name, damage, texts, tokens, expected in (
+        ("as it was", None, documents(), 4, straight),
+        ("changed", "00000.tokens", documents(), 4, straight),
+        ("lost", "00001.offsets", documents(), 4, straight),
+        ("no manifest", "manifest.json", documents(), 4, straight),
+        ("another text", None, other, 4, tmp_path / "other"),
+        ("a shorter text", None, short, 4, tmp_path / "short"),
+        ("other shards", None, documents(), 5, tmp_path / "longer"),
+    ):
+        folder = tmp_path / name
+        partial = begun(folder, letters)
+        assert {path.name for path in partial.iterdir()} == {
+            "manifest.json", *(f"0000{n}.{kind}" for n in (0, 1) for kind in ("tokens", "offsets"))
+        }  # fmt: skip
+        if damage:
+            path = partial / damage
+            path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]) if name == "changed" else path.unlink()
+        told = list[tuple[int, int]]()
+        write_shards(
+            texts, letters, folder, shard_tokens=tokens, told=lambda done, count, told=told: told.append((len(done), count))
+        )
+        assert contents(folder) == contents(expected), name
+        assert sum(count for count, _ in told) == len(texts)
+        kept = sum(count for count, tokens in told if tokens == 0)
+        assert kept == {"as it was": 4, "lost": 1, "another text": 1, "a shorter text": 1}.get(name, 0), name
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path, letters: Tokenizer) -> None:
+    draw = np.random.default_rng(0)
+    texts = [" ".join(draw.choice(list("abcxyz"), length)) for length in draw.integers(0, 60_000, 120)]
+    for workers in (0, 1, 3):
+        done = list[int]()
+        write_shards(
+            (Document(text, str(i)) for i, text in enumerate(texts)), letters, tmp_path / str(workers), 300_000, workers,
+            told=lambda batch, tokens, done=done: done.extend(int(document.where) for document in batch),
+        )  # fmt: skip
+        assert done == list(range(len(texts)))
+        assert contents(tmp_path / str(workers)) == contents(tmp_path / "0")
+    shards = Shards(tmp_path / "3", letters)
+    assert len(shards.manifest.shards) > 5
+    for number, text in enumerate(texts):
+        assert shards.read(number, 0, int(shards.lengths[number])).tolist() == ids(text)
+
+
+def test_a_folder_carries_its_tokenizer(folder: Path) -> None:
+    assert Shards(folder, Tokenizer.load(folder / "tokenizer")).manifest.documents == 5
+
+
+def test_swapped_shards_are_named(tmp_path: Path, letters: Tokenizer) -> None:
+    folder = tmp_path / "tokens"
+    write_shards(documents(("a b c", "d e f", "g h i")), letters, folder, shard_tokens=3)
+    one, other = folder / "00000.tokens", folder / "00002.tokens"
+    first, last = one.read_bytes(), other.read_bytes()
+    one.write_bytes(last)
+    other.write_bytes(first)
+    with pytest.raises(InputError, match=r"00000\.tokens: the contents have changed"):
+        Shards(folder, letters)
+
+
+def test_manifests_of_older_versions_are_read(folder: Path, letters: Tokenizer) -> None:
+    path = folder / "manifest.json"
+    tree = json.loads(path.read_text())
+    del tree["shard_tokens"]
+    for shard in tree["shards"]:
+        for name in ("empty", "characters", "texts_sha256"):
+            del shard[name]
+    path.write_text(json.dumps(tree))
+    assert Shards(folder, letters).lengths.tolist() == [7, 1, 0, 4, 14]

@@ -23,7 +23,7 @@ from bothways.recipes.demo import demo
 from bothways.recipes.finetuning import finetune, train_embedder
 from bothways.recipes.pretraining import pretrain
 from bothways.recipes.published import RECIPES
-from bothways.recipes.runs import Embedding, Finetuning, Pretraining
+from bothways.recipes.runs import Embedding, Finetuning, Pretraining, Staged
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Linear, Steps
 from bothways.training.settings import TrainingConfig
@@ -31,8 +31,9 @@ from bothways.training.settings import TrainingConfig
 TRAINING = TrainingConfig(optimizer=AdamW(lr=1e-3), schedule=Linear(), budget=Steps(count=2))
 
 
-def pretraining(texts: Path, *changes: str, recipe: str = "modernbert") -> Pretraining:
-    return override(RECIPES[recipe](open_source(texts), Steps(count=2), "tiny"), [*TINY, *changes])
+def pretraining(texts: Path, *changes: str, recipe: str = "modernbert_short") -> Pretraining:
+    run = RECIPES[recipe](open_source(texts), Steps(count=2), "tiny")
+    return override(run.base if isinstance(run, Staged) else run, [*TINY, *changes])
 
 
 def finetuning(model: Path, folder: Path) -> Finetuning:

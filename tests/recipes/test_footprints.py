@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import MaskedLm, MaskedLmHead
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
 from bothways.training.memory import footprint
-from bothways.training.optimizer import AdamW
+from bothways.training.optimizer import AdamW, Muon
 from bothways.training.schedule import Linear, Steps
 from bothways.training.settings import TrainingConfig
 from bothways.training.step import step
@@ -55,3 +57,15 @@ def test_what_autograd_keeps_is_foretold(name: str) -> None:
     found = footprint(lambda: build(name), [given], SETTINGS)
     assert saved <= 1.02 * found.activations
     assert found.activations < 2 * saved
+
+
+def test_what_changes_the_step_changes_its_memory() -> None:
+    """Layers that are computed again leave only their inputs; Muon keeps one moment of a matrix where Adam keeps two."""
+    given = inputs(build("modernbert"), 24)
+    plain, again, muon = (
+        footprint(lambda: build("modernbert"), [given], replace(SETTINGS, **changes))
+        for changes in ({}, {"recompute": True}, {"optimizer": Muon(lr=1e-3, rest=SETTINGS.optimizer)})
+    )
+    assert again.activations < 0.6 * plain.activations
+    assert (again.weights, again.optimizer) == (plain.weights, plain.optimizer)
+    assert muon.optimizer < 0.8 * plain.optimizer

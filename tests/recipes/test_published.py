@@ -1,25 +1,230 @@
-"""What a published run's size changes, and that a model keeps what its fresh weights were drawn from."""
+"""The published runs: their papers' figures, what a size changes, and that a model keeps what its fresh weights came from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 
 import bothways
+from bothways.config import from_json, to_json
 from bothways.data.source import TextFiles
+from bothways.encoder.config import EncoderConfig
+from bothways.encoder.encoder import Encoder
 from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
+from bothways.layers.heads import MaskedLm, MaskedLmHead
+from bothways.layers.position import Rotary
 from bothways.model.model import Model
 from bothways.recipes.published import RECIPES
-from bothways.training.schedule import Steps
+from bothways.recipes.recipe import Size, divided
+from bothways.recipes.runs import Pretraining, Staged
+from bothways.training.ramp import EqualUpdates, micro_batches
+from bothways.training.schedule import Elapsed, Hours, Steps, Tokens, factor, units
 
 SOURCE = TextFiles(paths=("texts",))
+BILLION = 10**9
+
+
+def stages(name: str, size: Size = "base") -> tuple[Pretraining, ...]:
+    run = RECIPES[name](SOURCE, None, size)
+    return run.runs if isinstance(run, Staged) else (run,)
+
+
+def update(run: Pretraining) -> int:
+    """Tokens of a full step."""
+    return run.batching.tokens * run.training.accumulate
+
+
+def rate(run: Pretraining, share: float) -> float:
+    """The learning rate when this share of the budget is spent."""
+    budget = run.training.budget
+    assert not isinstance(budget, Hours)
+    return run.training.optimizer.lr * factor(run.training.schedule, share * budget.count, budget.count)  # type: ignore[arg-type]
+
+
+def thetas(encoder: EncoderConfig) -> set[tuple[bool, float]]:
+    """Whether a layer has a window, and its rotary base."""
+    return {(one.window is not None, one.position.theta) for one in encoder.attentions if isinstance(one.position, Rotary)}
+
+
+# -- what is to be had of the papers --------------------------------------------------------------
+
+# encoder and head; BERT and RoBERTa as transformers counts them, the others as test_counts.py does; ModernBERT's head adds
+# 768² + 768 + 50,368 to 149,014,272. cramming: 16 · (4 · 768² + 3 · 768 · 1536 + 4 · 768) + 32768 · 768, norms of 4 · 768 around
+# them but for the first layer's, and the head's 768² + 2 · 768 + 32,768.
+COUNTS = {
+    "bert": 109_514_298,
+    "tunbert": 109_514_298,
+    "roberta": 124_697_433,
+    "gottbert": 124_697_433 + (52_000 - 50_265) * 769,
+    "mosaicbert": 137_400_384,
+    "modernbert": 149_655_232,
+    "modernbert_short": 149_655_232,
+    "rexbert": 149_655_232,
+    "ettin": 16_913_600,
+    "neobert": 245_136_954,
+    "cramming": 16 * (4 * 768**2 + 3 * 768 * 1536 + 4 * 768) + 32768 * 768 + 2 * 768 + (768**2 + 2 * 768 + 32768),
+}
+# family, tokens a full step, highest rates, share masked, tokens a text, and the budget of each stage
+FIGURES = {
+    "bert": ("bert", [131_072], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
+    "tunbert": ("bert", [128 * 128], [1e-4], [0.15], [128], [Steps(count=616_000)]),
+    "roberta": ("roberta", [2048 * 512], [5e-4], [0.15], [512], [Steps(count=125_000)]),
+    "gottbert": ("roberta", [8192 * 512], [4e-4], [0.15], [512], [Steps(count=100_000)]),
+    "mosaicbert": ("mosaicbert", [4096 * 128], [5e-4], [0.3], [128], [Steps(count=70_000)]),
+    "neobert": (
+        "neobert", [2_097_152] * 2, [6e-4, 6e-5], [0.2, 0.2], [1024, 4096], [Steps(count=1_000_000), Steps(count=50_000)],
+    ),
+    "modernbert": (
+        "modernbert", [4608 * 1024] * 3, [8e-4, 3e-4, 3e-4], [0.3] * 3, [1024, 8192, 8192],
+        [Tokens(count=billions * BILLION) for billions in (1719, 250, 50)],
+    ),
+    "ettin": (
+        "modernbert", [4608 * 1024, 4608 * 8192, 4608 * 8192], [3e-3, 3e-3, 1.5e-3], [0.3, 0.3, 0.15], [1024, 7999, 7999],
+        [Tokens(count=billions * BILLION) for billions in (1700, 250, 50)],
+    ),
+    "cramming": ("modernbert", [8192 * 128], [1e-3], [0.25], [128], [Elapsed(hours=24.0)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_parameters_of_the_paper(name: str) -> None:
+    (first, *_) = stages(name)
+    with torch.device("meta"):
+        encoder = Encoder(first.encoder)
+        head = MaskedLm(first.head, first.encoder.hidden_size, first.encoder.vocab_size, first.encoder.embedding.size)
+    assert sum(parameter.numel() for module in (encoder, head) for parameter in module.parameters()) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_of_the_paper(name: str) -> None:
+    family, updates, rates, masked, lengths, budgets = FIGURES[name]
+    runs = stages(name)
+    assert [update(run) for run in runs] == updates
+    assert [run.training.optimizer.lr for run in runs] == pytest.approx(rates)
+    assert [run.masking.rate for run in runs] == masked
+    assert [run.max_length for run in runs] == lengths
+    assert [run.training.budget for run in runs] == budgets
+    assert {run.family for run in runs} == {family}
+
+
+def test_the_rate_of_modernbert_over_its_stages() -> None:
+    general, context, anneal = stages("modernbert")
+    assert units(general.training.schedule.warmup, 1719 * BILLION) == pytest.approx(3 * BILLION)  # type: ignore[union-attr]
+    assert [rate(general, share) for share in (0.5, 1.0)] == pytest.approx([8e-4, 8e-4])
+    assert [rate(context, share) for share in (0.0, 1.0)] == pytest.approx([3e-4, 3e-4])
+    # 0.001 + 0.999 · (1 - sqrt(t))
+    assert [rate(anneal, t) / 3e-4 for t in (0.0, 0.25, 0.5, 0.75, 1.0)] == pytest.approx(
+        [1, 0.5005, 0.2936, 0.1348, 0.001], abs=5e-5
+    )
+    assert [run.training.optimizer.type for run in (general, context, anneal)] == ["stable_adamw"] * 3
+    assert {one.out_dropout for one in general.encoder.attentions} == {0.1}
+    assert general.held_out_rate == 0.15
+    assert [thetas(run.encoder) for run in (general, context, anneal)] == [
+        {(False, 10_000.0), (True, 10_000.0)},
+        {(False, 160_000.0), (True, 10_000.0)},
+        {(False, 160_000.0), (True, 10_000.0)},
+    ]
+
+
+@pytest.mark.parametrize(("name", "first", "billions"), [("modernbert", 768, 50), ("ettin", 144, 125)])
+def test_batches_that_grow(name: str, first: int, billions: int) -> None:
+    """From the first size to 4,608 samples of 1,024 tokens, each size for as many updates, within so many tokens."""
+    run = stages(name)[0]
+    training = run.training
+    assert isinstance(training.ramp, EqualUpdates)
+    sizes, tokens, step = [], 0, 0
+    while not sizes or sizes[-1] < 4608:
+        micro = micro_batches(training.ramp, training.accumulate, step, 0, 1)
+        sizes.append(micro * run.batching.tokens // 1024)
+        tokens, step = tokens + micro * run.batching.tokens, step + 1
+    assert (sizes[0], sizes[-1]) == (first, 4608)
+    assert len({sizes.count(size) for size in set(sizes) - {4608}}) == 1
+    assert tokens == pytest.approx(billions * BILLION, rel=0.01)
+    assert all(one.training.ramp is None for one in stages(name)[1:])
+
+
+def test_ettins_phases() -> None:
+    general, context, decay = stages("ettin")
+    assert units(general.training.schedule.warmup, 1700 * BILLION) == pytest.approx(4 * BILLION)  # type: ignore[union-attr]
+    assert [rate(one, share) for one in (context, decay) for share in (0.0, 1.0)] == pytest.approx([3e-3, 1.5e-3, 1.5e-3, 6e-5])
+    assert [run.training.optimizer.weight_decay for run in (general, context, decay)] == [3e-4] * 3
+    assert thetas(decay.encoder) == {(False, 160_000.0), (True, 160_000.0)}
+    assert thetas(context.encoder) == {(False, 160_000.0), (True, 10_000.0)}
+
+
+def test_the_clock_of_cramming() -> None:
+    """The rate follows the hours that have passed, from a quarter to its height at three quarters; batches grow to 60 %."""
+    (run,) = stages("cramming")
+    training = run.training
+    day = 24 * 3600
+    assert [rate(run, share) for share in (0.0, 0.375, 0.75, 0.875, 1.0)] == pytest.approx([2.5e-4, 6.25e-4, 1e-3, 5e-4, 0.0])
+    sizes = [micro_batches(training.ramp, training.accumulate, 0, share * day, day) * 128 for share in (0.0, 0.3, 0.59, 0.6, 1.0)]
+    assert sizes[0] < sizes[1] < sizes[2] < 8192
+    assert sizes[3:] == [8192, 8192]
+    assert RECIPES["cramming"](SOURCE, Hours(hours=2.0), "base").training.budget == Elapsed(hours=2.0)  # type: ignore[union-attr]
+    assert {one.dropout for one in run.encoder.attentions} == {0.0}
+    assert training.clip == 0.5
+
+
+def test_the_mixture_of_neobert() -> None:
+    general, context = stages("neobert")
+    assert general.by_length is None
+    assert [(one.at_least, one.weight) for one in context.by_length or ()] == [(0, 20), (1024, 40), (2048, 40)]
+    assert (general.masking.mask, general.masking.random) == (1.0, 0.0)
+    assert [rate(general, 0.002), rate(general, 1.0), rate(context, 0.0), rate(context, 1.0)] == pytest.approx(
+        [6e-4, 6e-5, 6e-5, 6e-5]
+    )
+
+
+def test_mosaicbert_loses_the_published_share_of_a_weight() -> None:
+    """Its optimizer takes 1e-5 of a weight in a step at the highest rate; AdamW takes lr · weight_decay."""
+    (run,) = stages("mosaicbert")
+    optimizer = run.training.optimizer
+    assert optimizer.lr * optimizer.weight_decay == pytest.approx(1e-5)  # type: ignore[union-attr]
+    assert (run.held_out_rate, run.training.schedule.final, run.training.seed) == (0.15, 0.02, 17)  # type: ignore[union-attr]
+
+
+def test_comments_are_documents_of_a_line() -> None:
+    assert stages("tunbert")[0].source.split == "line"  # type: ignore[union-attr]
+
+
+def test_rexbert_says_what_is_not_published() -> None:
+    page = " ".join((RECIPES["rexbert"].make.__doc__ or "").split())
+    assert "not published" in page
+    assert [stage.name for stage in RECIPES["rexbert"](SOURCE, None).stages] == ["general", "context", "domain"]  # type: ignore[union-attr]
+
+
+# -- sizes and budgets ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("budget", "shares", "expected"),
+    [
+        (Steps(count=20), (1719, 250, 50), [16, 3, 1]),
+        (Steps(count=3), (1719, 250, 50), [1, 1, 1]),
+        (Tokens(count=2019), (1719, 250, 50), [1719, 250, 50]),
+        (Hours(hours=2.0), (3, 1), [1.5, 0.5]),
+    ],
+)
+def test_a_budget_is_divided_by_shares(budget: Steps | Tokens | Hours, shares: tuple[int, ...], expected: list[float]) -> None:
+    parts = divided(budget, shares)
+    assert [one.hours if isinstance(one, Hours | Elapsed) else one.count for one in parts] == expected
+    assert all(type(one) is type(budget) for one in parts)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_is_json(name: str) -> None:
+    for size in ("toy", "tiny", "mini", "base"):
+        run = RECIPES[name](SOURCE, Steps(count=9), size)
+        assert from_json(type(run), to_json(run), "here") == run
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_weights_of_a_narrow_network_are_drawn_larger(name: str) -> None:
-    base, tiny = (RECIPES[name](SOURCE, Steps(count=1), size).encoder for size in ("base", "tiny"))
+    base, tiny = (stages(name, size)[0].encoder for size in ("base", "tiny"))
     assert base.initialisation.spread == 0.02
     # sums of hidden_size terms have the same variance: 768 * 0.02^2 = 128 * 0.04899^2
     assert tiny.initialisation.spread == pytest.approx(0.04898979)
@@ -27,8 +232,12 @@ def test_weights_of_a_narrow_network_are_drawn_larger(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_saved_model_keeps_its_initialisation(name: str, tmp_path: Path) -> None:
-    run = RECIPES[name](SOURCE, Steps(count=1), "tiny")
+    run = stages(name, "tiny")[-1]
     family = next(one for one in FAMILIES if one.name == run.family)
-    spec = Spec(encoder=run.encoder, heads=Heads(masked_lm=run.head), pad_id=int(name == "roberta"))
+    head: MaskedLmHead = run.head
+    spec = Spec(encoder=run.encoder, heads=Heads(masked_lm=head), pad_id=int(run.family == "roberta"))
     folder = Model.create(family, spec, None, seed=0).save(tmp_path / "model")
-    assert bothways.load(folder, strict=True).spec.encoder == run.encoder
+    read = bothways.load(folder, strict=True).spec.encoder
+    assert (read.initialisation, thetas(read), read.max_length) == (
+        run.encoder.initialisation, thetas(run.encoder), run.encoder.max_length,
+    )  # fmt: skip

@@ -25,7 +25,7 @@ SETTINGS = AdamW(lr=0.01)
 def trained(seed: int, steps: int = 3) -> tuple[Toy, torch.optim.Optimizer]:
     module, stream = Toy(seed=seed), Stream(None)
     module.dense.bias.requires_grad_(False)
-    optimizer = build(SETTINGS, module, parameter_table(module, default_groups(SETTINGS)))
+    optimizer = build(SETTINGS, module, parameter_table(module, default_groups(SETTINGS, module)))
     for _ in range(steps):
         optimizer.zero_grad()
         step(module, [next(stream)], lambda _: None)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from bothways.errors import InputError
-from bothways.training import log
-from bothways.training.checkpoint import FOLDER, OPTIMIZER, WEIGHTS, latest
+from bothways.training import checkpoint, log
+from bothways.training.checkpoint import FOLDER, OPTIMIZER, WEIGHTS, latest, position
 from bothways.training.interrupt import Interrupted
 from bothways.training.loop import DivergedError
-from bothways.training.schedule import Count, Hours, Linear, Steps, Tokens
+from bothways.training.optimizer import AdamW, build, default_groups, parameter_table
+from bothways.training.schedule import Count, Elapsed, Hours, Linear, Steps, Tokens
 from bothways.training.settings import Watch
 
 from .toy import RUN, STEPS, Rows, Stream, Toy, run
@@ -50,6 +51,10 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def at(number: int, action: Callable[[], Any]) -> Callable[[int], None]:
     return lambda step: action() if step == number else None
+
+
+def stop_now() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -201,6 +206,37 @@ def test_hours_are_measured_once_and_frozen(tmp_path: Path) -> None:
     assert places[1] is not None
     assert places[0].name == places[1].name
     assert (places[0] / WEIGHTS).read_bytes() == (places[1] / WEIGHTS).read_bytes()  # measuring has moved nothing
+
+
+def test_elapsed_time_drives_the_schedule_and_ends_the_run(tmp_path: Path) -> None:
+    """A clock of 10 seconds a step, and 100 seconds: ten steps, on a rate that falls by a tenth of the time that is spent.
+
+    Stopped after the fourth, and gone on with at 25 seconds a step: 40, 65, 90, 115, so the seventh step is the last.
+    """
+
+    def ticking(seconds: float) -> Watch:
+        now = iter(range(10**6))
+        return Watch(clock=lambda: seconds * next(now))
+
+    changes = {"budget": Elapsed(hours=100 / 3600), "schedule": Linear(warmup=Count(count=0)), "log_every": 1}
+    result = run(tmp_path / "straight", changes=changes, watch=ticking(10.0))
+    rates = [line["lr"] for line in log.read(tmp_path / "straight") if line["kind"] == "train"]
+    assert rates == pytest.approx([0.02 * (1 - 0.1 * step) for step in range(10)])
+    assert (result.step, result.seconds) == (10, 100.0)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "stopped", changes=changes, watch=ticking(10.0), after_step=at(4, stop_now))
+    result = run(tmp_path / "stopped", changes=changes, watch=ticking(25.0))
+    rates = [line["lr"] for line in log.read(tmp_path / "stopped") if line["kind"] == "train"]
+    assert rates == pytest.approx([0.02 * left for left in (1.0, 0.9, 0.8, 0.7, 0.6, 0.35, 0.1)])
+    assert (result.step, result.seconds) == (7, 115.0)
+    place = latest(tmp_path / "stopped")
+    assert place is not None
+    assert place.name == "step-0000007"
+    fresh = Toy(seed=8)
+    optimizer = build(AdamW(lr=0.02), fresh, parameter_table(fresh, default_groups(AdamW(lr=0.02), fresh)))
+    checkpoint.load(place, fresh, optimizer)
+    assert position(place).seconds == 115.0
+    assert run(tmp_path / "stopped", changes=changes).step == 7  # over: nothing is trained again
 
 
 def test_a_signal_while_measuring_leaves_no_run_behind(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_adamw_by_hand() -> None:
     Decay multiplies by 1 - 0.1 * 0.01, then by 1 - 0.05 * 0.01, before each update.
     """
     module = Two()
-    optimizer = build(SETTINGS, module, parameter_table(module, default_groups(SETTINGS)))
+    optimizer = build(SETTINGS, module, parameter_table(module, default_groups(SETTINGS, module)))
     expected = {"matrix": (0.999 - 0.0999998, 0.8990002 * 0.9995 + 0.0182527), "vector": (0.9000002, 0.9182529)}
     for number, (gradient, lr) in enumerate([(0.5, 0.1), (-1.0, 0.05)]):
         for parameter in module.parameters():
@@ -44,7 +44,7 @@ def test_adamw_by_hand() -> None:
 def test_the_table_is_complete() -> None:
     module = Toy()
     module.dense.weight.requires_grad_(False)
-    table = parameter_table(module, default_groups(SETTINGS))
+    table = parameter_table(module, default_groups(SETTINGS, module))
     named = sorted(name for row in table for name in (row.name, *row.shared))
     assert named == sorted(name for name, _ in module.named_parameters(remove_duplicate=False))
     rows = {row.name: row for row in table}
@@ -58,7 +58,7 @@ def test_the_table_is_complete() -> None:
 def test_the_optimizer_holds_each_trainable_parameter_once() -> None:
     module = Toy()
     module.dense.weight.requires_grad_(False)
-    optimizer = build(SETTINGS, module, parameter_table(module, default_groups(SETTINGS)))
+    optimizer = build(SETTINGS, module, parameter_table(module, default_groups(SETTINGS, module)))
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert {id(parameter) for parameter in held} == {id(p) for p in module.parameters() if p.requires_grad}
     assert len(held) == 5

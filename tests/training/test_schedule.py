@@ -13,6 +13,7 @@ from bothways.training.schedule import (
     Budget,
     Cosine,
     Count,
+    Elapsed,
     Fraction,
     Hours,
     Linear,
@@ -20,6 +21,7 @@ from bothways.training.schedule import (
     Steps,
     Tokens,
     Trapezoidal,
+    Triangle,
     check,
     factor,
     spent,
@@ -72,6 +74,20 @@ def test_trapezoidal(done: int, expected: float) -> None:
     assert factor(schedule, done, 1000) == pytest.approx(expected, abs=5e-5)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        (Triangle(), [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]),
+        (Triangle(peak=Fraction(of=0.75), start=0.25, final=0.0), [0.25, 0.5, 0.75, 1.0, 0.0, 0.0]),
+        (Triangle(peak=Count(count=250), final=0.1), [0.0, 1.0, 0.7, 0.4, 0.1, 0.1]),
+        (Triangle(peak=Count(count=0), final=0.5), [1.0, 0.875, 0.75, 0.625, 0.5, 0.5]),
+    ],
+)
+def test_triangle(schedule: Triangle, values: list[float]) -> None:
+    """One cycle; cramming's, which begins at a quarter and falls over the last quarter of the budget; others."""
+    assert [factor(schedule, done, 1000) for done in (0, 250, 500, 750, 1000, 1200)] == pytest.approx(values, abs=1e-12)
+
+
 def test_no_warmup_and_no_decay() -> None:
     assert factor(Linear(warmup=Count(count=0)), 0, 10) == 1.0
     assert factor(Linear(warmup=Fraction(of=1.0)), 10, 10) == 1.0
@@ -80,16 +96,18 @@ def test_no_warmup_and_no_decay() -> None:
 
 
 @given(
-    schedule=st.sampled_from([Linear, Cosine]),
+    schedule=st.sampled_from([Linear, Cosine, Triangle]),
     share=st.floats(0, 1),
     final=st.floats(0, 1),
     total=st.integers(1, 10**12),
     part=st.floats(0, 1.5),
 )
 def test_a_factor_is_never_outside_0_and_1(
-    schedule: type[Linear] | type[Cosine], share: float, final: float, total: int, part: float
+    schedule: type[Linear] | type[Cosine] | type[Triangle], share: float, final: float, total: int, part: float
 ) -> None:
-    assert 0 <= factor(schedule(warmup=Fraction(of=share), final=final), int(part * total), total) <= 1 + 1e-12
+    rise = Fraction(of=share)
+    one = Triangle(peak=rise, start=final, final=final) if schedule is Triangle else schedule(warmup=rise, final=final)  # type: ignore[call-arg]
+    assert 0 <= factor(one, int(part * total), total) <= 1 + 1e-12
 
 
 def test_a_schedule_longer_than_its_budget_is_refused() -> None:
@@ -101,17 +119,19 @@ def test_a_schedule_longer_than_its_budget_is_refused() -> None:
 
 
 def test_progress_is_in_the_budgets_units() -> None:
-    assert spent(Steps(count=10), step=3, tokens=700) == 3
-    assert spent(Tokens(count=1000), step=3, tokens=700) == 700
+    assert spent(Steps(count=10), step=3, tokens=700, seconds=1.5) == 3
+    assert spent(Tokens(count=1000), step=3, tokens=700, seconds=1.5) == 700
+    assert spent(Elapsed(hours=2.0), step=3, tokens=700, seconds=1.5) == 1.5
+    assert Elapsed(hours=2.0).count == 7200.0
 
 
-@pytest.mark.parametrize("value", [Hours(hours=0.5), Tokens(count=3), Steps(count=3)])
-def test_budgets_survive_json(value: Steps | Tokens | Hours) -> None:
+@pytest.mark.parametrize("value", [Hours(hours=0.5), Tokens(count=3), Steps(count=3), Elapsed(hours=0.1)])
+def test_budgets_survive_json(value: Steps | Tokens | Hours | Elapsed) -> None:
     assert TypeAdapter(Budget).validate_json(to_json(value)) == value
 
 
-@pytest.mark.parametrize("value", [Linear(), Cosine(warmup=Count(count=5)), Trapezoidal(decay=Count(count=9))])
-def test_schedules_survive_json(value: Linear | Cosine | Trapezoidal) -> None:
+@pytest.mark.parametrize("value", [Linear(), Cosine(warmup=Count(count=5)), Trapezoidal(decay=Count(count=9)), Triangle()])
+def test_schedules_survive_json(value: Linear | Cosine | Trapezoidal | Triangle) -> None:
     assert TypeAdapter(Schedule).validate_json(to_json(value)) == value
 
 

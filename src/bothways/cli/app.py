@@ -8,7 +8,21 @@ import typer
 from typer.core import TyperGroup
 
 import bothways
-from bothways.cli import compare, convert, demo, embed, fill, index, info, plan, tokenizer, train, verify
+from bothways.cli import (
+    compare,
+    convert,
+    demo,
+    embed,
+    fill,
+    index,
+    info,
+    plan,
+    pretrain,
+    tokenize,
+    tokenizer,
+    train,
+    verify,
+)  # fmt: skip
 from bothways.cli.output import note
 
 _ABOUT = """Bidirectional encoders, from raw text to search.
@@ -34,7 +48,7 @@ def build() -> typer.Typer:
         cls=_Verbs, help=_ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
     app.callback()(_options)
-    for verbs in (demo, plan, train, compare, embed, fill, index, tokenizer, convert, info, verify):
+    for verbs in (demo, plan, pretrain, train, compare, embed, fill, index, tokenizer, tokenize, convert, info, verify):
         verbs.register(app)
     return app
 

@@ -10,16 +10,17 @@ import typer
 
 from bothways.cli.options import ColumnOption, JsonOption, examples
 from bothways.cli.output import aligned, note, show
-from bothways.cli.train import HoursOption, SetOption, StepsOption, TokensOption, budget_of
+from bothways.cli.pretrain import read_run
+from bothways.cli.train import HoursOption, SetOption, StepsOption, TokensOption, chosen_budget
 from bothways.errors import InputError
 
 if TYPE_CHECKING:
     from bothways.recipes.planning import Plan
-    from bothways.recipes.runs import Pretraining
+    from bothways.recipes.runs import Pretraining, Staged
     from bothways.training.schedule import Hours, Steps, Tokens
 
 _EXAMPLES = examples(
-    "bothways plan modernbert my_texts/ --hours 8",
+    "bothways plan modernbert_short my_texts/ --hours 8",
     "bothways plan bert --size mini --tokens 50000000 --watts 65 --price 0.40",
     "bothways pretrain my_texts/ --out runs/mine --hours 8 --dry-run > run.json; bothways plan run.json",
 )
@@ -34,7 +35,7 @@ def plan(
     corpus: Annotated[
         Path | None, typer.Argument(metavar="[CORPUS]", help="The text; without it, samples are taken to be full.")
     ] = None,
-    size: Annotated[Literal["tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
+    size: Annotated[Literal["toy", "tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
     column: ColumnOption = "text",
     hours: HoursOption = None,
     tokens: TokensOption = None,
@@ -42,57 +43,65 @@ def plan(
     changes: SetOption = None,
     price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour of this machine costs.")] = None,
     watts: Annotated[float | None, typer.Option("--watts", min=0.0, help="What this machine draws while it works.")] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Measure steps for so many seconds.")] = 8.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Measure steps for so many seconds, of each stage.")] = 8.0,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a pretraining run will take on this machine: memory, time, energy, money; and what a budget buys.
 
     Memory is computed from the operations of a step. Speed is measured: some real steps of the run's own network.
     """
-    import torch
-
     from bothways.recipes.planning import Terms
     from bothways.recipes.planning import plan as look_ahead
+    from bothways.recipes.pretraining import chosen
+    from bothways.recipes.runs import Staged
+    from bothways.recipes.staged import override_run
 
-    given = budget_of(hours, tokens, steps) if (hours, tokens, steps) != (None, None, None) else None
-    whole, others, with_text = _run(run, corpus, size, column, given, changes or [])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    note(f"measuring {seconds:g} seconds of steps" + (f", after a look at {_source(whole)}" if with_text else ""))
-    found = look_ahead(whole, Terms(watts=watts, price=price, seconds=seconds, device=device), with_text=with_text, sizes=others)
-    show(_data(found), _text(whole, found, size if others else None), as_json)
+    budget = None if (hours, tokens, steps) == (None, None, None) else chosen_budget(hours, tokens, steps)
+    whole, others, with_text = _run(run, corpus, size, column, budget)
+    whole = override_run(whole, changes or [])
+    stages = dict(zip(whole.folders, whole.runs, strict=True)) if isinstance(whole, Staged) else {"": whole}
+    terms, found = Terms(watts=watts, price=price, seconds=seconds, device=chosen(None)), {}
+    for name, one in stages.items():
+        note(f"{name or 'the run'}: " + ("a look at the text, then " if with_text else "") + f"{seconds:g} seconds of steps")
+        found[name] = look_ahead(one, terms, with_text=with_text, sizes={} if name else others)
+    data = {name: _data(one) for name, one in found.items()}
+    text = [_text(stages[name], name, one, size if others else None) for name, one in found.items()]
+    total = [] if len(found) == 1 else [_total(list(found.values()))]
+    show(data if isinstance(whole, Staged) else data[""], "\n\n".join(text + total), as_json)
 
 
 def _run(
-    name: str, corpus: Path | None, size: Any, column: str, budget: Hours | Tokens | Steps | None, changes: list[str]
-) -> tuple[Pretraining, dict[str, Pretraining], bool]:
-    """The run, the other sizes there are of it, and whether its text can be read."""
+    name: str, corpus: Path | None, size: Any, column: str, budget: Hours | Tokens | Steps | None
+) -> tuple[Pretraining | Staged, dict[str, Pretraining], bool]:
+    """The run, the other sizes there are of it where it has one stage, and whether its text can be read."""
     from dataclasses import replace
 
-    from bothways.config import from_json, override
-    from bothways.data.source import TextFiles, open_source
-    from bothways.recipes.published import RECIPES, Size
-    from bothways.recipes.runs import Pretraining
+    from bothways.data.source import TextFiles
+    from bothways.recipes.corpus import open_text, with_tokenizer
+    from bothways.recipes.published import RECIPES
+    from bothways.recipes.recipe import Size
+    from bothways.recipes.runs import Pretraining, Staged
     from bothways.training.schedule import Hours
 
     path = Path(name)
     if path.suffix == ".json":
-        run = from_json(Pretraining, path.read_text(encoding="utf-8"), name)
-        if corpus is not None:
-            run = replace(run, source=open_source(corpus, column))
-        if budget is not None:
+        run = read_run(path)
+        if isinstance(run, Staged) and (corpus, budget) != (None, None):
+            raise InputError(f"{path}: says the text and budget of each of its stages; change them by --set")
+        if isinstance(run, Pretraining) and corpus is not None:
+            run = replace(run, source=open_text(corpus, column).source)
+        if isinstance(run, Pretraining) and budget is not None:
             run = replace(run, training=replace(run.training, budget=budget))
-        return override(run, changes), {}, True
+        return run, {}, True
     if name not in RECIPES:
         raise InputError(f"{name}: neither a recipe ({', '.join(RECIPES)}) nor a .json file of a run")
-    source = TextFiles(paths=("no text",)) if corpus is None else open_source(corpus, column)
+    found = None if corpus is None else open_text(corpus, column)
+    source = TextFiles(paths=("no text",)) if found is None else found.source
     made = {one: RECIPES[name](source, budget or Hours(hours=1), one) for one in get_args(Size)}
-    return override(made[size], changes), made, corpus is not None
-
-
-def _source(run: Pretraining) -> str:
-    from bothways.data.source import list_source
-
-    return str(list_source(run.source))
+    run, others = made[size], {one: other for one, other in made.items() if isinstance(other, Pretraining) and one != "toy"}
+    if found is not None and found.tokenizer and isinstance(run, Pretraining):
+        run = with_tokenizer(run, found.tokenizer)
+    return run, others if isinstance(run, Pretraining) else {}, corpus is not None
 
 
 def _data(plan: Plan) -> dict[str, Any]:
@@ -111,8 +120,24 @@ def _data(plan: Plan) -> dict[str, Any]:
 # -- for people -----------------------------------------------------------------------------------
 
 
-def _text(run: Pretraining, plan: Plan, size: str | None) -> str:
+def _total(plans: list[Plan]) -> str:
+    """All stages of a run."""
+    spent = [one.spent for one in plans]
     rows = {
+        "all stages": f"{_count(sum(one.tokens for one in spent))} tokens in {sum(one.steps for one in spent):,} steps",
+        "time": _time(sum(one.seconds + one.evaluation for one in spent)),
+        "memory": f"{_bytes(max(one.memory.peak for one in plans))} at most",
+    }
+    if all(one.kwh is not None for one in spent):
+        rows["energy"] = f"{sum(one.kwh or 0.0 for one in spent):,.3g} kWh"
+    if all(one.money is not None for one in spent):
+        rows["money"] = f"{sum(one.money or 0.0 for one in spent):,.2f}"
+    return aligned(rows)
+
+
+def _text(run: Pretraining, stage: str, plan: Plan, size: str | None) -> str:
+    rows = {
+        **({"stage": stage} if stage else {}),
         "network": f"{run.family}: {run.encoder.num_layers} layers of {run.encoder.hidden_size}, {plan.total:,} parameters",
         "": ", ".join(f"{name} {count:,}" for name, count in plan.parameters.items()),
         "text": _about_text(plan),
@@ -121,7 +146,7 @@ def _text(run: Pretraining, plan: Plan, size: str | None) -> str:
         **_speed(run, plan),
         **_budget(plan),
     }
-    return "\n".join((aligned(rows), "", *_size(plan, size)))
+    return aligned(rows) if stage else "\n".join((aligned(rows), "", *_size(plan, size)))
 
 
 def _about_text(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""`bothways pretrain`, `finetune` and `recipes`: training from the command line."""
+"""`bothways finetune`, and what all verbs that train share."""
 
 from __future__ import annotations
 
@@ -9,28 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bothways.cli.options import ColumnOption, JsonOption, examples
+from bothways.cli.options import JsonOption, examples
 from bothways.cli.output import command, note, show, stoppable
-from bothways.errors import InputError
 
 if TYPE_CHECKING:
     from bothways.data.table import Contrast, TextPair
-    from bothways.recipes.pretraining import Trained
+    from bothways.recipes.carrying_out import Trained
     from bothways.recipes.runs import Embedding, Finetuning
     from bothways.training.schedule import Hours, Steps, Tokens
 
-_PRETRAIN = examples(
-    "bothways pretrain my_texts/ --out runs/mine --hours 1",
-    "bothways pretrain corpus.jsonl --column body --recipe bert --size mini --tokens 50000000 --out runs/bert",
-    "bothways pretrain my_texts/ --out runs/lr --hours 1 --set training.optimizer.lr=1e-3 --set masking.rate=0.2",
-)
 _FINETUNE = examples(
     "bothways finetune runs/mine/model reviews.csv --label stars --out runs/reviews --epochs 3",
     "bothways finetune runs/mine/model pairs.tsv --pair question,answer --label match --held-out dev.tsv --out runs/match",
     "bothways finetune runs/mine/model sts.csv --pair a,b --label score --regression --out runs/sts",
     "bothways finetune runs/mine/model pairs.jsonl --contrast anchor,positive --out runs/embedder",
 )
-_RECIPES = examples("bothways recipes", "bothways recipes --json")
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The run's folder; the same command goes on with it.")]
 SetOption = Annotated[
@@ -43,44 +36,7 @@ DryOption = Annotated[bool, typer.Option("--dry-run", help="Print the whole run 
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=_PRETRAIN)(pretrain)
     app.command(epilog=_FINETUNE)(finetune)
-    app.command(epilog=_RECIPES)(recipes)
-
-
-def pretrain(
-    corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="Text files, a folder of them, or a table (JSONL, CSV, Parquet).")
-    ],
-    out: OutOption,
-    recipe: Annotated[str, typer.Option("--recipe", help="A published run; `bothways recipes` lists them.")] = "modernbert",
-    size: Annotated[Literal["tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
-    column: ColumnOption = "text",
-    hours: HoursOption = None,
-    tokens: TokensOption = None,
-    steps: StepsOption = None,
-    changes: SetOption = None,
-    dry_run: DryOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Pretrain an encoder on your own text: tokenizer, training, a model others load, a report.
-
-    Ctrl-C saves; the same command goes on from there.
-    """
-    from bothways.config import override
-    from bothways.data.source import list_source, open_source
-    from bothways.recipes.pretraining import pretrain as carry_out
-    from bothways.recipes.published import RECIPES
-
-    if recipe not in RECIPES:
-        raise InputError(f"--recipe {recipe}: no such recipe; there is {', '.join(RECIPES)}")
-    source = open_source(corpus, column)
-    run = override(RECIPES[recipe](source, budget_of(hours, tokens, steps), size), changes or [])
-    if dry_run:
-        return _print(run)
-    note(str(list_source(run.source)))
-    with stoppable():
-        _report(carry_out(run, out, note, command()), as_json)
 
 
 def finetune(
@@ -124,7 +80,7 @@ def finetune(
 
     if contrast is not None and (pair is not None or held_out is not None or regression):
         raise typer.BadParameter("--contrast goes with none of --pair, --held-out and --regression")
-    budget = None if (hours, tokens, steps) == (None, None, None) else budget_of(hours, tokens, steps)
+    budget = None if (hours, tokens, steps) == (None, None, None) else chosen_budget(hours, tokens, steps)
     by_epochs = budget is None and not _sets_budget(changes or [])
     if epochs is not None and not by_epochs:
         raise typer.BadParameter("--epochs goes with none of --hours, --tokens, --steps and --set training.budget")
@@ -151,22 +107,15 @@ def finetune(
     if by_epochs:
         run = replace(run, training=replace(run.training, budget=_passes(3.0 if epochs is None else epochs, run)))
     if dry_run:
-        return _print(run)
+        return print_run(run)
     with stoppable():
         if isinstance(run, Embedding):
-            return _report(train_embedder(run, out, note, command()), as_json)
-        return _report(carry_out(run, out, note, command()), as_json)
+            return tell(train_embedder(run, out, note, command()), as_json)
+        return tell(carry_out(run, out, note, command()), as_json)
 
 
-def recipes(as_json: JsonOption = False) -> None:
-    """List the published pretraining runs."""
-    from bothways.recipes.published import RECIPES
-
-    lines = {name: " ".join((recipe.__doc__ or "").split()) for name, recipe in RECIPES.items()}
-    show(lines, "\n".join(f"{name:<12} {line}" for name, line in lines.items()), as_json)
-
-
-def budget_of(hours: float | None, tokens: int | None, steps: int | None) -> Hours | Tokens | Steps:
+def chosen_budget(hours: float | None, tokens: int | None, steps: int | None) -> Hours | Tokens | Steps:
+    """The one budget that was given."""
     from bothways.training.schedule import Hours, Steps, Tokens
 
     given = [name for name, value in (("--hours", hours), ("--tokens", tokens), ("--steps", steps)) if value is not None]
@@ -215,20 +164,23 @@ def _names(text: str, option: str, count: int | None) -> list[str]:
     return names
 
 
-def _report(trained: Trained, as_json: bool) -> None:
+def tell(trained: Trained, as_json: bool) -> None:
+    """What came of a run."""
     result = trained.result
     data = {
         "model": str(trained.folder / "model"),
         "report": str(trained.report) if trained.report else None,
         "steps": result.step,
         "tokens": result.tokens,
+        **({} if trained.epochs is None else {"epochs": round(trained.epochs, 2)}),
         "seconds": round(result.seconds, 1),
         "loss": result.loss,
         "evaluation": result.evaluation,
     }
     held = ", ".join(f"{name} {value:.4f}" for name, value in result.evaluation.items())
+    epochs = "" if trained.epochs is None else f"{trained.epochs:,.2f} epochs, "
     lines = [
-        f"{result.step:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s; last loss {result.loss:.4f}",
+        f"{epochs}{result.step:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s; last loss {result.loss:.4f}",
         *([f"held out: {held}"] if held else []),
         f"model:  {data['model']}",
         *([f"report: {trained.report}"] if trained.report else []),
@@ -236,7 +188,8 @@ def _report(trained: Trained, as_json: bool) -> None:
     show(data, "\n".join(lines), as_json)
 
 
-def _print(run: object) -> None:
+def print_run(run: object) -> None:
+    """A whole run as JSON, which `pretrain` reads again."""
     from bothways.config import to_json
 
     print(to_json(run), end="")

@@ -16,11 +16,12 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 _WORD = (1 << 64) - 1
 
 
-def keys(seed: int, *parts: int, items: Int[np.ndarray, " items"]) -> UInt64[np.ndarray, " items"]:
-    """A key for each item (a sample, a document) under a seed and the parts before it (an epoch)."""
+def keys(seed: int, *parts: int | Int[np.ndarray, " items"], items: Int[np.ndarray, " items"]) -> UInt64[np.ndarray, " items"]:
+    """A key for each item (a sample, a document) under a seed and the parts before it (an epoch, or the epoch of each)."""
     state = np.zeros(1, np.uint64)
     for part in (seed, *parts):
-        state = _mix(state + np.array([part & _WORD], np.uint64) + _GOLDEN)
+        word = np.array([part & _WORD], np.uint64) if isinstance(part, int) else part.astype(np.uint64)
+        state = _mix(state + word + _GOLDEN)
     return _mix(state + items.astype(np.uint64) * _GOLDEN)
 
 

@@ -6,35 +6,23 @@ in the plan's order. So the stream is the same for any number of workers, and go
 
 from __future__ import annotations
 
-import atexit
-import signal
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.process import BaseProcess
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
+from bothways.data.order import Drawn, Order
 from bothways.data.packing import Plan, SampleCount, TokenBudget
-from bothways.data.sample import Sample, Samples
+from bothways.data.sample import Epochs, Sample, Samples
+from bothways.data.workers import in_order
 from bothways.errors import InputError
 
 I = TypeVar("I")  # noqa: E741
-T = TypeVar("T")
+Prepare = Callable[[list[Sample], int, Epochs], I]
+"""(samples, seed, epoch or the epoch of each) -> an objective's input. Pure; picklable where processes are not forked."""
 
-Prepare = Callable[[list[Sample], int, int], I]
-"""(samples, seed, epoch) -> an objective's input. Pure; picklable where worker processes are not forked."""
-
-Task = tuple[dict[str, int], np.ndarray]
-"""The state of a stream behind an input, and the numbers of the input's samples."""
-
-# Inputs each worker prepares ahead of their use
-_AHEAD = 4
-# DataLoader's iterators in use, and the worker processes of all of them
-_OPEN: weakref.WeakSet[Any] = weakref.WeakSet()
-_PROCESSES: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+Task = tuple[dict[str, int], Drawn]
+"""The state of a stream behind an input, and the input's samples."""
 
 
 class Stream(Generic[I]):
@@ -72,16 +60,25 @@ class Loader(Generic[I]):
     """
 
     def __init__(
-        self, data: Samples, batching: TokenBudget | SampleCount, prepare: Prepare[I], seed: int, workers: int = 0
+        self,
+        data: Samples,
+        batching: TokenBudget | SampleCount,
+        prepare: Prepare[I],
+        seed: int,
+        workers: int = 0,
+        order: Order | None = None,
     ) -> None:
         """Plan the batches. `workers` processes prepare them, one thread each; 0 prepares in this process, when asked.
+
+        Args:
+            order: which samples follow which; None: epochs of all samples, shuffled.
 
         Raises:
             InputError: as `Plan`; or a negative number of workers.
         """
         if workers < 0:
             raise InputError(f"workers={workers}: must be 0 or more")
-        self.plan = Plan(np.asarray(data.lengths), batching, seed)
+        self.plan = Plan(np.asarray(data.lengths), batching, seed, order)
         self._prepared = _Prepared(data, prepare, seed)
         self._workers = workers
 
@@ -97,30 +94,21 @@ class Loader(Generic[I]):
             raise InputError(f"{start}: not the position of a stream")
         if start["plan"] != plan:
             raise InputError("the data, the batching or the seed is not that of the saved position: it cannot be continued")
-        return Stream(self._run(_endless(self.plan, start)), start)
+        return Stream(in_order(self._prepared, _endless(self.plan, start), self._workers), start)
+
+    def after(self, state: dict[str, int]) -> dict[str, int]:
+        """Where to open a stream of the same text that goes on from another's state: there, or in the next epoch.
+
+        The next epoch, whose order and masks are new, where the samples or the batches are not those of the state.
+        """
+        plan = self.plan.fingerprint
+        return state if state["plan"] == plan else {"epoch": state["epoch"] + 1, "window": 0, "batch": 0, "plan": plan}
 
     def evaluation(self) -> Iterator[I]:
-        """One pass over all samples, unshuffled and prepared as in epoch 0: the same inputs each time."""
-        tasks = (({"epoch": 0}, batch) for batch in self.plan.in_order())
-        return (inputs for _, inputs in self._run(tasks))
-
-    def _run(self, tasks: Iterator[Task]) -> Iterator[tuple[dict[str, int], I]]:
-        if self._workers == 0:
-            return map(_unless_fault, map(self._prepared.__getitem__, tasks))
-        loader: Iterable[Any] = DataLoader(
-            self._prepared,  # type: ignore[arg-type]
-            sampler=tasks,  # type: ignore[arg-type]
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=self._workers,
-            prefetch_factor=_AHEAD,
-            worker_init_fn=_begin,
-            generator=torch.Generator(),  # else it would draw from the global one, which dropout uses
-        )
-        inputs: Any = iter(loader)
-        _OPEN.add(inputs)
-        _PROCESSES.update(inputs._workers)
-        return map(_unless_fault, inputs)
+        """One epoch, unshuffled and prepared as in epoch 0: the same inputs each time."""
+        epoch = self.plan.in_order()
+        tasks: Iterator[Task] = (({}, drawn) for window in range(epoch.windows) for drawn in epoch.draws(window))
+        return (inputs for _, inputs in in_order(self._prepared, tasks, self._workers))
 
 
 class _Prepared(Generic[I]):
@@ -129,12 +117,9 @@ class _Prepared(Generic[I]):
     def __init__(self, data: Samples, prepare: Prepare[I], seed: int) -> None:
         self._data, self._prepare, self._seed = data, prepare, seed
 
-    def __getitem__(self, task: Task) -> tuple[dict[str, int], I] | InputError:
-        state, numbers = task
-        try:
-            return state, self._prepare([self._data[int(number)] for number in numbers], self._seed, state["epoch"])
-        except InputError as error:  # raised in a worker, it would come out wrapped in a page of traceback
-            return error
+    def __call__(self, task: Task) -> tuple[dict[str, int], I]:
+        state, drawn = task
+        return state, self._prepare([self._data[number] for number in drawn.samples.tolist()], self._seed, drawn.epochs)
 
 
 def _endless(plan: Plan, start: dict[str, int]) -> Iterator[Task]:
@@ -143,33 +128,8 @@ def _endless(plan: Plan, start: dict[str, int]) -> Iterator[Task]:
     while True:
         epoch = plan.epoch(number)
         while window < epoch.windows:
-            batches = epoch.window(window)
-            for place in range(batch, len(batches)):
-                yield {**start, "epoch": number, "window": window, "batch": place + 1}, batches[place]
+            draws = epoch.draws(window)
+            for place in range(batch, len(draws)):
+                yield {**start, "epoch": number, "window": window, "batch": place + 1}, draws[place]
             window, batch = window + 1, 0
         number, window = number + 1, 0
-
-
-def _unless_fault(item: T | InputError) -> T:
-    if isinstance(item, InputError):
-        raise item
-    return item
-
-
-def _as_it_is(item: T) -> T:
-    return item
-
-
-def _begin(worker: int) -> None:
-    # Ctrl-C, `timeout` and batch systems signal all processes; the main one finishes its step, saves and ends the workers
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@atexit.register
-def _end_workers() -> None:
-    # else multiprocessing would at exit send them a SIGTERM and wait for ever
-    for inputs in list(_OPEN):
-        inputs._shutdown_workers()
-    for worker in list(_PROCESSES):
-        worker.kill()

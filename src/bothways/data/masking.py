@@ -105,9 +105,13 @@ def mask_tokens(
     lengths: Int[np.ndarray, " sequences"],
     samples: Int[np.ndarray, " sequences"],
     seed: int,
-    epoch: int,
+    epoch: int | Int[np.ndarray, " sequences"],
 ) -> Masked:
-    """Mask packed sequences, one a sample: the masks of a sample do not depend on the others."""
+    """Mask packed sequences, one a sample: the masks of a sample do not depend on the others.
+
+    Args:
+        epoch: the pass in which the samples are read, or that of each.
+    """
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(len(ids)) - np.repeat(starts, lengths)
     owners = np.repeat(keys(seed, epoch, items=samples), lengths)

@@ -1,10 +1,11 @@
 """Which samples go into which batch: planned from lengths alone, before anything is read.
 
-An epoch is a permutation of the samples, cut into windows that hold a fixed number of batches. Each
-window is packed on its own: dealt, longest first, to the emptiest of the fewest batches that can hold
-it. All batches of a window then have about the same tokens, the same number of samples and the same
-mixture of lengths. (Best-fit decreasing needs as many batches, but sorts: its first ones hold only
-long texts, its last only short.) A batch is a function of (seed, epoch, its number) and the lengths.
+An epoch is an order of samples (`data/order.py`: a permutation; `data/mixture.py`), cut into windows that
+hold a fixed number of batches. Each window is packed on its own: dealt, longest first, to the emptiest of
+the fewest batches that can hold it. All batches of a window then have about the same tokens, the same
+number of samples and the same mixture of lengths. (Best-fit decreasing needs as many batches, but sorts:
+its first ones hold only long texts, its last only short.) A batch is a function of (seed, epoch, its
+number) and the lengths.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pydantic
 from jaxtyping import Int
 
 from bothways.config import config, to_json
+from bothways.data.order import Drawn, Order, Shuffled, generator
 from bothways.errors import InputError
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
@@ -68,6 +70,9 @@ class Fill:
 class Plan:
     """The batches of every epoch, as arrays of sample numbers, each batch longest sample first.
 
+    Attributes:
+        order: which samples make up an epoch, one after the other; None: all of them, shuffled.
+
     Raises:
         InputError: no samples, or a sample longer than the token budget.
     """
@@ -75,6 +80,7 @@ class Plan:
     lengths: Int[np.ndarray, " samples"]
     batching: TokenBudget | SampleCount
     seed: int
+    order: Order | None = None
 
     def __post_init__(self) -> None:
         if len(self.lengths) == 0:
@@ -90,30 +96,33 @@ class Plan:
     def fingerprint(self) -> int:
         """A checksum of all that decides the batches: equal plans have equal ones."""
         start = f"{to_json(self.batching)}{self.seed}".encode()
-        return zlib.crc32(self.lengths.astype(np.int64).tobytes(), zlib.crc32(start))
+        return self._order.fingerprint(zlib.crc32(self.lengths.astype(np.int64).tobytes(), zlib.crc32(start)))
 
     def epoch(self, number: int) -> Epoch:
-        """The batches of an epoch: each sample once."""
-        order = _generator(self.seed, number).permutation(len(self.lengths))
-        return Epoch(self.lengths, self.batching, order, shuffle=(self.seed, number))
+        """The batches of an epoch: each sample once, unless the order says otherwise."""
+        return Epoch(self.lengths, self.batching, self._order.draw(self.seed, number), shuffle=(self.seed, number))
 
     def in_order(self) -> Epoch:
-        """The batches of one pass without any shuffling, for evaluation."""
-        return Epoch(self.lengths, self.batching, np.arange(len(self.lengths)), shuffle=None)
+        """The batches of the first epoch without any shuffling, for evaluation."""
+        return Epoch(self.lengths, self.batching, self._order.draw(None, 0), shuffle=None)
+
+    @cached_property
+    def _order(self) -> Order:
+        return self.order or Shuffled(self.lengths)
 
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """One pass over the samples; iterating gives its batches, window after window.
+    """One epoch; iterating gives its batches, window after window.
 
     Attributes:
-        order: int64 [samples], the order the samples are taken in.
+        drawn: the samples in the order they are taken.
         shuffle: the (seed, epoch) that orders the batches of a window; None leaves them as dealt.
     """
 
     lengths: Int[np.ndarray, " samples"]
     batching: TokenBudget | SampleCount
-    order: Int[np.ndarray, " samples"]
+    drawn: Drawn
     shuffle: tuple[int, int] | None
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -125,31 +134,44 @@ class Epoch:
         return len(self._cuts) - 1
 
     def window(self, number: int) -> list[np.ndarray]:
-        """The batches of one window, in the order they are used."""
-        samples = self.order[self._cuts[number] : self._cuts[number + 1]]
-        if isinstance(self.batching, SampleCount):
-            parts = np.array_split(samples, -(-len(samples) // self.batching.samples))
-            return [part[np.argsort(-self.lengths[part], kind="stable")] for part in parts]
-        batches = [samples[batch] for batch in pack(self.lengths[samples], self.batching.tokens, self.batching.slots)]
-        if self.shuffle is None:
-            return batches
-        return [batches[i] for i in _generator(*self.shuffle, number).permutation(len(batches))]
+        """The sample numbers of one window's batches, in the order they are used."""
+        return [self.drawn.samples[places] for places in self._places(number)]
+
+    def draws(self, number: int) -> list[Drawn]:
+        """As `window`, with the pass of each sample."""
+        return [self.drawn.at(places) for places in self._places(number)]
+
+    def before(self, number: int) -> Int[np.ndarray, " samples"]:
+        """The sample numbers of all windows before one, in the order they are drawn in."""
+        return self.drawn.samples[: self._cuts[number]]
 
     @property
     def fill(self) -> Fill:
         """How full the batches are."""
         batches = sum(1 for _ in self)
-        tokens = int(self.lengths.sum())
+        tokens = int(self.lengths[self.drawn.samples].sum())
         room = batches * self.batching.tokens if isinstance(self.batching, TokenBudget) else tokens
-        return Fill(batches, len(self.lengths), tokens, tokens / room)
+        return Fill(batches, len(self.drawn), tokens, tokens / room)
+
+    def _places(self, number: int) -> list[np.ndarray]:
+        """Where in `drawn` the samples of one window's batches stand."""
+        begin, end = self._cuts[number : number + 2]
+        lengths = self.lengths[self.drawn.samples[begin:end]]
+        if isinstance(self.batching, SampleCount):
+            parts = np.array_split(np.arange(begin, end), -(-(end - begin) // self.batching.samples))
+            return [part[np.argsort(-lengths[part - begin], kind="stable")] for part in parts]
+        batches = [begin + batch for batch in pack(lengths, self.batching.tokens, self.batching.slots)]
+        if self.shuffle is None:
+            return batches
+        return [batches[i] for i in generator(*self.shuffle, number).permutation(len(batches))]
 
     @cached_property
     def _cuts(self) -> list[int]:
-        """Where each window begins in `order`, then the end of the last."""
-        cuts, end = [0], len(self.order)
+        """Where each window begins in `drawn`, then the end of the last."""
+        cuts, end = [0], len(self.drawn)
         if isinstance(self.batching, SampleCount):
             return [0, end]
-        through = np.cumsum(self.lengths[self.order], dtype=np.int64)
+        through = np.cumsum(self.lengths[self.drawn.samples], dtype=np.int64)
         most = end if self.batching.slots is None else self.batching.slots * self.batching.window
         room = max(self.batching.window * self.batching.tokens * _ROOM_USED, self.batching.tokens)
         while cuts[-1] < end:
@@ -189,8 +211,3 @@ def _deal(order: np.ndarray, lengths: np.ndarray, tokens: int, slots: int | None
         else:
             heapq.heapreplace(emptiest, (filled + length, number))
     return batches
-
-
-def _generator(seed: int, *path: int) -> np.random.Generator:
-    # PCG64DXSM: ModernBERT (2412.13663) saw a bias in torch's own sampler after half a billion samples
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=path)))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int
+
+Epochs: TypeAlias = int | Int[np.ndarray, " samples"]
+"""In which pass over its source a sample is read: one number for all samples, or one for each (in a mixture)."""
 
 
 @dataclass(frozen=True, eq=False)

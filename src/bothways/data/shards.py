@@ -2,14 +2,13 @@
 
 A folder holds `00000.tokens` (uint16 or uint32, little-endian, no special tokens), `00000.offsets`
 (uint64, where each document begins, then the end), further pairs of that kind, and `manifest.json`
-with counts, checksums and the tokenizer's fingerprint. It is written beside its final name and renamed
-when complete, so a folder under its name is whole.
+with counts, checksums and the tokenizer's fingerprint. It is written beside its final name
+(`data/shard_writer.py`) and renamed when complete, so a folder under its name is whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -17,26 +16,31 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from bothways.config import config, from_json, to_json
-from bothways.data.source import Document
+from bothways.config import config, from_json
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
-from bothways.files import replacing
 
-# What is tokenised in one call: enough to keep all cores busy, little enough to stay small in memory
-_BATCH_CHARACTERS = 1_000_000
+MANIFEST = "manifest.json"
 _BLOCK = 1 << 24
 
 
 @config
 class Shard:
-    """One pair of files: their common name, what they hold, and the sha256 of each."""
+    """One pair of files: their common name, what they hold, and the sha256 of each.
+
+    Attributes:
+        empty, characters, texts_sha256: of the texts it was made from; what an interrupted writing goes on by.
+            Shards of older versions do not have them.
+    """
 
     name: str
     documents: int
     tokens: int
     tokens_sha256: str
     offsets_sha256: str
+    empty: int | None = None
+    characters: int | None = None
+    texts_sha256: str | None = None
 
 
 @config
@@ -47,6 +51,7 @@ class Manifest:
         tokenizer: the fingerprint of the tokenizer that made the ids.
         documents: all documents, the `empty` ones (without a token) among them.
         characters: of the texts as they were read.
+        shard_tokens: how many tokens a shard was ended at.
     """
 
     format: Literal[1] = 1
@@ -56,24 +61,8 @@ class Manifest:
     empty: int
     tokens: int
     characters: int
+    shard_tokens: int | None = None
     shards: tuple[Shard, ...]
-
-
-def write_shards(documents: Iterable[Document], tokenizer: Tokenizer, folder: Path, shard_tokens: int = 1 << 28) -> Manifest:
-    """Tokenise documents into a new folder; a shard ends with the document that reaches `shard_tokens`.
-
-    Raises:
-        InputError: the folder holds something already, no text at all, or a full disk. Nothing is left then.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists already; remove it or choose another folder")
-    with replacing(folder, kept="nothing was written") as temporary:
-        temporary.mkdir()
-        manifest = _Writer(temporary, tokenizer, shard_tokens).write(documents)
-        if manifest.tokens == 0:
-            raise InputError(f"{folder}: no text in {manifest.documents} documents: nothing to learn from")
-        _write(temporary / "manifest.json", to_json(manifest).encode())
-    return manifest
 
 
 class Shards:
@@ -90,15 +79,14 @@ class Shards:
             InputError: no manifest, another tokenizer's ids, or a file missing, cut short or changed; the message names it.
         """
         self.folder = folder
-        path = folder / "manifest.json"
+        path = folder / MANIFEST
         if not path.is_file():
-            raise InputError(f"{folder}: no tokenised text (no manifest.json); make it with write_shards or `bothways pretrain`")
+            raise InputError(f"{folder}: no tokenised text (no {MANIFEST}); make it with `bothways tokenize`")
         self.manifest = from_json(Manifest, path.read_text(encoding="utf-8"), str(path))
         if self.manifest.tokenizer != tokenizer.fingerprint:
             raise InputError(f"{folder}: made with another tokenizer; tokenise the text again with the one in use")
         for shard in self.manifest.shards:
-            _check(folder / f"{shard.name}.tokens", shard.tokens * self._dtype.itemsize, shard.tokens_sha256, check)
-            _check(folder / f"{shard.name}.offsets", (shard.documents + 1) * 8, shard.offsets_sha256, check)
+            check_shard(folder, shard, self._dtype, check)
 
     def read(self, document: int, start: int, end: int) -> Int[np.ndarray, " tokens"]:
         """The content ids of a document from token `start` to `end`, int32."""
@@ -116,7 +104,7 @@ class Shards:
 
     @property
     def _dtype(self) -> np.dtype:
-        return np.dtype(self.manifest.dtype).newbyteorder("<")
+        return stored(self.manifest.dtype)
 
     @cached_property
     def _first(self) -> Int[np.ndarray, " shards"]:
@@ -134,70 +122,15 @@ class Shards:
         return [np.memmap(path, self._dtype, mode="r") if path.stat().st_size else np.zeros(0, self._dtype) for path in paths]
 
 
-class _Writer:
-    """Collects documents and writes a shard whenever enough tokens have come together."""
-
-    def __init__(self, folder: Path, tokenizer: Tokenizer, shard_tokens: int) -> None:
-        self.folder, self.tokenizer, self.shard_tokens = folder, tokenizer, shard_tokens
-        self.dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-        self.shards: list[Shard] = []
-        self.pending: list[np.ndarray] = []
-        self.pending_tokens = self.empty = self.characters = 0
-
-    def write(self, documents: Iterable[Document]) -> Manifest:
-        for texts in _batches(documents):
-            self.characters += sum(map(len, texts))
-            for ids in self.tokenizer.encode(texts, specials=False):
-                self.pending.append(ids.astype(self.dtype))
-                self.pending_tokens += len(ids)
-                self.empty += not len(ids)
-                if self.pending_tokens >= self.shard_tokens:
-                    self._flush()
-        if self.pending:
-            self._flush()
-        return Manifest(
-            dtype=self.dtype,
-            tokenizer=self.tokenizer.fingerprint,
-            documents=sum(shard.documents for shard in self.shards),
-            empty=self.empty,
-            tokens=sum(shard.tokens for shard in self.shards),
-            characters=self.characters,
-            shards=tuple(self.shards),
-        )
-
-    def _flush(self) -> None:
-        offsets = np.cumsum([0, *map(len, self.pending)])
-        name = f"{len(self.shards):05d}"
-        tokens = np.concatenate(self.pending).astype(np.dtype(self.dtype).newbyteorder("<"))
-        self.shards.append(
-            Shard(
-                name=name,
-                documents=len(self.pending),
-                tokens=len(tokens),
-                tokens_sha256=_write(self.folder / f"{name}.tokens", tokens.tobytes()),
-                offsets_sha256=_write(self.folder / f"{name}.offsets", offsets.astype("<u8").tobytes()),
-            )
-        )
-        self.pending, self.pending_tokens = [], 0
+def stored(dtype: Literal["uint16", "uint32"]) -> np.dtype:
+    """The numbers as they are in the files: little-endian."""
+    return np.dtype(dtype).newbyteorder("<")
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[str]]:
-    texts: list[str] = []
-    characters = 0
-    for document in documents:
-        texts.append(document.text)
-        characters += len(document.text) + 1  # empty texts count too
-        if characters >= _BATCH_CHARACTERS:
-            yield texts
-            texts, characters = [], 0
-    if texts:
-        yield texts
-
-
-def _write(path: Path, content: bytes) -> str:
-    """Write a file; its sha256."""
-    path.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+def check_shard(folder: Path, shard: Shard, dtype: np.dtype, check: Literal["contents", "sizes"]) -> None:
+    """Compare the files of a shard with what is said of them. Raises InputError, naming the file."""
+    _check(folder / f"{shard.name}.tokens", shard.tokens * dtype.itemsize, shard.tokens_sha256, check)
+    _check(folder / f"{shard.name}.offsets", (shard.documents + 1) * 8, shard.offsets_sha256, check)
 
 
 def _check(path: Path, size: int, sha256: str, check: Literal["contents", "sizes"]) -> None:

@@ -38,14 +38,10 @@ class TokenData:
             )
         self._shards, self._tokenizer = shards, tokenizer
         self._documents = np.arange(len(shards.lengths)) if documents is None else documents
-        tokens = shards.lengths[self._documents]
-        pieces = -(-tokens // self._room)
-        self._ends = np.cumsum(pieces)
-        if not len(self._ends) or not self._ends[-1]:
+        self._ends, lengths = cut(shards.lengths[self._documents], self._room)
+        if not len(lengths):
             raise InputError(f"{shards.folder}: no text in the {len(self._documents)} documents chosen")
-        self.lengths = np.full(self._ends[-1], max_length, dtype=np.int32)
-        held = np.flatnonzero(pieces)
-        self.lengths[self._ends[held] - 1] -= (pieces * self._room - tokens)[held].astype(np.int32)
+        self.lengths = lengths + np.int32(tokenizer.specials_per_sequence)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -57,6 +53,25 @@ class TokenData:
         tokens = int(self.lengths[number]) - self._tokenizer.specials_per_sequence
         ids = self._shards.read(int(self._documents[place]), start, start + tokens)
         return Sample(number, (self._tokenizer.wrap(ids),))
+
+
+def cut(tokens: Int[np.ndarray, " texts"], room: int) -> tuple[Int[np.ndarray, " texts"], Int[np.ndarray, " pieces"]]:
+    """Cut texts of some tokens into pieces of at most `room`, all full but the last of each text.
+
+    Returns:
+        the number of pieces up to the end of each text, and the int32 tokens of each piece.
+    """
+    pieces = -(-tokens // room)
+    ends = np.cumsum(pieces, dtype=np.int64)
+    lengths = np.full(int(ends[-1]) if len(ends) else 0, room, dtype=np.int32)
+    held = np.flatnonzero(pieces)
+    lengths[ends[held] - 1] -= (pieces * room - tokens)[held].astype(np.int32)
+    return ends, lengths
+
+
+def of_length(tokens: Int[np.ndarray, " documents"], at_least: int, at_most: int | None) -> Int[np.ndarray, " chosen"]:
+    """The numbers of the documents that have `at_least` to `at_most` tokens, special tokens not counted."""
+    return np.flatnonzero((tokens >= at_least) & (tokens <= (tokens.max(initial=0) if at_most is None else at_most)))
 
 
 def hold_out(documents: int, share: float, seed: int) -> tuple[Int[np.ndarray, " training"], Int[np.ndarray, " heldout"]]:

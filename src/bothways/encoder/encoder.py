@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bothways.encoder.config import EncoderConfig, Layer
 from bothways.errors import InputError
@@ -68,13 +69,15 @@ class Encoder(nn.Module):
     """A bidirectional encoder over packed batches.
 
     `layers` holds each module once; `stack` is what stands at each depth, where a shared one comes again.
-    `backend` pins the attention backend; None lets each call take the first that can serve it.
+    `backend` pins the attention backend; None lets each call take the first that can serve it. With `recompute`, a pass that is
+    to be differentiated keeps each layer's input alone, and computes the layer again on the way back (arXiv 1604.06174).
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.backend: Backend | None = None
+        self.recompute = False
         size = config.hidden_size
         self.embedding = TokenEmbedding(config.embedding, config.vocab_size, size, config.max_length, config.filler)
         self.layers = nn.ModuleList(
@@ -139,7 +142,8 @@ class Encoder(nn.Module):
         context = self.context(ragged, batch.global_mask)
         kept = [x]
         for i, layer in enumerate(self.stack):
-            x = layer(x, context)
+            again = self.recompute and torch.is_grad_enabled()
+            x = checkpoint(layer, x, context, use_reentrant=False) if again else layer(x, context)
             if i == 0 and self.convolution is not None:
                 x = self.convolution(kept[0], x, ragged)
             if keep:

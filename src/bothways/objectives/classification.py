@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Num
 from torch import Tensor
 
-from bothways.data.sample import Sample
+from bothways.data.sample import Epochs, Sample
 from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import Classifier
 from bothways.objectives.objective import Objective
@@ -44,7 +44,7 @@ class PrepareLabelled:
     regression: bool
     typed: bool
 
-    def __call__(self, samples: Sequence[Sample], seed: int, epoch: int) -> LabelledInputs:
+    def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> LabelledInputs:
         ordered = sorted(samples, key=lambda sample: len(sample.sequences[0]))
         types = [sample.types[0] for sample in ordered if sample.types is not None] if self.typed else []
         batch = Batch.of([sample.sequences[0] for sample in ordered], types or None, [sample.id for sample in ordered])

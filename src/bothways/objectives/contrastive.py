@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bothways.config import config
-from bothways.data.sample import Sample
+from bothways.data.sample import Epochs, Sample
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.layers.heads import Pooling, pool
@@ -69,7 +69,7 @@ class PrepareContrastive:
         InputError: a text without a partner.
     """
 
-    def __call__(self, samples: Sequence[Sample], seed: int, epoch: int) -> ContrastiveInputs:
+    def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> ContrastiveInputs:
         for sample in samples:
             if len(sample.sequences) < 2:
                 raise InputError(f"sample {sample.id} is a text without a partner: contrastive learning needs pairs")

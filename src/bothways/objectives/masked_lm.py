@@ -15,7 +15,7 @@ from jaxtyping import Int, Num
 from torch import Tensor
 
 from bothways.data.masking import Masking, Vocabulary, mask_tokens
-from bothways.data.sample import Sample
+from bothways.data.sample import Epochs, Sample
 from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.objective import Objective
@@ -50,7 +50,7 @@ class PrepareMasked:
     masking: Masking
     vocabulary: Vocabulary
 
-    def __call__(self, samples: Sequence[Sample], seed: int, epoch: int) -> MaskedInputs:
+    def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> MaskedInputs:
         batch = Batch.of([sample.sequences[0] for sample in samples], samples=[sample.id for sample in samples])
         masked = mask_tokens(
             self.masking,

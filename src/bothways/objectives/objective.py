@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from jaxtyping import Num
 from torch import Tensor, nn
 
-from bothways.data.sample import Sample
+from bothways.data.sample import Epochs, Sample
 
 I = TypeVar("I")  # noqa: E741
 I_co = TypeVar("I_co", covariant=True)
@@ -18,7 +18,7 @@ I_co = TypeVar("I_co", covariant=True)
 class Prepare(Protocol[I_co]):
     """From samples to inputs, in the loader's workers: a pure function that can be sent to them."""
 
-    def __call__(self, samples: Sequence[Sample], seed: int, epoch: int) -> I_co: ...
+    def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> I_co: ...
 
 
 class Objective(nn.Module, ABC, Generic[I]):

@@ -13,26 +13,33 @@ from bothways.errors import InputError, MissingExtraError
 from bothways.model.folder import check_expressed
 from bothways.model.model import Model
 from bothways.objectives.objective import Objective
-from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining
+from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining, Staged
 from bothways.training import record
 from bothways.training.loop import Result, train
 from bothways.training.report import report
+from bothways.training.sections import Section
 from bothways.training.settings import Watch
 from bothways.training.step import means
 from bothways.training.trainable import OpenStream
 
 Say = Callable[[str], None]
-Run = Pretraining | Finetuning | Embedding
+Run = Pretraining | Staged | Finetuning | Embedding
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A finished run, the model it made, and where both lie; `report` is None where the extra is not installed."""
+    """A finished run, the model it made, and where both lie.
+
+    Attributes:
+        report: None where the extra is not installed.
+        epochs: how often the text was read, over all stages; None of a run on labelled rows.
+    """
 
     result: Result
     model: Model
     folder: Path
     report: Path | None
+    epochs: float | None = None
 
 
 def claim(run: Run, folder: Path) -> None:
@@ -43,7 +50,8 @@ def claim(run: Run, folder: Path) -> None:
     """
     known = record.read(folder)
     if known:
-        record.same_run(known.run, json.loads(to_json(run)), FREE, folder / record.NAME)
+        free = run.free if isinstance(run, Staged) else FREE
+        record.same_run(known.run, json.loads(to_json(run)), free, folder / record.NAME)
         return
     taken = [name for name in ("model", "report.html") if (folder / name).exists()]
     if taken:
@@ -51,7 +59,7 @@ def claim(run: Run, folder: Path) -> None:
 
 
 def carry_out(
-    run: Run,
+    run: Pretraining | Finetuning | Embedding,
     folder: Path,
     objective: Objective[Any],
     open_stream: OpenStream[Any],
@@ -62,6 +70,7 @@ def carry_out(
     command: str,
     metrics: Sequence[str],
     say: Say,
+    extra: Callable[[Result], Sequence[Section]] = lambda result: (),
 ) -> Trained:
     """Train the objective, whose modules are the model's, and leave `model/` and `report.html` in the folder.
 
@@ -72,9 +81,24 @@ def carry_out(
     check_expressed(model)  # before hours of training rather than after
     device = str(model.device)
     result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
+    return deliver(result, model, folder, title=title, command=command, metrics=metrics, say=say, extra=extra(result))
+
+
+def deliver(
+    result: Result,
+    model: Model,
+    folder: Path,
+    *,
+    title: str,
+    command: str,
+    metrics: Sequence[str],
+    say: Say,
+    extra: Sequence[Section] = (),
+) -> Trained:
+    """Save a trained model, and write the report."""
     model.eval().save(folder / "model")
     try:
-        page = report(folder, title=title, command=command, metrics=metrics)
+        page = report(folder, title=title, command=command, metrics=metrics, extra=extra)
     except MissingExtraError as missing:
         say(str(missing))
         page = None

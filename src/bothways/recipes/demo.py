@@ -26,7 +26,7 @@ from bothways.objectives.contrastive import InfoNce
 from bothways.recipes.carrying_out import Trained
 from bothways.recipes.finetuning import finetune, train_embedder
 from bothways.recipes.pretraining import pretrain
-from bothways.recipes.published import modernbert
+from bothways.recipes.published import modernbert_short
 from bothways.recipes.runs import Embedding, Finetuning
 from bothways.recipes.standard_library import Function, Module, functions, modules, swapped_operands
 from bothways.retrieval.index import Index
@@ -80,7 +80,7 @@ def demo(folder: Path, say: Callable[[str], None], plan: Plan | None = None) -> 
     _corpus(folder, library)
     say("1/5 Pretraining a small ModernBERT on its sources and docstrings")
     source = Column(table=JsonLines(paths=(str(folder / "corpus.jsonl"),)))
-    run = modernbert(source, Hours(hours=plan.pretraining / 3600), "tiny")
+    run = modernbert_short(source, Hours(hours=plan.pretraining / 3600), "tiny")
     run = replace(run, training=replace(run.training, evaluate_every=200, log_every=5))
     base = pretrain(run, folder / "pretrained", say, "make demo")
     guesses = base.model.fill(BLANK, top=3)[0]

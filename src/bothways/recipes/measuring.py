@@ -14,6 +14,7 @@ import torch
 
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
+from bothways.encoder.initialisation import initialise
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
 from bothways.recipes.planned_text import Invented, PlannedText
 from bothways.recipes.pretraining import unfilled
@@ -143,21 +144,24 @@ def measure(network: Network, tokens: int, seconds: float, device: str, standing
         standing: bytes of the network's weights, gradients and optimizer state.
     """
     clock = _Clock(torch.device(device))
-    objective = network.build().to(device).train()
-    training = replace(network.run.training, accumulate=1)
-    table = parameter_table(objective, default_groups(training.optimizer))
+    objective = network.build()
+    # as drawn by torch alone, scores would be so far apart that products of vanishing numbers slow a processor down
+    initialise(objective, network.run.encoder.initialisation, network.run.encoder.num_layers, network.run.training.seed)
+    objective.to(device).train()
+    training = replace(network.run.training, accumulate=1, ramp=None)
+    table = parameter_table(objective, default_groups(training.optimizer, objective))
     updates = Updates(objective, training, table, clock.step, torch.device(device))
-    updates(updates.draw(network.loader(_LITTLE, objective).open()), 0, lr=0.0)
+    updates(updates.draw(network.loader(_LITTLE, objective).open(), 1), 0, lr=0.0)
     in_use = memory_in_use() if device == "cpu" else None
     stream = network.loader(tokens, objective).open()
-    updates(updates.draw(stream), 0, lr=0.0)
+    updates(updates.draw(stream, 1), 0, lr=0.0)
     sampler = Sampler(device)
     rows, rates, end = [], [], time.perf_counter() + seconds
     begin = done = 0.0
     while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
         rates += _rates(sampler, _SAMPLED * (done - begin) if rows else 0.0)
         begin = time.perf_counter()
-        inputs = updates.draw(stream)
+        inputs = updates.draw(stream, 1)
         drawn = time.perf_counter()
         updates(inputs, 1, lr=0.0)
         done = time.perf_counter()

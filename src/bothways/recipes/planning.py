@@ -26,7 +26,8 @@ from bothways.recipes.sizing import Sized, optimal_parameters, suited
 from bothways.training.machine import free_memory, machine, memory_in_use
 from bothways.training.memory import Footprint
 from bothways.training.power import Meter
-from bothways.training.schedule import Hours, Steps
+from bothways.training.ramp import micro_batches
+from bothways.training.schedule import Hours, Tokens
 from bothways.training.speed import gemm_rate
 
 # What a step may reach of the rate of products at first guess, to choose how much to measure
@@ -155,7 +156,7 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
     measured = measure(network, tokens, terms.seconds, terms.device, one.weights + one.gradients + one.optimizer)
     metered = meter.watts() if terms.watts is None else None
     scale = limit / tokens
-    micro_batch, step = measured.tokens * scale, _step_seconds(run, measured, scale)
+    micro_batch, step = measured.tokens * scale, _step_seconds(run, measured, scale, run.training.accumulate)
     speed = run.training.accumulate * micro_batch / step
     spent = _spent(run, terms, text, measured, scale, metered)
     flops, parameters = 3 * measured.flops, _parameters(run)
@@ -203,33 +204,45 @@ def _to_measure(network: Network, best_rate: float, seconds: float, fitting: int
     return max(min(most, int(quick)), longest)
 
 
-def _step_seconds(run: Pretraining, measured: Measured, scale: float) -> float:
-    """Of a whole step, where processes that prepare inputs do so meanwhile."""
+def _step_seconds(run: Pretraining, measured: Measured, scale: float, count: int) -> float:
+    """Of a step of `count` micro-batches, where processes that prepare inputs do so meanwhile."""
     drawing = 0.0 if run.workers else measured.drawing
-    return run.training.accumulate * scale * (drawing + measured.gradients) + measured.update
+    return count * scale * (drawing + measured.gradients) + measured.update
+
+
+def _course(run: Pretraining, measured: Measured, scale: float) -> tuple[int, float, float]:
+    """Steps, tokens and seconds until the budget is spent."""
+    training, micro_batch = run.training, measured.tokens * scale
+    full = _step_seconds(run, measured, scale, training.accumulate)
+    budget = training.budget
+    if isinstance(budget, Hours):  # as training does: at the speed of full steps
+        budget = Tokens(count=max(round(budget.hours * 3600 / full * training.accumulate * micro_batch), 1))
+    per = {"steps": 1.0, "tokens": training.accumulate * micro_batch, "elapsed": full}[budget.type]
+    if training.ramp is None:
+        steps = math.ceil(round(budget.count / per, 6))
+        return steps, steps * training.accumulate * micro_batch, steps * full
+    step, tokens, seconds = 0, 0.0, 0.0
+    while (done := {"steps": step, "tokens": tokens, "elapsed": seconds}[budget.type]) < budget.count:
+        count = micro_batches(training.ramp, training.accumulate, step, done, budget.count)
+        step, tokens = step + 1, tokens + count * micro_batch
+        seconds += _step_seconds(run, measured, scale, count)
+    return step, tokens, seconds
 
 
 def _spent(run: Pretraining, terms: Terms, text: PlannedText, measured: Measured, scale: float, metered: float | None) -> Spent:
     training, micro_batch = run.training, measured.tokens * scale
-    of_step, tokens_of_step = _step_seconds(run, measured, scale), training.accumulate * micro_batch
-    match training.budget:
-        case Steps(count=count):
-            steps = count
-        case Hours(hours=hours):
-            steps = max(round(hours * 3600 / of_step), 1)
-        case budget:
-            steps = math.ceil(budget.count / tokens_of_step)
+    steps, tokens, of_steps = _course(run, measured, scale)
     learned = None if text.tokens is None else text.tokens * (1 - run.held_out)
     batches = EVALUATED if text.tokens is None else min(EVALUATED, math.ceil(text.tokens * run.held_out / micro_batch))
     looks = 1 if training.evaluate_every is None else math.ceil(steps / training.evaluate_every)
-    seconds, evaluation = steps * of_step, looks * batches * scale * measured.gradients / 3
-    hours, watts = (seconds + evaluation) / 3600, metered if terms.watts is None else terms.watts
+    evaluation = looks * batches * scale * measured.gradients / 3
+    hours, watts = (of_steps + evaluation) / 3600, metered if terms.watts is None else terms.watts
     return Spent(
-        tokens=round(steps * tokens_of_step),
+        tokens=round(tokens),
         steps=steps,
-        seconds=seconds,
+        seconds=of_steps,
         evaluation=evaluation,
-        epochs=None if learned is None else steps * tokens_of_step / learned,
+        epochs=None if learned is None else tokens / learned,
         watts=watts,
         metered=terms.watts is None and watts is not None,
         kwh=None if watts is None else watts * hours / 1000,

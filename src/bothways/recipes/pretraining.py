@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,9 +15,8 @@ import torch
 from bothways.config import to_json
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
-from bothways.data.shards import Shards, write_shards
-from bothways.data.source import list_source, read_documents
-from bothways.data.token_data import TokenData, hold_out
+from bothways.data.sample import Samples
+from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.encoder.encoder import Encoder
@@ -25,16 +26,24 @@ from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.files import replacing, write_text
 from bothways.layers.heads import MaskedLm
+from bothways.model.folder import resolve
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
+from bothways.recipes.continuing import take_over
+from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
+from bothways.training.checkpoint import position
+from bothways.training.loop import Result
+from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 EVALUATED = 20
+# Train metrics that reports plot
+METRICS = ("accuracy", "masked", "mask_token")
 # What tells our note from a file that happens to have its name: only behind it is anything removed
 _OURS = "what this folder's tokenizer and data were made from"
 # Beside the tokenizer and the shards: the text they were made from
@@ -56,27 +65,69 @@ def pretrain(
     """
     check(run)
     claim(run, folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     remember_corpus(run, folder)
     tokenizer = prepare_tokenizer(run, folder, say)
-    shards = prepare_shards(run, folder, tokenizer, say)
+    parts = set_up(run, tokenizer, prepare_shards(run, folder, tokenizer, say), chosen(device), say)
+    trained = carry_out(
+        run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
+        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say,
+        extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
+    )  # fmt: skip
+    return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a run trains, and on what.
+
+    Attributes:
+        model: on the very modules of the objective.
+    """
+
+    objective: MaskedLanguageModeling
+    model: Model
+    loader: Loader[MaskedInputs]
+    text: Text
+    vocabulary: Vocabulary
+
+    @property
+    def epoch_tokens(self) -> int:
+        """The tokens of one pass over all the text that is learned from."""
+        return pass_tokens(self.text)
+
+    def watch(self, run: Pretraining, rate: float) -> Watch:
+        """Held-out figures, and predictions, of the model; `rate` is the machine's."""
+        device, heldout = str(self.model.device), self.text.heldout
+        rate_held = run.masking.rate if run.held_out_rate is None else run.held_out_rate
+        prepare = PrepareMasked(replace(run.masking, rate=rate_held), self.vocabulary)
+        measured = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
+        evaluation = list(islice(measured.evaluation(), EVALUATED))
+        return Watch(
+            evaluate=lambda: averages(self.objective, evaluation, device, ("loss", "accuracy")),
+            samples=lambda: predictions(self.model, heldout),
+            rate=rate,
+        )
+
+
+def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], device: str, say: Say) -> Parts:
+    """Put the parts of a run together, with the weights that it begins with."""
+    text = prepare_samples(run, tokenizer, opened, say)
     objective = build(run, tokenizer)
-    kept, held = hold_out(len(shards.lengths), run.held_out, run.training.seed)
-    data, heldout = (TokenData(shards, tokenizer, run.max_length, part) for part in (kept, held))
-    loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
+    loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order)
     fill = loader.plan.epoch(0).fill
-    say(f"{len(data):,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
-    tokens = int(heldout.lengths.sum())
-    say(f"{len(held):,} of {len(shards.lengths):,} documents held out, {tokens / (tokens + fill.tokens):.1%} of the tokens")
-    evaluation = list(islice(Loader(heldout, run.batching, objective.prepare, run.training.seed).evaluation(), EVALUATED))
+    say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
     model = assemble(run, tokenizer, objective).to(device)
-    watch = Watch(
-        evaluate=lambda: averages(objective, evaluation, device, ("loss", "accuracy")),
-        samples=lambda: predictions(model, heldout),
-        rate=gemm_rate(device, torch.float32),
-    )
-    title, metrics = f"Pretraining {run.family}", ("accuracy", "masked", "mask_token")
-    return carry_out(run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say)
+    return Parts(objective, model, loader, text, Vocabulary.of(tokenizer))
+
+
+def machine_rate(parts: Parts) -> float:
+    """The matrix products a second of the device that a model is on, in FLOP/s; measuring takes a second."""
+    return gemm_rate(parts.model.device, torch.float32)
+
+
+def chosen(device: str | None) -> str:
+    """The device to train on: CUDA where there is a GPU, unless told otherwise."""
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def remember_corpus(run: Pretraining, folder: Path) -> None:
@@ -87,7 +138,7 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
     """
     if (folder / record.NAME).exists():
         return  # the run's own record decides from here on
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in list_source(run.source).files]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files_of(run.source)]
     made_from = json.dumps([_OURS, to_json(run.source), to_json(run.tokenizer), run.encoder.max_length, files], indent=2) + "\n"
     note = folder / _MADE_FROM
     written = note.read_text(encoding="utf-8") if note.exists() else None
@@ -105,13 +156,12 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
 def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
     """The run's tokenizer: given, or trained once and kept in the folder."""
     if isinstance(run.tokenizer, GivenTokenizer):
-        tokenizer = Tokenizer.load(Path(run.tokenizer.folder))
+        tokenizer = Tokenizer.load(resolve(run.tokenizer.folder))
     elif (folder / "tokenizer" / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(folder / "tokenizer")
     else:
         say(f"training a tokenizer of {run.tokenizer.vocab_size:,} pieces")
-        texts = (document.text for document in read_documents(run.source))
-        tokenizer = train_tokenizer(run.tokenizer, texts, run.encoder.max_length)
+        tokenizer = train_tokenizer(run.tokenizer, texts_of(run.source), run.encoder.max_length)
         with replacing(folder / "tokenizer") as partial:  # a killed process leaves no half of one under its name
             tokenizer.save(partial)
     if tokenizer.vocab_size > run.encoder.vocab_size:
@@ -121,18 +171,49 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
     return tokenizer
 
 
-def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Say) -> Shards:
-    """The corpus as token shards, written once."""
-    if not (folder / "data" / "manifest.json").exists():
-        say("tokenising the corpus")
-        write_shards(read_documents(run.source), tokenizer, folder / "data")
-    return Shards(folder / "data", tokenizer)
+def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Say) -> tuple[Opened, ...]:
+    """The sources of the run as token shards, written once."""
+    return open_corpus(run.source, folder / "data", tokenizer, say)
+
+
+def prepare_samples(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], say: Say) -> Text:
+    """The samples to learn from, in their order, and those to measure on."""
+    opened = by_length(opened, run.by_length) if run.by_length else opened
+    return samples_of(opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say)
+
+
+def pass_tokens(text: Text) -> int:
+    """The tokens of one pass over all the text of a run, special ones among them; of parts that overlap, the largest."""
+    totals = [int(part.lengths.sum(dtype=np.int64)) for part in text.parts]
+    return max(totals) if text.overlapping else sum(totals)
+
+
+def stream_state(result: Result) -> dict[str, int]:
+    """Where the stream of a finished run stands."""
+    state = position(result.checkpoint).stream
+    assert state is not None, "a finished run has saved its last step"
+    return state
+
+
+def account(tallies: Sequence[Tally], say: Say) -> Table:
+    """What was taken of each source, for the report; repeated text is told of at once."""
+    for one in tallies:
+        if one.passes > 1:
+            say(f"{one.name}: gone through {one.passes:,.2f} times")
+    columns = ("source", "declared", "of the tokens", "tokens", "samples", "passes")
+    rows = [
+        (one.name, f"{one.declared:.1%}", f"{one.share:.1%}", f"{one.tokens:,}", f"{one.samples:,}", f"{one.passes:,.2f}")
+        for one in tallies
+    ]
+    return Table("Data", columns, rows, note="Over one pass, text was seen more than once.")
 
 
 def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
-    """The objective with fresh weights, a function of the seed."""
+    """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
     objective = unfilled(run, Vocabulary.of(tokenizer))
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
+    if run.start is not None:
+        take_over(objective, run.start, run.family)
     return objective
 
 
@@ -154,7 +235,7 @@ def assemble(run: Pretraining, tokenizer: Tokenizer, objective: MaskedLanguageMo
     return model
 
 
-def predictions(model: Model, heldout: TokenData, count: int = 4, around: int = 12) -> list[dict[str, str]]:
+def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12) -> list[dict[str, str]]:
     """What the model puts in the place of one token of a few held-out texts."""
     tokenizer = model.tokenizer
     assert tokenizer is not None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from bothways.config import config
 from bothways.data.masking import Masking
+from bothways.data.mixture import Corpus
 from bothways.data.packing import SampleCount, TokenBudget
 from bothways.data.rows import Table
-from bothways.data.source import Source
 from bothways.data.table import Contrast, SingleText, TextPair
 from bothways.data.tokenizer_training import TokenizerTraining
+from bothways.data.warmup import LengthWarmup
 from bothways.encoder.config import EncoderConfig
 from bothways.layers.heads import MaskedLmHead, Pooling
 from bothways.objectives.contrastive import InfoNce
@@ -38,27 +40,104 @@ class GivenTokenizer:
 
 
 @config
+class ByLength:
+    """The documents of so many tokens or more, as one part of a mixture: its share is its weight over the sum of all."""
+
+    at_least: NonNegativeInt
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@config
 class Pretraining:
-    """Masked-language pretraining from raw text.
+    """Masked-language pretraining from text: raw, tokenised, or a mixture.
 
     Attributes:
         family: the published family the model is saved as.
         tokenizer: trained on the corpus, or given.
         max_length: tokens of a sample, special tokens included; longer documents are cut into several.
+        length_warmup: lower limits to begin with; None: none.
+        by_length: the text as a mixture of its longer documents and all others, in these shares of the tokens; None: as it is.
         held_out: the share of documents kept for evaluation.
+        held_out_rate: the share of tokens masked in them; None: as in training.
+        start: the folder or repository of a model whose weights the run begins with; `family`, the shapes of `encoder` and
+            `head`, and `tokenizer` are that model's. None: fresh weights.
     """
 
     family: FamilyName
     encoder: EncoderConfig
     head: MaskedLmHead
     masking: Masking
-    source: Source
+    source: Corpus
     tokenizer: Annotated[TokenizerTraining | GivenTokenizer, Field(discriminator="type")]
     batching: TokenBudget
     training: TrainingConfig
     max_length: PositiveInt
+    length_warmup: LengthWarmup | None = None
+    by_length: Annotated[tuple[ByLength, ...], Field(min_length=1)] | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    held_out_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    start: str | None = None
     workers: NonNegativeInt = 0
+
+
+@config
+class Stage:
+    """What a stage of a longer run does otherwise than the stage before it; a field that is None stays as it was.
+
+    Attributes:
+        name: of its folder, behind its number.
+        encoder: another config of the same weights: rotary bases, dropout, `max_length` where no table depends on it.
+        training: its budget, learning rate, schedule and all else of training; the seed is the run's.
+        average: the stage ends with the mean of the weights of its last so many checkpoints; None: with its last weights.
+        moments: whether the optimizer goes on with what it has gathered, or begins afresh.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    encoder: EncoderConfig | None = None
+    masking: Masking | None = None
+    source: Corpus | None = None
+    batching: TokenBudget | None = None
+    training: TrainingConfig | None = None
+    max_length: PositiveInt | None = None
+    by_length: Annotated[tuple[ByLength, ...], Field(min_length=1)] | None = None
+    average: PositiveInt | None = None
+    moments: Literal["fresh", "kept"] = "fresh"
+
+
+@config
+class Staged:
+    """Pretraining in stages, each of which begins with the weights that the one before ended with.
+
+    Attributes:
+        base: the run that the first stage changes, mostly in nothing.
+    """
+
+    base: Pretraining
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @property
+    def runs(self) -> tuple[Pretraining, ...]:
+        """Every stage as a whole run."""
+        runs, last = [], self.base
+        for stage in self.stages:
+            last = replace(last, **{name: value for name in CHANGED if (value := getattr(stage, name)) is not None})
+            runs.append(last)
+        return tuple(runs)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folder of each stage, within the run's."""
+        return tuple(f"{number}-{stage.name}" for number, stage in enumerate(self.stages, start=1))
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """`FREE`, as paths of this run."""
+        stages = (f"stages.{number}" for number in range(len(self.stages)))
+        return tuple(f"{part}.{path}" for part in ("base", *stages) for path in FREE)
+
+
+# The fields of a run that a stage may change
+CHANGED = ("encoder", "masking", "source", "batching", "training", "max_length", "by_length")
 
 
 @config

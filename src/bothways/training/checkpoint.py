@@ -75,14 +75,14 @@ def save(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, posi
             sync(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    for old in _complete(folder)[:-keep]:
+    for old in complete(folder)[:-keep]:
         _remove(old)
     return final
 
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint of a run's folder, or None."""
-    return next(reversed(_complete(folder)), None)
+    return next(reversed(complete(folder)), None)
 
 
 def position(checkpoint: Path) -> Position:
@@ -104,9 +104,22 @@ def load(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
     Raises:
         InputError: a truncated file, or a tensor that is missing, too many, or of another shape; named.
     """
+    load_moments(checkpoint, module, optimizer)
+    load_weights(checkpoint, module)
+
+
+def load_weights(checkpoint: Path, module: nn.Module) -> None:
+    """Read the weights alone. Raises InputError as `load`."""
     own = _tensors(module)
     saved = _read_tensors(checkpoint / WEIGHTS)
     _match(checkpoint / WEIGHTS, own, saved)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+
+
+def load_moments(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Read the optimizer's state alone, into a fresh one. Raises InputError as `load`."""
     numbers = {name: number for number, (name, _) in enumerate(_optimized(module, optimizer))}
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in _read_tensors(checkpoint / OPTIMIZER).items():
@@ -114,9 +127,6 @@ def load(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
         if name not in numbers:
             raise InputError(f"{checkpoint / OPTIMIZER}: {key} belongs to no trained parameter; it is another model's checkpoint")
         state.setdefault(numbers[name], {})[quantity] = tensor
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(saved[name])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -169,7 +179,7 @@ def _match(path: Path, own: dict[str, Tensor], saved: dict[str, Tensor]) -> None
         raise InputError(f"{path}: {extra[0]} has no place in this model; it is another model's checkpoint")
 
 
-def _complete(folder: Path) -> list[Path]:
+def complete(folder: Path) -> list[Path]:
     """Checkpoints, oldest first; only the final rename gives a folder its name."""
     return sorted((folder / FOLDER).glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from bothways.training.schedule import Amount
+
 EVERY = 5.0  # seconds between plain lines
 
 
@@ -26,15 +28,16 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def begin(self, total: int, done: int) -> None:
+    def begin(self, total: Amount, done: Amount) -> None:
         """Start at `done` of `total` units of the budget."""
         self._total, self._start = total, done
         self._begin = self._shown = time.monotonic()
         if self._live:
-            self._task = self._live.add_task("", total=total, completed=done)
+            self._task = self._live.add_task("", total=total)
+            self._live.update(self._task, completed=done)
             self._live.start()
 
-    def update(self, done: int, step: int, tokens: int, loss: float, speed: float | None, share: float | None) -> None:
+    def update(self, done: Amount, step: int, tokens: int, loss: float, speed: float | None, share: float | None) -> None:
         """After a step: `done` of the budget's units, and the latest figures."""
         now = time.monotonic()
         if self._live:
@@ -47,7 +50,9 @@ class Display:
         """A line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _text(self, done: int, step: int, tokens: int, loss: float, speed: float | None, share: float | None, now: float) -> str:
+    def _text(
+        self, done: Amount, step: int, tokens: int, loss: float, speed: float | None, share: float | None, now: float
+    ) -> str:
         parts = [f"step {step:,}", f"{tokens:,} tokens", f"loss {loss:.4f}"]
         if speed:
             parts.append(f"{speed:,.0f} tokens/s")

@@ -12,6 +12,9 @@ counts, and `gradient_norm` is their mean. `gemm_share` is the share reached of 
 products, `gemm_rate` that rate as sampled between these steps (operations over time, FLOP/s; null where none was due), `memory`
 the most bytes that the process has held so far. A machine line follows the first train line of each process.
 A number that is not finite is written as null.
+
+A run of stages has a log for each. Read together, their steps, tokens and seconds are counted through, and every line
+has the name of its `stage`.
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
 from bothways.errors import InputError
 from bothways.files import reported, sync, write_text
+from bothways.training import record
 from bothways.training.step import loss, means
 
 NAME = "log.jsonl"
@@ -116,12 +120,14 @@ class Window:
 
 
 def read(folder: Path) -> list[Line]:
-    """A run's log. A last line that a kill cut short is left out.
+    """A run's log, or those of its stages as one. A last line that a kill cut short is left out.
 
     Raises:
         InputError: a line that is not one of this log; named by its number.
     """
     path = folder / NAME
+    if not path.exists() and (known := record.read(folder)) and known.stages:
+        return _through([(stage, read(folder / stage)) for stage in known.stages if (folder / stage / NAME).exists()])
     texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
     lines = []
     for number, text in enumerate(texts[:-1], start=1):  # what follows the last newline is unfinished
@@ -132,6 +138,16 @@ def read(folder: Path) -> list[Line]:
         if not isinstance(line, dict) or not line.keys() >= {"kind", "step", "tokens", "seconds"}:
             raise InputError(f"{path}, line {number}: not a line of a training log; remove the line")
         lines.append(line)
+    return lines
+
+
+def _through(logs: Sequence[tuple[str, list[Line]]]) -> list[Line]:
+    """The lines of all stages, in which each goes on from where the one before ended."""
+    lines: list[Line] = []
+    before: dict[str, float] = dict.fromkeys(("step", "tokens", "seconds"), 0)
+    for stage, own in logs:
+        lines += [{**line, **{key: before[key] + line[key] for key in before}, "stage": stage} for line in own]
+        before = {key: lines[-1][key] for key in before} if own else before
     return lines
 
 

@@ -24,11 +24,12 @@ from bothways.training.display import Display
 from bothways.training.interrupt import Interrupted, asked_to_stop
 from bothways.training.machine import machine, peak_memory
 from bothways.training.optimizer import Group, default_groups, parameter_table
+from bothways.training.ramp import micro_batches
 from bothways.training.record import Record
-from bothways.training.schedule import Hours, Steps, Tokens, check, factor, spent
+from bothways.training.schedule import Amount, Elapsed, Hours, Steps, Tokens, check, factor, spent
 from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.speed import Sampler, peak_rate
-from bothways.training.trainable import I, OpenStream, Stream, Trainable
+from bothways.training.trainable import I, OpenStream, State, Stream, Trainable
 from bothways.training.update import Step, Updates, calibrated
 
 
@@ -43,6 +44,21 @@ class Result:
     seconds: float
     loss: float
     evaluation: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a run goes on from another, whose weights the module has been given already.
+
+    Attributes:
+        steps: the other's steps: what is drawn in the module (dropout) goes on from there.
+        stream: where its inputs begin; None at the stream's beginning.
+        moments: a checkpoint whose optimizer state is gone on with; None begins with a fresh one.
+    """
+
+    steps: int = 0
+    stream: State | None = None
+    moments: Path | None = None
 
 
 class DivergedError(InputError):
@@ -60,6 +76,7 @@ def train(
     free: Collection[str] = (),
     watch: Watch | None = None,
     groups: Sequence[Group] | None = None,
+    beginning: Beginning | None = None,
     step: Step[I] = steps.step,
     after_step: Callable[[int], None] | None = None,
 ) -> Result:
@@ -69,6 +86,7 @@ def train(
         run: the whole run's config as JSON; kept in `run.json`, and compared before going on.
         free: dotted paths in `run` that may differ when going on (workers, devices).
         groups: which parameters get which learning rate and decay; `default_groups` unless given.
+        beginning: what a fresh run takes over from another.
         after_step: called with the number of steps done, after each.
 
     Raises:
@@ -83,7 +101,7 @@ def train(
     assert isinstance(module, nn.Module), "a Trainable is an nn.Module"
     watch = watch or Watch()
     module.to(device).train()
-    table = parameter_table(module, groups or default_groups(settings.optimizer))
+    table = parameter_table(module, groups or default_groups(settings.optimizer, module))
     tree = json.loads(run)
     known = record.read(folder)
     if known:
@@ -93,15 +111,26 @@ def train(
         if known is None:
             budget = settings.budget
             if isinstance(budget, Hours):
-                budget = calibrated(budget, updates, open_stream, watch, stop)
+                budget = calibrated(budget, settings.accumulate, updates, open_stream, watch, stop)
             if budget is None:
                 raise Interrupted(folder, 0, None)
             check(settings.schedule, budget.count)
             known = Record(run=tree, fingerprint=record.fingerprint(tree, free), budget=budget, parameters=table)
             record.write(folder, known)
             updates.reset()
-        at = _resumed(folder, updates, tree, free)
+        updates.before = beginning.steps if beginning else 0
+        at = _resumed(folder, updates, tree, free, beginning or Beginning())
+        assert known.budget is not None, "a run of stages has no steps of its own"
         return _Loop(updates, open_stream(at.stream), settings, folder, known.budget, watch, display, at, after_step).go(stop)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has spent its budget in this folder, and saved its last step."""
+    known, last = record.read(folder), checkpoint.latest(folder)
+    if known is None or known.budget is None or last is None:
+        return False
+    at = checkpoint.position(last)
+    return spent(known.budget, at.step, at.tokens, at.seconds) >= known.budget.count
 
 
 @dataclass
@@ -112,7 +141,7 @@ class _Loop(Generic[I]):
     stream: Stream[I]
     settings: TrainingConfig
     folder: Path
-    budget: Steps | Tokens
+    budget: Steps | Tokens | Elapsed
     watch: Watch
     display: Display
     at: Position
@@ -126,8 +155,8 @@ class _Loop(Generic[I]):
         self.introduced = False  # whether the log says which machine this process is on
 
     @property
-    def done(self) -> int:
-        return spent(self.budget, self.at.step, self.at.tokens)
+    def done(self) -> Amount:
+        return spent(self.budget, self.at.step, self.at.tokens, self.at.seconds)
 
     @property
     def finished(self) -> bool:
@@ -148,8 +177,9 @@ class _Loop(Generic[I]):
 
     def _step(self) -> None:
         begin = self.watch.clock()
-        inputs = self.updates.draw(self.stream)
-        lr = self.settings.optimizer.lr * factor(self.settings.schedule, self.done, self.budget.count)
+        settings, done, total = self.settings, self.done, self.budget.count
+        inputs = self.updates.draw(self.stream, micro_batches(settings.ramp, settings.accumulate, self.at.step, done, total))
+        lr = settings.optimizer.lr * factor(settings.schedule, done, total)
         sums, counts, norm = self.updates(inputs, self.at.step, lr)
         seconds, tokens = self.watch.clock() - begin, sum(one.tokens for one in inputs)
         loss = steps.loss(self.module.weights, steps.means(sums, counts))
@@ -227,11 +257,13 @@ class _Loop(Generic[I]):
         return Result(self.folder, last, self.at.step, self.at.tokens, self.at.seconds, lines["train"]["loss"], evaluation)
 
 
-def _resumed(folder: Path, updates: Updates[I], run: dict[str, Any], free: Collection[str]) -> Position:
+def _resumed(folder: Path, updates: Updates[I], run: dict[str, Any], free: Collection[str], beginning: Beginning) -> Position:
     """Where the folder stands, with its last checkpoint loaded."""
     saved = checkpoint.latest(folder)
     if saved is None:
-        return Position(step=0, tokens=0, seconds=0.0, stream=None, run=run)
+        if beginning.moments:
+            checkpoint.load_moments(beginning.moments, updates.module, updates.optimizer)
+        return Position(step=0, tokens=0, seconds=0.0, stream=beginning.stream, run=run)
     at = checkpoint.position(saved)
     record.same_run(at.run, run, free, saved)
     checkpoint.load(saved, updates.module, updates.optimizer)

@@ -7,15 +7,16 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
+from pydantic import Field
 
 from bothways.config import explain
 from bothways.errors import InputError
 from bothways.files import write_text
 from bothways.training.optimizer import Row
-from bothways.training.schedule import Steps, Tokens
+from bothways.training.schedule import Elapsed, Steps, Tokens
 
 NAME = "run.json"
 
@@ -27,14 +28,16 @@ class Record:
     Attributes:
         run: the whole run's config, as JSON.
         fingerprint: the sha256 of `run` without its free fields.
-        budget: in steps or tokens; hours have been turned into tokens.
-        parameters: the optimizer's parameter table.
+        budget: in steps, tokens or seconds; `Hours` have been turned into tokens. None: of a run of stages, which have theirs.
+        parameters: the optimizer's parameter table; empty for a run of stages.
+        stages: the folders of a run's stages, in their order, each a run of its own; empty for a run of one.
     """
 
     run: dict[str, Any]
     fingerprint: str
-    budget: Steps | Tokens
+    budget: Annotated[Steps | Tokens | Elapsed, Field(discriminator="type")] | None
     parameters: tuple[Row, ...]
+    stages: tuple[str, ...] = ()
 
 
 def fingerprint(run: dict[str, Any], free: Collection[str]) -> str:
@@ -91,9 +94,16 @@ def same_run(saved: dict[str, Any], run: dict[str, Any], free: Collection[str], 
 
 
 def table_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """The parameter table for printing: name, shape, group, learning rate factor, weight decay."""
+    """The parameter table for printing: name, shape, group, optimizer, learning rate factor, weight decay."""
     return [
-        [", ".join((row.name, *row.shared)), "x".join(map(str, row.shape)), row.group, f"{row.lr:g}", f"{row.weight_decay:g}"]
+        [
+            ", ".join((row.name, *row.shared)),
+            "x".join(map(str, row.shape)),
+            row.group,
+            row.optimizer or "",
+            f"{row.lr:g}",
+            f"{row.weight_decay:g}",
+        ]
         for row in rows
     ]
 

@@ -41,12 +41,15 @@ def report(
         MissingExtraError: the extra `report` is not installed.
     """
     known = record.read(folder)
-    lines = log.read(folder) if known and (folder / log.NAME).exists() else []
+    begun = known and [stage for stage in known.stages or ("",) if (folder / stage / log.NAME).exists()]
+    lines = log.read(folder) if begun else []
     train = [line for line in lines if line["kind"] == "train"]
     if known is None or not train:
         raise InputError(f"{folder}: no training run to report on; give the folder of a run that has logged a step")
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     machines = [line for line in lines if line["kind"] == "machine"]
+    if known.stages and begun and (last := record.read(folder / begun[-1])):
+        known = replace(known, parameters=last.parameters)
     sections = [
         summary(known, train, evaluations, machines),
         *extra,
@@ -156,7 +159,7 @@ def samples(lines: Sequence[log.Line]) -> list[Table]:
 
 def parameters(known: Record) -> Table:
     """What the optimizer does to every parameter."""
-    columns = ["name", "shape", "group", "learning rate factor", "weight decay"]
+    columns = ["name", "shape", "group", "optimizer", "learning rate factor", "weight decay"]
     return Table(f"Parameters ({len(known.parameters)} tensors)", columns, record.table_rows(known.parameters), folded=True)
 
 

@@ -11,7 +11,10 @@ from pydantic import Field
 from rich.console import Console
 
 from bothways.config import config
+from bothways.errors import InputError
 from bothways.training.optimizer import Optimizer
+from bothways.training.precision import Precision
+from bothways.training.ramp import Ramp
 from bothways.training.schedule import Budget, Schedule
 
 Every = Annotated[int, Field(gt=0)]
@@ -24,6 +27,11 @@ class TrainingConfig:
     Attributes:
         clip: the largest global gradient norm; None leaves gradients as they are.
         accumulate: micro-batches a step.
+        ramp: fewer micro-batches at first; None: all steps have `accumulate`.
+        precision: of matrix products. "bf16" keeps weights, gradients and the optimizer's state in float32; on a CPU without
+            instructions for it, it is refused, and "bf16_emulated" is not.
+        recompute: each layer's inside is computed again in the backward pass instead of kept: less memory, a third more work,
+            the same numbers.
         seed: of dropout and of all else that is drawn in the module.
         log_every, evaluate_every, checkpoint_every: in steps. None: at the end only.
         keep: the newest checkpoints to keep.
@@ -34,11 +42,19 @@ class TrainingConfig:
     budget: Budget
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     accumulate: Every = 1
+    ramp: Ramp | None = None
+    precision: Precision = "fp32"
+    recompute: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     log_every: Every = 10
     evaluate_every: Every | None = None
     checkpoint_every: Every | None = 1000
     keep: Every = 2
+
+    def __post_init__(self) -> None:
+        if self.ramp is not None and self.ramp.first > self.accumulate:
+            most = f"accumulate, the full batch, is {self.accumulate}"
+            raise InputError(f"TrainingConfig.ramp.first: {self.ramp.first} micro-batches, but {most}; raise accumulate")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import nn
 
 from bothways.errors import InputError
 from bothways.training.optimizer import Row, build, set_lr
+from bothways.training.precision import in_precision, recompute
 from bothways.training.schedule import Hours, Tokens
 from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.trainable import I, OpenStream, Scalars, Stream, Trainable
@@ -24,11 +25,17 @@ class Updates(Generic[I]):
     """The module and its optimizer: one call, one update.
 
     `module` is a `Trainable[I]` and an `nn.Module`, which Python has no type for.
+
+    Attributes:
+        before: the steps of runs that this one goes on from: what is drawn is drawn anew in each step of all.
     """
 
     def __init__(self, module: Any, settings: TrainingConfig, table: Sequence[Row], step: Step[I], device: torch.device) -> None:
         self.module, self.device = module, device
         self._settings, self._table, self._step = settings, table, step
+        self.before = 0
+        recompute(module, settings.recompute)
+        self._computed: Trainable[I] = in_precision(module, settings.precision, device)
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self.reset()
 
@@ -36,10 +43,10 @@ class Updates(Generic[I]):
         """A fresh optimizer."""
         self.optimizer = build(self._settings.optimizer, self.module, self._table)
 
-    def draw(self, stream: Stream[I]) -> list[I]:
-        """The inputs of one step, on the device."""
+    def draw(self, stream: Stream[I], count: int) -> list[I]:
+        """The inputs of one step of so many micro-batches, on the device."""
         try:
-            return [next(stream).to(self.device) for _ in range(self._settings.accumulate)]
+            return [next(stream).to(self.device) for _ in range(count)]
         except StopIteration:
             raise InputError("the inputs ended before the budget was spent; give more text, or a smaller budget") from None
 
@@ -57,7 +64,8 @@ class Updates(Generic[I]):
         """The same, of which nothing has come to the host."""
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        sums, counts = self._step(self.module, inputs, partial(_seed, self.device, self._settings.seed, number))
+        draws = partial(_seed, self.device, self._settings.seed, self.before + number)
+        sums, counts = self._step(self._computed, inputs, draws)
         norm = self._clipped()
         self.optimizer.step()
         return sums, counts, norm
@@ -69,19 +77,19 @@ class Updates(Generic[I]):
 
 
 def calibrated(
-    budget: Hours, updates: Updates[I], open_stream: OpenStream[I], watch: Watch, stop: Callable[[], bool]
+    budget: Hours, full: int, updates: Updates[I], open_stream: OpenStream[I], watch: Watch, stop: Callable[[], bool]
 ) -> Tokens | None:
     """The tokens that fit in the hours, from a few real steps whose learning rate of 0 leaves the weights alone.
 
     The first step warms up and is not timed; then at least 4 steps, and 1 % of the time but no more
-    than 30 seconds. None if asked to stop.
+    than 30 seconds. All are of `full` micro-batches. None if asked to stop.
     """
     allowed = budget.hours * 3600
     with contextlib.closing(open_stream(None)) as stream:
-        updates(updates.draw(stream), 0, lr=0.0)
+        updates(updates.draw(stream, full), 0, lr=0.0)
         begin, tokens, number = watch.clock(), 0, 0
         while not stop():
-            inputs = updates.draw(stream)
+            inputs = updates.draw(stream, full)
             updates(inputs, 0, lr=0.0)
             tokens, number = tokens + sum(one.tokens for one in inputs), number + 1
             seconds = watch.clock() - begin
