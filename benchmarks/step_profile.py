@@ -41,14 +41,15 @@ OPTIMIZERS = {
     "muon": Muon(lr=0.02, rest=AdamW(lr=1e-4)),
 }
 GROUPS = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addmm_"),
-    "attention": ("flash_attention", "scaled_dot_product"),
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "attention": ("flash_attention", "_softmax", "scaled_dot_product"),
     "optimizer": ("adam", "foreach", "aten::lerp_", "aten::linalg_vector_norm"),
-    "vocabulary": ("aten::max", "aten::exp", "aten::sub_", "aten::div_", "aten::scatter", "aten::gather", "aten::log"),
+    "vocabulary": ("aten::amax", "aten::argmax", "aten::exp", "aten::sub_", "aten::scatter", "aten::gather", "aten::addmv_"),
     "norms": ("layer_norm", "rms_norm"),
     "activations": ("gelu", "silu"),
-    "dropout": ("dropout", "bernoulli", "aten::mul"),
-    "embedding": ("embedding", "index"),
+    "dropout, gates, factors": ("dropout", "bernoulli", "aten::mul", "aten::div", "aten::addcmul"),
+    "copies, joins, fills": ("aten::copy_", "aten::cat", "aten::fill_"),
+    "embedding, rows": ("embedding", "index"),
 }
 
 
@@ -124,7 +125,8 @@ def main() -> None:
     wall = (time.perf_counter() - begin) / arguments.steps
     events = profiler.key_averages()
     print(events.table(sort_by="self_cpu_time_total", row_limit=arguments.operators, max_name_column_width=40))
-    groups = {name: round(value, 1) for name, value in grouped(events, arguments.steps).items()}
+    groups = grouped(events, arguments.steps)
+    whole = sum(groups.values())
     result = {
         "family": arguments.family,
         "optimizer": arguments.optimizer,
@@ -132,11 +134,11 @@ def main() -> None:
         "tokens_a_step": arguments.tokens,
         "milliseconds_a_step": round(1000 * wall, 1),
         "prepare_milliseconds": round(1000 * prepared / arguments.steps, 1),
-        "groups_milliseconds": groups,
+        "share_of_operators": {name: round(value / whole, 3) for name, value in groups.items()},
     }
     for key, value in result.items():
         print(f"{key}: {value}")
-    print(record("step_profile", result))
+    print(record(f"step_profile_{arguments.family}", result))
 
 
 if __name__ == "__main__":

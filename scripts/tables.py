@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig, Layer
 from bothways.encoder.encoder import Encoder
 from bothways.families import (
@@ -35,9 +36,14 @@ from bothways.families import (
 )
 from bothways.layers.attention import Attention
 from bothways.layers.position import Rotary
+from bothways.recipes.published import RECIPES
+from bothways.recipes.recipe import Recipe
+from bothways.recipes.runs import Staged
+from bothways.training.schedule import Elapsed, Hours, Steps, Tokens
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "loading.md"
+RECIPES_PAGE = ROOT / "docs" / "recipes.md"
 
 # A size of each family, as published, in the table's order
 BASES = {
@@ -76,6 +82,34 @@ def families() -> str:
     if odd := {family.name for family in FAMILIES} ^ set(BASES):
         raise ValueError(f"BASES and FAMILIES differ in {', '.join(sorted(odd))}")
     return table(COLUMNS, [decisions(name, config) for name, config in BASES.items()])
+
+
+def recipes() -> str:
+    """A row a published run, at the paper's size; of several stages, in their order."""
+    columns = ("recipe", "paper", "size", "stages", "length", "masked", "highest rate", "tokens a step", "budget")
+    return table(columns, [figures(recipe) for recipe in RECIPES.values()])
+
+
+def figures(recipe: Recipe) -> tuple[str, ...]:
+    run = recipe(TextFiles(paths=("texts",)), None, "base")
+    runs = run.runs if isinstance(run, Staged) else (run,)
+    names = ", ".join(stage.name for stage in run.stages) if isinstance(run, Staged) else "one"
+    of_each = (
+        [f"{one.max_length:,}" for one in runs],
+        [f"{one.masking.rate:.0%}" for one in runs],
+        [f"{one.training.optimizer.lr:g}" for one in runs],
+        [f"{one.batching.tokens * one.training.accumulate:,}" for one in runs],
+        [amount(one.training.budget) for one in runs],
+    )
+    told = (", ".join(dict.fromkeys(values) if len(set(values)) == 1 else values) for values in of_each)
+    return (f"`{recipe.name}`", recipe.paper, recipe.base, names, *told)
+
+
+def amount(budget: Steps | Tokens | Hours | Elapsed) -> str:
+    """A budget in words."""
+    if isinstance(budget, Hours | Elapsed):
+        return f"{budget.hours:g} hours"
+    return f"{budget.count:,} steps" if isinstance(budget, Steps) else f"{budget.count / 1e9:,.0f} billion tokens"
 
 
 def decisions(name: str, config: EncoderConfig) -> tuple[str, ...]:
@@ -165,4 +199,5 @@ def filled(page: str, name: str, content: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), "families", families()), encoding="utf-8")
+    for page, name, content in ((PAGE, "families", families()), (RECIPES_PAGE, "recipes", recipes())):
+        page.write_text(filled(page.read_text(encoding="utf-8"), name, content), encoding="utf-8")

@@ -17,6 +17,27 @@ def test_the_table_of_families_is_up_to_date() -> None:
     assert tables.filled(page, "families", tables.families()) == page, "run: python scripts/tables.py"
 
 
+def test_the_table_of_recipes_is_up_to_date() -> None:
+    page = tables.RECIPES_PAGE.read_text(encoding="utf-8")
+    assert tables.filled(page, "recipes", tables.recipes()) == page, "run: python scripts/tables.py"
+
+
+def test_a_recipe_by_hand() -> None:
+    cells = tables.figures(tables.RECIPES["neobert"])
+    steps = ("1,000,000 steps, 50,000 steps",)
+    assert cells == (
+        "`neobert`",
+        "arXiv 2502.19587",
+        "250M",
+        "general, context",
+        "1,024, 4,096",
+        "20%",
+        "0.0006, 6e-05",
+        "2,097,152",
+        *steps,
+    )
+
+
 def test_modernbert_by_hand() -> None:
     cells = tables.decisions("modernbert", tables.BASES["modernbert"])
     assert cells == (

@@ -22,8 +22,9 @@ from bothways.model import overflow
 from bothways.retrieval import index
 
 VERBS = [
-    *("demo", "pretrain", "finetune", "recipes", "embed", "fill", "index", "search"),
-    *("tokenizer train", "tokenizer report", "convert", "info", "verify"),
+    *("demo", "pretrain", "finetune", "recipes", "launch", "plan", "compare", "embed", "fill", "index", "search"),
+    *("evaluate", "curate", "domain train", "tokenizer train", "tokenizer report", "tokenizer transplant", "tokenize"),
+    *("convert", "info", "verify"),
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second
 HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub httpx2 lancedb matplotlib rich"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from bothways.recipes.published import RECIPES
 from bothways.recipes.runs import Pretraining, Staged
 from bothways.training import log
 
-SHARED = Path(os.environ.get("BOTHWAYS_SHARED", Path(bothways.__file__).parents[3] / "shared"))
 # What a recipe asks of its text beside the text itself: tunbert, rexbert and gottbert have tests of their own
 OTHERS = [name for name in RECIPES if name not in ("tunbert", "rexbert", "gottbert")]
 
@@ -63,13 +61,10 @@ def check_toy(run: Run, command: tuple[object, ...], out: Path, recipe: str) -> 
 
 
 @pytest.mark.slow
-def test_a_toy_of_gottbert(run: Run, tmp_path: Path) -> None:
+def test_a_toy_of_gottbert(run: Run, tmp_path: Path, shared: Path) -> None:
     """On German novels; umlauts, eszett and what is in no novel come back as they were."""
-    novels = SHARED / "data" / "text" / "novels-deu.jsonl.gz"
-    if not novels.exists():
-        pytest.skip(f"{novels} is not there")
     few = tmp_path / "few.jsonl"
-    with gzip.open(novels, "rt", encoding="utf-8") as file:
+    with gzip.open(shared / "data" / "text" / "novels-deu.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(next(file)) for _ in range(3)]
     few.write_text("".join(json.dumps({"text": row["text"][:60_000]}) + "\n" for row in rows))
     out = tmp_path / "run"

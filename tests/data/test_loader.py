@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothways.data.loader import Loader, Stream
+from bothways.data.loader import Loader, Share, Stream
 from bothways.data.masking import MODERNBERT, ROBERTA, Masking, Vocabulary, mask_tokens
 from bothways.data.packing import SampleCount, TokenBudget
 from bothways.data.sample import Sample
@@ -257,3 +257,36 @@ def test_workers_leave_signals_to_the_parent(
     process.stdin.close()  # its end is theirs, though their stream was never closed
     assert process.wait(timeout=60) == 0
     assert not any(map(running, workers))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 30))
+def test_shares_are_the_whole_stream(of: int, first: int) -> None:
+    """Opened at any state: together the shares hold every input once, in order, and all stand where the whole stands."""
+    whole = loader(SHORT).open()
+    take(whole, first)
+    start = whole.state()
+    shares = [loader(SHORT).open(start, Share(place, of)) for place in range(of)]
+    for number in range(30):
+        expected = next(whole)
+        got = [next(share) for share in shares]
+        assert [one is not None for one in got] == [place == number % of for place in range(of)]
+        held = got[number % of]
+        assert held is not None
+        assert held.key() == expected.key()
+        assert all(share.state() == whole.state() for share in shares)
+
+
+def test_workers_prepare_their_share_alone() -> None:
+    expected = [inputs.key() for inputs in islice(loader(SHORT).open(), 12)]
+    stream = loader(SHORT, workers=2).open(None, Share(1, 3))
+    got = [next(stream) for _ in range(12)]
+    stream.close()
+    own = [inputs for inputs in got if inputs is not None]
+    assert [inputs.key() for inputs in own] == expected[1::3]
+    assert len({inputs.process for inputs in own}) == 2  # both of them
+
+
+def test_a_share_outside_the_whole() -> None:
+    with pytest.raises(ValueError, match="a place is at least 0 and below"):
+        Share(2, 2)

@@ -14,9 +14,10 @@ from bothways.config import from_json
 from bothways.data.loader import Loader
 from bothways.data.masking import ROBERTA, Vocabulary, mask_tokens
 from bothways.data.mixture import Joined, Mixed, Mixture, mixed
+from bothways.data.order import Drawn
 from bothways.data.packing import Plan, SampleCount, TokenBudget
 from bothways.data.sample import Epochs, Sample
-from bothways.data.tally import tally
+from bothways.data.tally import Tally, tally
 from bothways.errors import InputError
 
 Row = tuple[int, int, tuple[int, ...]]
@@ -40,6 +41,11 @@ def mixtures(draw: st.DrawFn) -> Arguments:
 def sequence(order: Mixed, seed: int, rounds: int) -> tuple[np.ndarray, np.ndarray]:
     drawn = [order.draw(seed, epoch) for epoch in range(rounds)]
     return np.concatenate([one.samples for one in drawn]), np.concatenate([one.epochs for one in drawn])
+
+
+def pairs(drawn: Drawn) -> list[tuple[int, int]]:
+    """Samples and their passes."""
+    return list(zip(drawn.samples.tolist(), np.broadcast_to(drawn.epochs, len(drawn)).tolist(), strict=True))
 
 
 def owners(order: Mixed, samples: np.ndarray) -> np.ndarray:
@@ -111,10 +117,9 @@ def test_one_source_is_the_plain_plan(lengths: list[int], seed: int, weight: flo
 def test_batches_hold_what_was_drawn(arguments: Arguments, epoch: int) -> None:
     order = Mixed(*arguments)
     plan = Plan(np.concatenate(order.lengths), TokenBudget(tokens=30, window=3), 5, order)
-    drawn, packed = order.draw(5, epoch), plan.epoch(epoch)
+    packed = plan.epoch(epoch)
     batches = [batch for window in range(packed.windows) for batch in packed.draws(window)]
-    found = sorted((s, e) for batch in batches for s, e in zip(batch.samples.tolist(), batch.epochs.tolist(), strict=True))
-    assert found == sorted(zip(drawn.samples.tolist(), drawn.epochs.tolist(), strict=True))
+    assert sorted(pair for batch in batches for pair in pairs(batch)) == sorted(pairs(order.draw(5, epoch)))
     assert all(plan.lengths[batch.samples].sum() <= 30 for batch in batches)
 
 
@@ -206,8 +211,8 @@ def test_a_tally_counts_the_batches_handed_out() -> None:
     mixture = loader()
     parts = [Numbers(40, 0), Numbers(15, 1), Numbers(3, 2)]
     data, lengths = Joined(parts), np.concatenate([part.lengths for part in parts])
-    stream, samples = mixture.open(), [0, 0, 0]
-    tokens = [0, 0, 0]
+    stream, samples, tokens = mixture.open(), [0, 0, 0], [0, 0, 0]
+    found = list[Tally]()
     for count in range(50):
         found = tally(mixture.plan, stream.state(), data.sources, ("a", "b", "c"), (5.0, 3.0, 2.0), parts, specials=2)
         assert ([one.samples for one in found], [one.tokens for one in found]) == (samples, tokens), count

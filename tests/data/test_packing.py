@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from itertools import islice
 from pathlib import Path
 
@@ -143,3 +144,18 @@ def test_batching_survives_json() -> None:
     assert from_json(TokenBudget, to_json(batching), "here") == batching
     with pytest.raises(InputError, match="greater than 0"):
         from_json(TokenBudget, '{"tokens": 0}', "here")
+
+
+@pytest.mark.parametrize(
+    ("batching", "expected"),
+    [
+        (TokenBudget(tokens=1024, window=32), (3859706205, 254021225, 3084321279)),
+        (TokenBudget(tokens=512, slots=9), (724689699, 902739646, 1594354532)),
+        (SampleCount(samples=24), (991918169, 1430802930, 3662039709)),
+    ],
+)
+def test_the_batches_are_those_of_the_first_version(batching: TokenBudget | SampleCount, expected: tuple[int, int, int]) -> None:
+    """Checksums taken at version 0.1.0: a run that was begun then goes on with the same batches."""
+    plan = Plan(np.random.default_rng(5).integers(3, 130, 4000), batching, 11)
+    sums = [zlib.crc32(b"".join(batch.astype(np.int64).tobytes() + b"|" for batch in plan.epoch(n))) for n in (0, 3)]
+    assert (plan.fingerprint, *sums) == expected

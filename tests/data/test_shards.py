@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models
 
+from bothways.data import shard_writer
 from bothways.data.shard_writer import write_shards
 from bothways.data.shards import Shards
 from bothways.data.source import Document
@@ -187,10 +188,10 @@ def test_a_folder_without_or_with_a_bad_manifest(folder: Path, tmp_path: Path, l
 
 
 def test_what_is_there_is_not_written_over(folder: Path, letters: Tokenizer) -> None:
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = contents(folder)
     with pytest.raises(InputError, match="exists already"):
         write_shards(documents(), letters, folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert contents(folder) == before
 
 
 def test_no_text_at_all(tmp_path: Path, letters: Tokenizer) -> None:
@@ -284,8 +285,10 @@ def test_a_kill_loses_no_finished_shard(tmp_path: Path, letters: Tokenizer) -> N
 
 def begun(folder: Path, letters: Tokenizer) -> Path:
     """What a writing that was broken off behind two shards leaves."""
-    with pytest.raises(InputError, match="broken"):
-        write_shards(failing(4), letters, folder, shard_tokens=4)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shard_writer, "_BATCH_CHARACTERS", 1)
+        with pytest.raises(InputError, match="broken"):
+            write_shards(failing(4), letters, folder, shard_tokens=4)
     return folder.with_name(f".partial.{folder.name}")
 
 

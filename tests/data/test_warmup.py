@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,10 +136,14 @@ def test_another_warmup_is_another_plan(data: TokenData, letters: Tokenizer) -> 
     assert len({fingerprint((6, 900)), fingerprint((6, 901)), fingerprint((7, 900)), fingerprint((6, 900), (18, 1))}) == 4
 
 
-def test_bad_limits_are_refused(data: TokenData, letters: Tokenizer, tmp_path: Path) -> None:
+def test_bad_limits_are_refused(data: TokenData, letters: Tokenizer) -> None:
     with pytest.raises(InputError, match="18 after 18; limits must grow"):
         from_json(LengthWarmup, '{"stages": [{"max_length": 18, "tokens": 1}, {"max_length": 18, "tokens": 1}]}', "here")
     with pytest.raises(InputError, match="a limit of 2 leaves no room beside 2 special tokens"):
         Shortened(data, letters, (2,))
-    with pytest.raises(InputError, match="no sample has more than 34 tokens, so a limit of 34 shortens none"):
-        Shortened(data, letters, (34,))
+
+
+def test_limits_over_every_sample_change_no_length(data: TokenData, letters: Tokenizer) -> None:
+    lengths = np.asarray(data.lengths)
+    shortened, order = growing(warmup((400, 10**9)), Shuffled(lengths), data, letters)
+    np.testing.assert_array_equal(shortened.lengths[order.draw(0, 0).samples], lengths[Shuffled(lengths).draw(0, 0).samples])

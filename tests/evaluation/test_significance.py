@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bothways.errors import InputError
-from bothways.evaluation.significance import paired, paired_bootstrap, summary, welch
+from bothways.evaluation.significance import Interval, bootstrap_shares, paired, paired_bootstrap, summary, welch
 
 SAMPLES = st.lists(st.integers(-100, 100), min_size=2, max_size=12)
 
@@ -88,3 +88,18 @@ def test_unequal_pairs() -> None:
     for function in (paired, paired_bootstrap):
         with pytest.raises(InputError, match="there are 3 and 2"):
             function([1, 2, 3], [1, 2])
+
+
+def test_shares_resampled_item_by_item() -> None:
+    """The binomial draws are those of a bootstrap over items, group by group."""
+    counts = [(30, 40), (5, 100), (7, 7)]
+    found = bootstrap_shares(counts)
+    assert found.mean == pytest.approx((0.75 + 0.05 + 1) / 3)
+    random = np.random.default_rng(1)
+    groups = [np.arange(total) < right for right, total in counts]
+    means = [np.mean([random.choice(group, len(group)).mean() for group in groups]) for _ in range(4000)]
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=4e-3)
+    assert bootstrap_shares([(0, 9)]) == Interval(0, 0, 0)
+    for bad in ([], [(0, 0)]):
+        with pytest.raises(InputError, match="a share needs items"):
+            bootstrap_shares(bad)

@@ -143,12 +143,3 @@ def test_a_demo_takes_no_folder_that_holds_other_things(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds other things than a demo"):
         demo(tmp_path, print)
     assert contents(tmp_path) == {"corpus.jsonl": b"mine"}
-
-
-@pytest.mark.parametrize(
-    ("recipe", "tokens"), [("bert", 131072), ("roberta", 1048576), ("modernbert", 786432), ("neobert", 2097152)]
-)
-def test_the_base_batch_is_the_papers_in_steps_a_device_can_hold(texts: Path, recipe: str, tokens: int) -> None:
-    run = RECIPES[recipe](open_source(texts), Steps(count=1), "base")
-    assert run.batching.tokens <= 16384
-    assert run.batching.tokens * run.training.accumulate == tokens

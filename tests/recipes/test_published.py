@@ -103,6 +103,7 @@ def test_figures_of_the_paper(name: str) -> None:
     family, updates, rates, masked, lengths, budgets = FIGURES[name]
     runs = stages(name)
     assert [update(run) for run in runs] == updates
+    assert all(run.batching.tokens <= 16384 for run in runs)  # what a device can hold
     assert [run.training.optimizer.lr for run in runs] == pytest.approx(rates)
     assert [run.masking.rate for run in runs] == masked
     assert [run.max_length for run in runs] == lengths

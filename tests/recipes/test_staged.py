@@ -30,7 +30,7 @@ from bothways.recipes.pretraining import pretrain
 from bothways.recipes.runs import ByLength, Pretraining, Stage, Staged
 from bothways.recipes.staged import pretrain_stages
 from bothways.training import checkpoint, log, loop, record
-from bothways.training.interrupt import Interrupted
+from bothways.training.interrupt import Asked, Interrupted
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Count, Fraction, Linear, Steps, Trapezoidal
 from bothways.training.settings import TrainingConfig
@@ -240,8 +240,10 @@ def stopping_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
         return call(self, inputs, number, lr)
 
     @contextmanager
-    def asked(announce):  # type: ignore[no-untyped-def]
-        yield lambda: done[0] >= count
+    def asked(announce, team):  # type: ignore[no-untyped-def]
+        stop = Asked(team)
+        monkeypatch.setattr(Asked, "__call__", lambda self: done[0] >= count)
+        yield stop
 
     monkeypatch.setattr(loop.Updates, "__call__", counted)
     monkeypatch.setattr(loop, "asked_to_stop", asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -264,10 +265,8 @@ def test_another_run_is_refused_by_its_first_difference(straight: Path) -> None:
 
 def test_a_checkpoint_of_another_run_is_refused(straight: Path, tmp_path: Path) -> None:
     run(tmp_path, run=RUN.replace("0.5", "0.3"), changes={"budget": Steps(count=2)})
-    (straight / FOLDER / f"step-{STEPS:07d}" / "state.json").read_text()
-    saved = tmp_path / FOLDER / "step-0000002" / "state.json"
-    saved.write_bytes((straight / FOLDER / f"step-{STEPS:07d}" / "state.json").read_bytes())
-    with pytest.raises(InputError, match=r"step-0000002 belongs to another run: objective.rate was 0.5, now 0.3"):
+    shutil.copytree(straight / FOLDER / f"step-{STEPS:07d}", tmp_path / FOLDER / f"step-{STEPS:07d}")
+    with pytest.raises(InputError, match=r"step-0000020 belongs to another run: objective.rate was 0.5, now 0.3"):
         run(tmp_path, run=RUN.replace("0.5", "0.3"), changes={"budget": Steps(count=2)})
 
 
@@ -364,7 +363,9 @@ def test_the_share_of_the_gemm_rate(tmp_path: Path) -> None:
 
 
 def test_the_step_is_a_seam(tmp_path: Path) -> None:
-    def still(module: Toy, inputs: list[Rows], seed: Callable[[int], None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def still(
+        module: Toy, inputs: list[Rows], seed: Callable[[int], None], _: object
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         for parameter in module.parameters():
             parameter.grad = torch.zeros_like(parameter)
         return {"cross_entropy": torch.tensor(6.0)}, {"cross_entropy": torch.tensor(2)}

@@ -11,7 +11,7 @@ import pytest
 
 from bothways.errors import InputError, MissingExtraError
 from bothways.training.report import curves, duration, report, smoothed, time_unit, utilisations
-from bothways.training.sections import Code, Facts, Lines, Series, Table, Text, render
+from bothways.training.sections import Bars, Code, Facts, Lines, Series, Stack, Table, Text, render
 from bothways.training.settings import Watch
 
 from .toy import run
@@ -108,11 +108,25 @@ def test_sections_one_by_one(tmp_path: Path) -> None:
         Table("Empty", ["name"], []),
         Table("Folded", ["name"], [["x"]], folded=True),
         Lines("Curve", [Series("one", [0, 1], [1, 2]), Series("two", [0, 1], [2, 1], "points", 1)], "x", "y", note="A note."),
+        Bars("Parts", ["first", "second"], [Stack("kept", [3, 1], 0), Stack("lost", [0, 2], 1)], "documents", note="Two bars."),
         Code("Settings", '{"a": "<b>"}'),
     ]
     page = render("All", sections, tmp_path / "page.html", subtitle="below").read_text()
     outline = Outline(page)
-    for text in ("First <part>.", "Second part.", "recall", "2.5", "A note.", '{"a": "<b>"}', "below", "one", "two"):
+    for text in (
+        "First <part>.",
+        "Second part.",
+        "recall",
+        "2.5",
+        "A note.",
+        '{"a": "<b>"}',
+        "below",
+        "one",
+        "two",
+        "first",
+        "lost",
+        "Two bars.",
+    ):
         assert text in outline.text, text
     assert '<th class="number">value</th>' in page
     assert "<th>name</th>" in page

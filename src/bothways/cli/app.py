@@ -11,25 +11,33 @@ import bothways
 from bothways.cli import (
     compare,
     convert,
+    curate,
     demo,
+    domain,
     embed,
+    evaluate,
     fill,
     index,
     info,
+    launch,
     plan,
     pretrain,
     tokenize,
     tokenizer,
     train,
     verify,
-)  # fmt: skip
+)
 from bothways.cli.output import note
+
+# in the order in which help lists them
+_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, launch, compare)
+_USING = (evaluate, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.
 
 Each verb explains itself with examples: bothways VERB --help.
 
-Exit codes: 0, done; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
+Exit codes: 0, done, or saved after a SIGTERM; 1, interrupted, or what was given cannot be used; 2, the command itself is wrong.
 """
 
 
@@ -48,7 +56,7 @@ def build() -> typer.Typer:
         cls=_Verbs, help=_ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
     app.callback()(_options)
-    for verbs in (demo, plan, pretrain, train, compare, embed, fill, index, tokenizer, tokenize, convert, info, verify):
+    for verbs in (*_MAKING, *_USING):
         verbs.register(app)
     return app
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import typer
 
 from bothways.errors import InputError, MissingExtraError
 
+# Names a file that a run leaves for `launch` when it has saved after a SIGTERM: torchrun does not say how its processes ended
+PREEMPTED = "BOTHWAYS_PREEMPTED"
+
 
 def show(data: Mapping[str, Any], text: str, as_json: bool) -> None:
-    """The result of a verb, as JSON or for people."""
-    print(json.dumps(data, indent=2, ensure_ascii=False) if as_json else text)
+    """The result of a verb, as JSON or for people; where torchrun has started several processes, the first one speaks."""
+    if _first():
+        print(json.dumps(data, indent=2, ensure_ascii=False) if as_json else text)
 
 
 def note(text: str) -> None:
     """A line for people beside the result."""
-    print(text, file=sys.stderr)
+    if _first():
+        print(text, file=sys.stderr)
 
 
 def aligned(rows: Mapping[str, str]) -> str:
@@ -109,7 +116,10 @@ def _one_line(text: str) -> str:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Work that the same command goes on with says so when it is interrupted, without a traceback."""
+    """Work that the same command goes on with says so when it is interrupted, without a traceback.
+
+    Ctrl-C is no success: exit code 1. A SIGTERM that all was saved after is what a scheduler asked for: 0.
+    """
     from bothways.training.interrupt import Interrupted
 
     try:
@@ -117,7 +127,10 @@ def stoppable() -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt) as stop:
         said = stop if isinstance(stop, Interrupted) else "interrupted; the same command goes on"
         note(f"{said}:\n  {command()}")
-        raise typer.Exit(1) from None
+        preempted = isinstance(stop, Interrupted) and stop.preempted
+        if preempted and _first() and (told := os.environ.get(PREEMPTED)):
+            Path(told).touch()
+        raise typer.Exit(0 if preempted else 1) from None
 
 
 def command() -> str:
@@ -126,4 +139,17 @@ def command() -> str:
 
     from bothways.evaluation.secrets import redacted_words
 
-    return shlex.join(["bothways", *map(redacted_words, sys.argv[1:])])
+    return shlex.join([*_launcher(), *map(redacted_words, sys.argv[1:])])
+
+
+def _launcher() -> list[str]:
+    """What starts the command: for several processes, torchrun with as many on as many machines."""
+    processes, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if processes == 1:
+        return ["bothways"]
+    machines = [] if processes == here else ["--nnodes", str(processes // here)]
+    return ["torchrun", *machines, "--nproc-per-node", str(here), "-m", "bothways"]
+
+
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"

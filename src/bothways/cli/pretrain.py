@@ -35,8 +35,7 @@ _PRETRAIN = examples(
     "bothways pretrain my_texts/ --out runs/lr --hours 1 --set training.optimizer.lr=1e-3 --set masking.rate=0.2",
     "bothways pretrain my_texts/ --recipe modernbert --text anneal=good_texts/ --hours 8 --out runs/staged",
     "bothways pretrain my_texts/ --start answerdotai/ModernBERT-base --hours 2 --out runs/adapted",
-    "bothways pretrain my_texts/ --recipe modernbert --steps 900 --out runs/a --dry-run > run.json",
-    "bothways pretrain run.json --out runs/b",
+    "bothways pretrain run.json --out runs/again",
 )
 _RECIPES = examples("bothways recipes", "bothways recipes --json")
 

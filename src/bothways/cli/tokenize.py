@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _EXAMPLES = examples(
     "bothways tokenize my_texts/ --tokenizer my_tokenizer --out shards/mine",
     "bothways tokenize corpus.jsonl.gz --column body --tokenizer my_model --out shards/web --workers 16",
-    "bothways pretrain shards/mine --out runs/mine --hours 1",
 )
 
 

@@ -2,11 +2,14 @@
 
 The plan decides which samples each input holds; workers only read and prepare them, and inputs come out
 in the plan's order. So the stream is the same for any number of workers, and goes on from any of its states.
+Where several processes train together, each has a stream of all inputs, but prepares its share alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import tee
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -25,17 +28,35 @@ Task = tuple[dict[str, int], Drawn]
 """The state of a stream behind an input, and the input's samples."""
 
 
-class Stream(Generic[I]):
-    """Inputs without end, epoch after epoch, that knows where it stands."""
+@dataclass(frozen=True)
+class Share:
+    """Every `of`-th input from number `place` on, counted from where a stream is opened."""
 
-    def __init__(self, inputs: Iterator[tuple[dict[str, int], I]], state: dict[str, int]) -> None:
+    place: int = 0
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.place < self.of:
+            raise ValueError(f"{self}: a place is at least 0 and below `of`")
+
+    def holds(self, number: int) -> bool:
+        return number % self.of == self.place
+
+
+WHOLE = Share()
+
+
+class Stream(Generic[I]):
+    """Inputs without end, epoch after epoch, that knows where it stands. None stands for one of another share."""
+
+    def __init__(self, inputs: Iterator[tuple[dict[str, int], I | None]], state: dict[str, int]) -> None:
         self._inputs = inputs
         self._state = state
 
     def __iter__(self) -> Stream[I]:
         return self
 
-    def __next__(self) -> I:
+    def __next__(self) -> I | None:
         try:
             self._state, inputs = next(self._inputs)
         except InputError:
@@ -82,8 +103,10 @@ class Loader(Generic[I]):
         self._prepared = _Prepared(data, prepare, seed)
         self._workers = workers
 
-    def open(self, state: dict[str, int] | None = None) -> Stream[I]:
-        """The stream from its beginning, or from a state of a stream of the same plan.
+    def open(self, state: dict[str, int] | None = None, share: Share = WHOLE) -> Stream[I]:
+        """The stream from its beginning, or from a state of a stream of the same plan, with the inputs of a share.
+
+        States are the same for all shares, so that a run may go on with another number of processes.
 
         Raises:
             InputError: a state of another plan (other data, batching or seed), or none that a stream gives.
@@ -94,7 +117,9 @@ class Loader(Generic[I]):
             raise InputError(f"{start}: not the position of a stream")
         if start["plan"] != plan:
             raise InputError("the data, the batching or the seed is not that of the saved position: it cannot be continued")
-        return Stream(in_order(self._prepared, _endless(self.plan, start), self._workers), start)
+        own, tasks = tee(_endless(self.plan, start))
+        mine = (task for number, task in enumerate(own) if share.holds(number))
+        return Stream(_dealt(tasks, in_order(self._prepared, mine, self._workers), share), start)
 
     def after(self, state: dict[str, int]) -> dict[str, int]:
         """Where to open a stream of the same text that goes on from another's state: there, or in the next epoch.
@@ -133,3 +158,10 @@ def _endless(plan: Plan, start: dict[str, int]) -> Iterator[Task]:
                 yield {**start, "epoch": number, "window": window, "batch": place + 1}, draws[place]
             window, batch = window + 1, 0
         number, window = number + 1, 0
+
+
+def _dealt(
+    tasks: Iterator[Task], inputs: Iterator[tuple[dict[str, int], I]], share: Share
+) -> Iterator[tuple[dict[str, int], I | None]]:
+    for number, (state, _) in enumerate(tasks):
+        yield next(inputs) if share.holds(number) else (state, None)

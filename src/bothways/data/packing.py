@@ -173,7 +173,8 @@ class Epoch:
             return [0, end]
         through = np.cumsum(self.lengths[self.drawn.samples], dtype=np.int64)
         most = end if self.batching.slots is None else self.batching.slots * self.batching.window
-        room = max(self.batching.window * self.batching.tokens * _ROOM_USED, self.batching.tokens)
+        # a whole number: searching whole numbers for a fraction would turn all of them into fractions, every time
+        room = max(int(self.batching.window * self.batching.tokens * _ROOM_USED), self.batching.tokens)
         while cuts[-1] < end:
             before = int(through[cuts[-1] - 1]) if cuts[-1] else 0
             cuts.append(min(int(np.searchsorted(through, before + room, side="right")), cuts[-1] + most))

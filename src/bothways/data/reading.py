@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from bothways.errors import InputError
 
@@ -104,8 +104,8 @@ def kind_of(path: Path, kinds: Mapping[str, str]) -> str:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix in lower case without a `.gz` behind it: `.jsonl` for `a.jsonl.gz`."""
-    name = path.name.lower().removesuffix(".gz")
+    """The suffix in lower case without a `.gz` or `.zst` behind it: `.jsonl` for `a.jsonl.gz`."""
+    name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
     return os.path.splitext(name)[1]
 
 
@@ -172,8 +172,12 @@ def _opened(path: Path, encoding: str, newline: str | None) -> Iterator[TextIO]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _bytes_of(path: Path) -> io.BufferedReader | gzip.GzipFile:
-    return gzip.GzipFile(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
+def _bytes_of(path: Path) -> BinaryIO:
+    if path.name.lower().endswith(".zst"):
+        import pyarrow
+
+        return pyarrow.input_stream(str(path), compression="zstd")  # type: ignore[return-value]
+    return gzip.GzipFile(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
 
 
 def _with_mark(encoding: str) -> str:

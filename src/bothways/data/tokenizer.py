@@ -113,6 +113,18 @@ class Tokenizer:
         ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         return [self.wrap(row) for row in ids] if specials else ids
 
+    def encode_words(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """int32 ids of each text without special tokens, and the number of the word that each belongs to.
+
+        Words are what the tokenizer splits before it makes pieces; a token that was added whole is a word of its own.
+        """
+        rows = []
+        for encoding in self.backend.encode_batch(list(texts), add_special_tokens=False):
+            # an added token has no word, and gets a number that no word has
+            words = [-1 - place if word is None else word for place, word in enumerate(encoding.word_ids)]
+            rows.append((np.array(encoding.ids, dtype=np.int32), np.array(words, dtype=np.int64)))
+        return rows
+
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """int32 ids and token types of each pair of texts."""
         flat = self.encode([text for pair in pairs for text in pair], specials=False)

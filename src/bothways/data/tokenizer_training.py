@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import count, islice
 from typing import Annotated, Literal
 
 import pydantic
@@ -71,7 +72,7 @@ TokenizerTraining = Annotated[WordPiece | ByteLevelBpe | Unigram, pydantic.Field
 
 
 def train_tokenizer(
-    training: WordPiece | ByteLevelBpe | Unigram, texts: Iterable[str], max_length: int | None = None
+    training: WordPiece | ByteLevelBpe | Unigram, texts: Iterable[str], max_length: int | None = None, show_progress: bool = False
 ) -> Tokenizer:
     """Train on texts, read once (for WordPiece kept in memory: give a sample of a large collection).
 
@@ -79,17 +80,20 @@ def train_tokenizer(
     that changes from run to run, so scores differ in the third digit, and a rare piece may.
     The vocabulary is smaller than asked for where the text does not hold enough distinct pieces.
 
+    Args:
+        show_progress: let the library draw its bars on stderr, where that is a terminal.
+
     Raises:
         InputError: no text, or a vocabulary too small for the special tokens and the alphabet.
     """
     names = _NAMES[training.specials]
     read = _Read(texts)
     if isinstance(training, WordPiece):
-        backend = _word_piece(training, list(names.values()), names["unk_token"], list(read))
+        backend = _word_piece(training, list(names.values()), names["unk_token"], list(read), show_progress)
     elif isinstance(training, ByteLevelBpe):
-        backend = _byte_level_bpe(training, list(names.values()), read)
+        backend = _byte_level_bpe(training, list(names.values()), read, show_progress)
     else:
-        backend = _unigram(training, list(names.values()), names["unk_token"], read)
+        backend = _unigram(training, list(names.values()), names["unk_token"], read, show_progress)
     if not read.any:
         raise InputError("training a tokenizer: there is no text to learn from")
     if (least := backend.get_vocab_size()) > training.vocab_size:
@@ -99,6 +103,23 @@ def train_tokenizer(
     backend.add_special_tokens(added)
     backend.post_processor = _template(training.specials, backend)
     return Tokenizer(backend, dict(names), max_length)
+
+
+def rounded_up(size: int, multiple: int = 64) -> int:
+    """The least multiple that is no smaller: tables of such many rows are multiplied faster."""
+    return -(-size // multiple) * multiple
+
+
+def with_unused(tokenizer: Tokenizer, multiple: int = 64) -> Tokenizer:
+    """The tokenizer filled up to a multiple with special tokens [unused0], [unused1] ..., as BERT has them.
+
+    Every row of a table of that size then has a name, and may be given a meaning later.
+    """
+    missing = rounded_up(tokenizer.vocab_size, multiple) - tokenizer.vocab_size
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    free = (name for name in map("[unused{}]".format, count()) if backend.token_to_id(name) is None)
+    backend.add_special_tokens(list(islice(free, missing)))
+    return Tokenizer(backend, dict(tokenizer.tokens), tokenizer.max_length)
 
 
 class _Read:
@@ -114,13 +135,15 @@ class _Read:
             yield text
 
 
-def _word_piece(training: WordPiece, special: list[str], unknown: str, texts: list[str]) -> tokenizers.Tokenizer:
+def _word_piece(
+    training: WordPiece, special: list[str], unknown: str, texts: list[str], show_progress: bool
+) -> tokenizers.Tokenizer:
     """Trained twice. The library numbers the inner letters (##a) as it meets them, in an order that changes from run
     to run, and breaks ties by number; so the first run, of the alphabet alone, is there to fix their numbers."""
 
     def run(vocab_size: int, first: list[str]) -> dict[str, int]:
         backend.model = models.WordPiece(unk_token=unknown)  # type: ignore[call-arg]
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=show_progress)
         backend.train_from_iterator(texts, trainer=trainer)
         return backend.get_vocab(with_added_tokens=False)
 
@@ -134,7 +157,9 @@ def _word_piece(training: WordPiece, special: list[str], unknown: str, texts: li
     return trained
 
 
-def _byte_level_bpe(training: ByteLevelBpe, special: list[str], texts: Iterable[str]) -> tokenizers.Tokenizer:
+def _byte_level_bpe(
+    training: ByteLevelBpe, special: list[str], texts: Iterable[str], show_progress: bool
+) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE())
     if training.lowercase:
         backend.normalizer = normalizers.Lowercase()
@@ -144,20 +169,22 @@ def _byte_level_bpe(training: ByteLevelBpe, special: list[str], texts: Iterable[
         vocab_size=training.vocab_size,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        show_progress=show_progress,
     )
     backend.train_from_iterator(texts, trainer=trainer)
     return backend
 
 
-def _unigram(training: Unigram, special: list[str], unknown: str, texts: Iterable[str]) -> tokenizers.Tokenizer:
+def _unigram(
+    training: Unigram, special: list[str], unknown: str, texts: Iterable[str], show_progress: bool
+) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(models.Unigram())
     steps = [normalizers.Nmt(), normalizers.NFKC(), *([normalizers.Lowercase()] if training.lowercase else [])]
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(tokenizers.Regex(" {2,}"), " ")])
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=training.vocab_size, special_tokens=special, unk_token=unknown, show_progress=False
+        vocab_size=training.vocab_size, special_tokens=special, unk_token=unknown, show_progress=show_progress
     )
     try:
         backend.train_from_iterator(texts, trainer=trainer)

@@ -57,17 +57,14 @@ class Shortened:
     """
 
     def __init__(self, data: Samples, tokenizer: Tokenizer, limits: Sequence[int]) -> None:
-        """Raises InputError for a limit without room for text, or not below the longest sample."""
+        """Raises InputError for a limit without room for text."""
         self._data, self._tokenizer = data, tokenizer
         self._rooms = [limit - tokenizer.specials_per_sequence for limit in limits]
-        longest = int(data.lengths.max())
         for limit, room in zip(limits, self._rooms, strict=True):
             if room < 1:
                 raise InputError(
                     f"length warm-up: a limit of {limit} leaves no room beside {tokenizer.specials_per_sequence} special tokens"
                 )
-            if limit >= longest:
-                raise InputError(f"length warm-up: no sample has more than {longest} tokens, so a limit of {limit} shortens none")
         cuts = [cut(np.asarray(data.lengths) - tokenizer.specials_per_sequence, room) for room in self._rooms]
         self._ends = [ends for ends, _ in cuts]
         self._starts = list(accumulate((int(ends[-1]) for ends in self._ends), initial=len(data)))

@@ -31,6 +31,13 @@ def classification_scores(truth: Labels, predicted: Labels) -> dict[str, float]:
     }
 
 
+def binary_f1(truth: Labels, predicted: Labels, positive: str | int) -> float:
+    """F1 of one class; 0 where it is neither there nor predicted. Raises as `classification_scores`."""
+    _check(len(truth), len(predicted))
+    wanted, found = ([int(label == positive) for label in labels] for labels in (truth, predicted))
+    return float(_metrics().f1_score(wanted, found, zero_division=0))
+
+
 def correlation_scores(truth: Values, predicted: Values) -> dict[str, float]:
     """`pearson` and `spearman`; both are NaN where either list is constant, for then they are undefined.
 

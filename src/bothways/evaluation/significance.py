@@ -35,6 +35,15 @@ class Difference:
     p: float
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
 Values: TypeAlias = Sequence[float | int] | np.ndarray
 
 
@@ -89,6 +98,25 @@ def paired_bootstrap(first: Values, second: Values, samples: int = 10_000, seed:
     low, high = np.quantile(drawn, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     return Difference(float(gaps.mean()), float(low), float(high), min(1.0, 2 * (side + 1) / (samples + 1)))
+
+
+def bootstrap_shares(counts: Sequence[tuple[int, int]], samples: int = 10_000, seed: int = 0) -> Interval:
+    """The mean of several groups' shares, and its percentile interval over items resampled within each group.
+
+    Args:
+        counts: of each group, the items that count and all its items. How many count among as many items drawn with
+            replacement is binomial, so that is drawn.
+
+    Raises:
+        InputError: no groups, or one without items.
+    """
+    if not counts or not all(total for _, total in counts):
+        raise InputError("a share needs items; there are none")
+    random = np.random.default_rng(seed)
+    shares = [right / total for right, total in counts]
+    drawn = [random.binomial(total, share, samples) / total for share, (_, total) in zip(shares, counts, strict=True)]
+    low, high = np.quantile(np.mean(drawn, axis=0), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return Interval(float(np.mean(shares)), float(low), float(high))
 
 
 def _student(mean: float, error: float, freedom: float | int) -> Difference:

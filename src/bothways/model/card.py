@@ -51,6 +51,11 @@ def add_line(folder: Path, key: str, text: str) -> None:
     Raises:
         InputError: the card cannot be read or written, or a key of other characters.
     """
+    add_section(folder, key, " ".join(text.split()))
+
+
+def add_section(folder: Path, key: str, text: str) -> None:
+    """As `add_line`, for Markdown of several lines."""
     if not re.fullmatch(r"[\w-]+", key):
         raise InputError(f"a key of a card's line has letters, digits and dashes; {key!r} has others")
     file = folder / CARD
@@ -58,7 +63,9 @@ def add_line(folder: Path, key: str, text: str) -> None:
         return
     card = _read(file, as_it_is=True)
     end = "\r\n" if "\r\n" in card else "\n"
-    line = end.join((f"<!-- bothways {key} -->", " ".join(text.split()), f"<!-- end of bothways {key} -->"))
+    line = end.join(
+        (f"<!-- bothways {key} -->", *text.replace("<!--", "&lt;!--").strip().splitlines(), f"<!-- end of bothways {key} -->")
+    )
     pattern = re.compile(_MARKED.format(key=re.escape(key)), re.DOTALL)
     seal = _SEAL.search(card)
     if pattern.search(card):

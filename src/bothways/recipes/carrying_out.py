@@ -13,6 +13,7 @@ from bothways.errors import InputError, MissingExtraError
 from bothways.model.folder import check_expressed
 from bothways.model.model import Model
 from bothways.objectives.objective import Objective
+from bothways.recipes.audit import Audit, describe_corpus, overview
 from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining, Staged
 from bothways.training import record
 from bothways.training.loop import Result, train
@@ -20,6 +21,7 @@ from bothways.training.report import report
 from bothways.training.sections import Section
 from bothways.training.settings import Watch
 from bothways.training.step import means
+from bothways.training.team import team
 from bothways.training.trainable import OpenStream
 
 Say = Callable[[str], None]
@@ -31,7 +33,7 @@ class Trained:
     """A finished run, the model it made, and where both lie.
 
     Attributes:
-        report: None where the extra is not installed.
+        report: None where the extra is not installed, and in all processes but the first, which alone has the finished model.
         epochs: how often the text was read, over all stages; None of a run on labelled rows.
     """
 
@@ -71,6 +73,7 @@ def carry_out(
     metrics: Sequence[str],
     say: Say,
     extra: Callable[[Result], Sequence[Section]] = lambda result: (),
+    audit: Audit | None = None,
 ) -> Trained:
     """Train the objective, whose modules are the model's, and leave `model/` and `report.html` in the folder.
 
@@ -81,7 +84,9 @@ def carry_out(
     check_expressed(model)  # before hours of training rather than after
     device = str(model.device)
     result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
-    return deliver(result, model, folder, title=title, command=command, metrics=metrics, say=say, extra=extra(result))
+    return deliver(
+        result, model, folder, title=title, command=command, metrics=metrics, say=say, extra=extra(result), audit=audit
+    )
 
 
 def deliver(
@@ -94,14 +99,21 @@ def deliver(
     metrics: Sequence[str],
     say: Say,
     extra: Sequence[Section] = (),
+    audit: Audit | None = None,
 ) -> Trained:
-    """Save a trained model, and write the report."""
-    model.eval().save(folder / "model")
-    try:
-        page = report(folder, title=title, command=command, metrics=metrics, extra=extra)
-    except MissingExtraError as missing:
-        say(str(missing))
-        page = None
+    """Save a trained model, and write the report; `audit`, the account of its text's curation, goes into both."""
+    page = None
+    if team().first:
+        model.eval().save(folder / "model")
+        if audit:
+            describe_corpus(audit, folder / "model")
+        try:
+            page = report(
+                folder, title=title, command=command, metrics=metrics, extra=[*extra, *(overview(audit) if audit else ())]
+            )
+        except MissingExtraError as missing:
+            say(str(missing))
+    team().wait()
     return Trained(result, model, folder, page)
 
 

@@ -213,6 +213,8 @@ def samples_of(
     data, order = _together(training, weights, batching)
     measure, measure_order = _together(heldout, measured, batching)
     if warmup is not None:
+        if warmup.stages[-1].max_length >= max_length:
+            raise InputError(f"length_warmup: a limit of {warmup.stages[-1].max_length} is not below max_length {max_length}")
         data, order = growing(warmup, order or Shuffled(np.asarray(data.lengths)), data, tokenizer)
     names = tuple(one.name for one in opened)
     folders = {one.shards.folder for one in opened}

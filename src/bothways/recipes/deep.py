@@ -57,7 +57,7 @@ def neobert(source: Source, budget: Budget | None, size: Size = "base") -> Stage
     tenth = replace(
         base.training,
         budget=second,
-        optimizer=replace(optimizer, lr=optimizer.lr / 10),
+        optimizer=replace(optimizer, lr=6e-5 if size == "base" else 2e-4),
         schedule=Trapezoidal(warmup=_NONE, decay=_NONE),
     )
     longer = (1024, 2048) if size == "base" else (shape.max_length // 2, shape.max_length)

@@ -40,7 +40,7 @@ def finetune(run: Finetuning, folder: Path, say: Say = lambda line: None, comman
     held = None
     if run.held_out is not None:
         held = _data(run, model, read_labelled(run.held_out, run.columns), classes, say)
-    model = _with_classifier(model, classes, run)
+    model = with_classifier(model, classes, run.regression, run.training.seed)
     objective = SequenceClassification(model.encoder, model.heads["classifier"], run.regression)  # type: ignore[arg-type]
     loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
     evaluation = [] if held is None else list(Loader(held, run.batching, objective.prepare, run.training.seed).evaluation())
@@ -96,12 +96,16 @@ def _data(run: Finetuning | Embedding, model: Model, rows: LabelledRows, classes
     return data
 
 
-def _with_classifier(model: Model, classes: tuple[str, ...], run: Finetuning) -> Model:
-    """The model with a fresh classifier of its family's kind, drawn from the run's seed."""
-    head = _classifier(model, 1 if run.regression else len(classes))
+def with_classifier(model: Model, classes: tuple[str, ...], regression: bool, seed: int) -> Model:
+    """The model with a fresh classifier of its family's kind, drawn from the seed.
+
+    Raises:
+        InputError: the family has none.
+    """
+    head = _classifier(model, 1 if regression else len(classes))
     fresh = build_heads(Heads(classifier=head), model.spec.encoder)
-    initialise(fresh, model.spec.encoder.initialisation, model.spec.encoder.num_layers, run.training.seed)
-    problem = "regression" if run.regression else "single_label_classification"
+    initialise(fresh, model.spec.encoder.initialisation, model.spec.encoder.num_layers, seed)
+    problem = "regression" if regression else "single_label_classification"
     return model.with_heads(Heads(classifier=head), dict(fresh.items()), labels=classes, problem=problem)
 
 

@@ -20,6 +20,7 @@ from bothways.recipes.planned_text import Invented, PlannedText
 from bothways.recipes.pretraining import unfilled
 from bothways.recipes.runs import Pretraining
 from bothways.training import step as steps
+from bothways.training.distributed import Spread
 from bothways.training.machine import memory_in_use, peak_memory
 from bothways.training.memory import Footprint, footprint
 from bothways.training.optimizer import default_groups, parameter_table
@@ -93,7 +94,8 @@ class Network:
     def inputs(self, tokens: int) -> MaskedInputs:
         """The fullest of some micro-batches."""
         stream = self.loader(tokens, self._hollow).open()
-        return max((next(stream) for _ in range(8)), key=lambda one: one.tokens)
+        drawn = (next(stream) for _ in range(8))
+        return max((one for one in drawn if one is not None), key=lambda one: one.tokens)
 
     @property
     def flops(self) -> float:
@@ -129,9 +131,9 @@ class _Clock:
         self._device = device
         self.spent = 0.0
 
-    def step(self, module: Any, inputs: Sequence[Any], seed: Callable[[int], None]) -> Any:
+    def step(self, module: Any, inputs: Sequence[Any], seed: Callable[[int], None], spread: Spread[Any]) -> Any:
         begin = time.perf_counter()
-        out = steps.step(module, inputs, seed)
+        out = steps.step(module, inputs, seed, spread)
         settle(self._device)
         self.spent = time.perf_counter() - begin
         return out
@@ -161,11 +163,12 @@ def measure(network: Network, tokens: int, seconds: float, device: str, standing
     while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
         rates += _rates(sampler, _SAMPLED * (done - begin) if rows else 0.0)
         begin = time.perf_counter()
-        inputs = updates.draw(stream, 1)
+        (inputs,) = updates.draw(stream, 1)
+        assert inputs is not None, "one process draws all inputs"
         drawn = time.perf_counter()
-        updates(inputs, 1, lr=0.0)
+        updates([inputs], 1, lr=0.0)
         done = time.perf_counter()
-        rows.append((inputs[0].tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(inputs[0])))
+        rows.append((inputs.tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(inputs)))
     counts, drawing, gradients, update, flops = (np.array(column) for column in zip(*rows, strict=True))
     speeds = counts / (drawing + gradients + update)
     low, high = np.quantile(speeds, (0.1, 0.9)).tolist()

@@ -41,7 +41,8 @@ def modernbert_short(source: Source, budget: Budget | None, size: Size = "base")
     schedule = Trapezoidal(warmup=Fraction(of=0.03), decay=Fraction(of=0.3), final=0.001)
     optimizer = AdamW(lr=_lr(size, 8e-4), betas=(0.9, 0.98), weight_decay=1e-5)
     shape = replace(_BASE, accumulate=48)
-    return _first(source, budget_of(budget, size, Tokens(count=1719 * _BILLION)), size, shape, optimizer, schedule)
+    papers = Tokens(count=1719 * _BILLION)
+    return _first(source, budget_of(budget, size, papers), size, shape, optimizer, schedule, longer=1)
 
 
 def modernbert(source: Source, budget: Budget | None, size: Size = "base") -> Staged:
@@ -140,8 +141,15 @@ def _first(
     schedule: Trapezoidal,
     longest: int = 8192,
     dropout: float = 0.0,
+    longer: int = LONGER,
 ) -> Pretraining:
-    """The first stage: both rotary bases are 10,000. `dropout` is of what attention adds."""
+    """The first stage: both rotary bases are 10,000.
+
+    Args:
+        longest: the longest text that the paper's network reads.
+        dropout: of what attention adds.
+        longer: how many times its first texts a smaller network reads at most.
+    """
     shape = shape_of(size, base)
     encoder = encoder_of(
         shape.vocab_size,
@@ -149,7 +157,7 @@ def _first(
         shape.num_layers,
         shape.heads,
         shape.intermediate_size if size == "base" else shape.gated_size,
-        max_length=longest if size == "base" else shape.max_length * LONGER,
+        max_length=longest if size == "base" else shape.max_length * longer,
         global_theta=10_000.0,
         initializer_range=shape.initializer_range,
     )

@@ -29,6 +29,7 @@ from bothways.layers.heads import MaskedLm
 from bothways.model.folder import resolve
 from bothways.model.model import Model
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
+from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.continuing import take_over
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
@@ -39,6 +40,7 @@ from bothways.training.loop import Result
 from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
+from bothways.training.team import team
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 EVALUATED = 20
@@ -65,12 +67,14 @@ def pretrain(
     """
     check(run)
     claim(run, folder)
-    remember_corpus(run, folder)
-    tokenizer = prepare_tokenizer(run, folder, say)
-    parts = set_up(run, tokenizer, prepare_shards(run, folder, tokenizer, say), chosen(device), say)
+    with team().in_turn():
+        remember_corpus(run, folder)
+        tokenizer = prepare_tokenizer(run, folder, say)
+        shards = prepare_shards(run, folder, tokenizer, say)
+    parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
         run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
-        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say,
+        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say, audit=find_audit(files_of(run.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
     )  # fmt: skip
     return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)

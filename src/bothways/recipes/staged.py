@@ -25,6 +25,7 @@ from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.model.folder import check_expressed
+from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
 from bothways.recipes.corpus import Opened, files_of, with_tokenizer
 from bothways.recipes.pretraining import (
@@ -47,6 +48,7 @@ from bothways.training.loop import Beginning, Result, finished, train
 from bothways.training.record import Record
 from bothways.training.report import figure
 from bothways.training.sections import Table
+from bothways.training.team import team
 from bothways.training.trainable import State
 
 
@@ -94,10 +96,11 @@ def pretrain_stages(
     """
     check_stages(run)
     claim(run, folder)
-    remember_corpus(run.base, folder)
-    tokenizer = prepare_tokenizer(run.base, folder, say)
-    corpora = _corpora(run, folder, tokenizer, say)
-    _record(run, folder)
+    with team().in_turn():
+        remember_corpus(run.base, folder)
+        tokenizer = prepare_tokenizer(run.base, folder, say)
+        corpora = _corpora(run, folder, tokenizer, say)
+        _record(run, folder)
     before: Before = Before()
     parts: Parts | None = None
     rate: float | None = None
@@ -112,7 +115,7 @@ def pretrain_stages(
         before = before.after(place, one, stage.average)
     assert parts is not None, "the last stage is always set up"
     result, notes = _whole(folder, before), ["Epochs: how often the stage read its text."]
-    if len(before.averaged) > 1:
+    if len(before.averaged) > 1 and team().first:
         result = replace(result, evaluation=_measured(before, parts, run.runs[-1]))
         notes.append(f"The model is the mean of its last {len(before.averaged)} checkpoints: {result.evaluation}.")
         say(notes[-1])
@@ -120,6 +123,7 @@ def pretrain_stages(
         result, parts.model, folder,
         title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command, metrics=METRICS, say=say,
         extra=[_table(run, folder, corpora, tokenizer, notes)],
+        audit=find_audit([file for one in run.runs for file in files_of(one.source)]),
     )  # fmt: skip
 
 

@@ -3,17 +3,21 @@
     checkpoints/step-0001000/weights.safetensors    parameters and buffers; a shared tensor once
                              optimizer.safetensors  one tensor a parameter and quantity, "name/exp_avg"
                              state.json             counters, the stream's position, the run
+                             manifest.json          size and sha256 of the three files
 
-A checkpoint is written under a hidden name, flushed to the disk and renamed. No random state is kept:
-the loop seeds every micro-batch by its number.
+A checkpoint is copied into memory (`snapshot`), and from there written under a hidden name, flushed to the disk and
+renamed (`write`), by a thread of its own (`saving.py`). No random state is kept: the loop seeds every micro-batch by its
+number. Sharded tensors are gathered, so the files are the same for any number of processes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +30,13 @@ from torch import Tensor, nn
 
 from bothways.errors import InputError
 from bothways.files import reported, sync
+from bothways.training.distributed import like, named_once, whole
+from bothways.training.team import team
 from bothways.training.trainable import State
 
 FOLDER = "checkpoints"
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -49,35 +56,121 @@ class Position:
     run: dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A copy, in the host's memory, of all that a checkpoint holds; training may go on while it is written."""
+
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    position: Position
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What the manifest says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+def snapshot(module: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> Snapshot | None:
+    """Copy weights and optimizer state; None in all processes but the first. All must take part where tensors are sharded."""
+    weights, moments = (
+        {name: copied for name, tensor in tensors.items() if (copied := _copied(tensor)) is not None}
+        for tensors in (named_once(module), _moments(module, optimizer))
+    )
+    return Snapshot(weights, moments, position) if team().first else None
+
+
 def save(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position, keep: int) -> Path:
-    """Write `folder`'s checkpoint of this step, then remove all but the newest `keep`.
+    """`write` a `snapshot`, in a process alone."""
+    saved = snapshot(module, optimizer, position)
+    assert saved is not None
+    return write(folder, saved, keep)
+
+
+def write(folder: Path, saved: Snapshot, keep: int) -> Path:
+    """Write `folder`'s checkpoint of a step, then remove all but the newest `keep`.
 
     Raises:
         InputError: it cannot be written (a full disk); the older ones are untouched.
     """
-    place = folder / FOLDER
-    final = place / f"step-{position.step:07d}"
+    final = place_of(folder, saved.position.step)
+    place = final.parent
     if final.exists():  # the run was interrupted right after it
         return final
     before = latest(folder)
     kept = f"{before} is untouched" if before else "there is no earlier checkpoint"
-    temporary = place / f".writing-{position.step}"
+    temporary = place / f".writing-{saved.position.step}"
     with reported(str(final), kept):
         try:
             _clean(place)
             temporary.mkdir(parents=True)
-            _write_tensors(temporary / WEIGHTS, _tensors(module))
-            _write_tensors(temporary / OPTIMIZER, _moments(module, optimizer))
-            (temporary / STATE).write_text(json.dumps(asdict(position), indent=2) + "\n", encoding="utf-8")
-            sync(temporary / STATE)
+            manifest = {
+                WEIGHTS: _write_tensors(temporary / WEIGHTS, saved.weights),
+                OPTIMIZER: _write_tensors(temporary / OPTIMIZER, saved.moments),
+                STATE: _write_json(temporary / STATE, asdict(saved.position)),
+            }
+            _write_json(temporary / MANIFEST, {name: asdict(written) for name, written in manifest.items()})
             sync(temporary)
             os.rename(temporary, final)
             sync(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     for old in complete(folder)[:-keep]:
-        _remove(old)
+        with reported(str(old), f"{final} is whole"):
+            _remove(old)
     return final
+
+
+def place_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return folder / FOLDER / f"step-{step:07d}"
+
+
+def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint whose files are what was written; None where there is none at all.
+
+    Newer ones that are damaged are set aside under another name, each told in a line.
+
+    Raises:
+        InputError: there are checkpoints, and none is whole.
+    """
+    faults: list[tuple[Path, str]] = []
+    for place in reversed(complete(folder)):
+        fault = damage(place)
+        if fault is None:
+            for bad, reason in faults:
+                aside = bad.with_name(f"damaged-{bad.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                os.rename(bad, aside)
+                say(f"{bad} is damaged ({reason}): renamed {aside.name}; going on from {place.name}")
+            return place
+        faults.append((place, fault))
+    if not faults:
+        return None
+    listed = "; ".join(f"{place.name}: {fault}" for place, fault in faults)
+    raise InputError(f"{folder / FOLDER}: no checkpoint is whole ({listed}); remove that folder to begin the run again")
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, by their sizes and hashes; None where nothing is."""
+    try:
+        manifest = pydantic.TypeAdapter(dict[str, _Written]).validate_json((checkpoint / MANIFEST).read_bytes())
+    except (OSError, pydantic.ValidationError):
+        return f"{MANIFEST} is missing or damaged"
+    if manifest.keys() != {WEIGHTS, OPTIMIZER, STATE}:
+        return f"{MANIFEST} does not name its files"
+    for name, written in manifest.items():
+        try:
+            found = _described(checkpoint / name)
+        except OSError as error:
+            return f"{name}: {error.strerror or error}"
+        if found.bytes != written.bytes:
+            return f"{name} has {found.bytes:,} bytes, {written.bytes:,} were written"
+        if found.sha256 != written.sha256:
+            return f"the sha256 of {name} is not that of what was written"
+    return None
 
 
 def latest(folder: Path) -> Path | None:
@@ -104,38 +197,37 @@ def load(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
     Raises:
         InputError: a truncated file, or a tensor that is missing, too many, or of another shape; named.
     """
-    load_moments(checkpoint, module, optimizer)
+    state = _state(checkpoint, module, optimizer)  # read before anything is changed
     load_weights(checkpoint, module)
+    optimizer.load_state_dict(state)
 
 
 def load_weights(checkpoint: Path, module: nn.Module) -> None:
     """Read the weights alone. Raises InputError as `load`."""
-    own = _tensors(module)
+    own = named_once(module)
     saved = _read_tensors(checkpoint / WEIGHTS)
     _match(checkpoint / WEIGHTS, own, saved)
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(saved[name])
+            tensor.copy_(like(saved[name], tensor))
 
 
 def load_moments(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Read the optimizer's state alone, into a fresh one. Raises InputError as `load`."""
-    numbers = {name: number for number, (name, _) in enumerate(_optimized(module, optimizer))}
+    optimizer.load_state_dict(_state(checkpoint, module, optimizer))
+
+
+def _state(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state as it takes it."""
+    parameters = _optimized(module, optimizer)
+    numbers = {name: number for number, (name, _) in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in _read_tensors(checkpoint / OPTIMIZER).items():
         name, _, quantity = key.rpartition("/")
         if name not in numbers:
             raise InputError(f"{checkpoint / OPTIMIZER}: {key} belongs to no trained parameter; it is another model's checkpoint")
-        state.setdefault(numbers[name], {})[quantity] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and persistent buffer once, under the first of its names."""
-    names: dict[int, tuple[str, Tensor]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        names.setdefault(id(tensor), (name, tensor.detach()))
-    return dict(names.values())
+        state.setdefault(numbers[name], {})[quantity] = like(tensor, parameters[numbers[name]][1])
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def _optimized(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:
@@ -152,12 +244,30 @@ def _moments(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, T
     }
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def _copied(tensor: Tensor) -> Tensor | None:
+    gathered = whole(tensor.detach())
+    return gathered.to("cpu", copy=True).contiguous() if team().first else None
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> _Written:
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        save_file(tensors, path)
     except safetensors.SafetensorError as error:
         raise OSError(str(error)) from error  # the library's only failure in writing is the disk's
     sync(path)
+    return _described(path)
+
+
+def _write_json(path: Path, value: object) -> _Written:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    sync(path)
+    return _described(path)
+
+
+def _described(path: Path) -> _Written:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return _Written(path.stat().st_size, digest)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

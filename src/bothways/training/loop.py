@@ -6,6 +6,7 @@ moved. Everything else is settings.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -14,21 +15,26 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
+from rich.console import Console
 from torch import nn
 
+from bothways.data.loader import Share
 from bothways.errors import InputError
 from bothways.training import checkpoint, log, record
 from bothways.training import step as steps
 from bothways.training.checkpoint import Position
 from bothways.training.display import Display
-from bothways.training.interrupt import Interrupted, asked_to_stop
+from bothways.training.distributed import Shard, spread
+from bothways.training.interrupt import Asked, Interrupted, asked_to_stop
 from bothways.training.machine import machine, peak_memory
 from bothways.training.optimizer import Group, default_groups, parameter_table
 from bothways.training.ramp import micro_batches
 from bothways.training.record import Record
+from bothways.training.saving import Saver
 from bothways.training.schedule import Amount, Elapsed, Hours, Steps, Tokens, check, factor, spent
 from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.speed import Sampler, peak_rate
+from bothways.training.team import Team, team
 from bothways.training.trainable import I, OpenStream, State, Stream, Trainable
 from bothways.training.update import Step, Updates, calibrated
 
@@ -82,6 +88,9 @@ def train(
 ) -> Result:
     """Train `module` in place until the budget is spent, or go on where `folder` stands.
 
+    Where `torchrun` has started several processes, each calls this with the same arguments and a module of the same
+    weights; the first one evaluates and writes. With `Shard`, only its module is trained when this returns.
+
     Args:
         run: the whole run's config as JSON; kept in `run.json`, and compared before going on.
         free: dotted paths in `run` that may differ when going on (workers, devices).
@@ -91,37 +100,43 @@ def train(
 
     Raises:
         InputError: the folder holds another run, or cannot be written; the schedule exceeds the
-            budget; accumulation of a whole-batch loss; a stream that ends; a loss that is not finite.
+            budget; accumulation of a whole-batch loss, or several processes for it; a stream that ends; a loss that is
+            not finite; no checkpoint that is whole.
         Interrupted: after Ctrl-C or SIGTERM, with everything saved.
     """
-    if module.whole_batch and settings.accumulate > 1:
-        raise InputError(
-            f"accumulate is {settings.accumulate}, but this loss couples all samples of a step; set it to 1 and enlarge the batch"
-        )
+    us = team()
+    _refuse(module, settings, us, after_step)
     assert isinstance(module, nn.Module), "a Trainable is an nn.Module"
     watch = watch or Watch()
+    if not us.first:
+        watch = replace(watch, console=Console(quiet=True))
+    device = torch.device(device)
     module.to(device).train()
     table = parameter_table(module, groups or default_groups(settings.optimizer, module))
     tree = json.loads(run)
     known = record.read(folder)
     if known:
         record.same_run(known.run, tree, free, folder / record.NAME)
-    updates = Updates(module, settings, table, step, torch.device(device))
-    with Display(watch.console) as display, asked_to_stop(display.say) as stop:
+    us.wait()  # all have looked before the first writes
+    share = _shared(open_stream, us)
+    trained, spreading = spread(settings.parallel, module, us, lambda: _spare(open_stream).to(device), device)
+    updates = Updates(trained, settings, table, step, device, spreading)
+    with Display(watch.console) as display, asked_to_stop(display.say, us) as stop:
         if known is None:
             budget = settings.budget
             if isinstance(budget, Hours):
-                budget = calibrated(budget, settings.accumulate, updates, open_stream, watch, stop)
+                budget = calibrated(budget, settings.accumulate, updates, share, watch, stop)
             if budget is None:
-                raise Interrupted(folder, 0, None)
+                raise Interrupted(folder, 0, None, stop.preempted)
             check(settings.schedule, budget.count)
             known = Record(run=tree, fingerprint=record.fingerprint(tree, free), budget=budget, parameters=table)
-            record.write(folder, known)
+            if us.first:
+                record.write(folder, known)
             updates.reset()
         updates.before = beginning.steps if beginning else 0
-        at = _resumed(folder, updates, tree, free, beginning or Beginning())
+        at = _resumed(folder, updates, tree, free, beginning or Beginning(), display.say)
         assert known.budget is not None, "a run of stages has no steps of its own"
-        return _Loop(updates, open_stream(at.stream), settings, folder, known.budget, watch, display, at, after_step).go(stop)
+        return _Loop(module, updates, share(at.stream), settings, folder, known.budget, watch, display, at, after_step).go(stop)
 
 
 def finished(folder: Path) -> bool:
@@ -137,6 +152,7 @@ def finished(folder: Path) -> bool:
 class _Loop(Generic[I]):
     """One run, from where its folder stands to the end of its budget."""
 
+    given: nn.Module
     updates: Updates[I]
     stream: Stream[I]
     settings: TrainingConfig
@@ -150,8 +166,11 @@ class _Loop(Generic[I]):
     def __post_init__(self) -> None:
         self.module = self.updates.module
         self.window = log.Window(self.module.weights)
-        self.log = log.Log(self.folder, self.at.step)
-        self.sampler = Sampler(self.updates.device) if self.watch.rate else None
+        self.team = self.updates.spread.team
+        self.log = log.Log(self.folder, self.at.step) if self.team.first else None
+        self.saver = Saver(self.folder, self.settings.keep)
+        self.rate = self.watch.rate and self.watch.rate * self.team.size
+        self.sampler = Sampler(self.updates.device) if self.watch.rate and self.team.first else None
         self.introduced = False  # whether the log says which machine this process is on
 
     @property
@@ -162,16 +181,26 @@ class _Loop(Generic[I]):
     def finished(self) -> bool:
         return self.done >= self.budget.count
 
-    def go(self, stop: Callable[[], bool]) -> Result:
+    def go(self, stop: Asked) -> Result:
         try:
             self.display.begin(self.budget.count, self.done)
             while not self.finished:
                 self._step()
                 self._after()
+                self.saver.check()
                 if stop() and not self.finished:
-                    raise Interrupted(self.folder, self.at.step, self._save())
+                    self._save()
+                    self.saver.wait()
+                    self.team.wait()
+                    place = checkpoint.place_of(self.folder, self.at.step)
+                    raise Interrupted(self.folder, self.at.step, place, stop.preempted)
+            self.saver.wait()
+            self.updates.spread.gather()
+            self.team.wait()
         finally:
-            self.log.close()
+            self.saver.close()
+            if self.log:
+                self.log.close()
             self.stream.close()
         return self._result()
 
@@ -181,11 +210,14 @@ class _Loop(Generic[I]):
         inputs = self.updates.draw(self.stream, micro_batches(settings.ramp, settings.accumulate, self.at.step, done, total))
         lr = settings.optimizer.lr * factor(settings.schedule, done, total)
         sums, counts, norm = self.updates(inputs, self.at.step, lr)
-        seconds, tokens = self.watch.clock() - begin, sum(one.tokens for one in inputs)
+        own = [one for one in inputs if one is not None]
+        seconds = self.watch.clock() - begin if self.team.first else 0.0
+        flops = float(sum(self.module.flops(one) for one in own)) if self.rate else 0.0
+        counted, seconds, flops = self.team.total([sum(one.tokens for one in own), seconds, flops])
+        tokens = round(counted)
         loss = steps.loss(self.module.weights, steps.means(sums, counts))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._diverged(loss, norm)
-        flops = sum(self.module.flops(one) for one in inputs) if self.watch.rate else 0.0
         self.window.add(sums, counts, norm, tokens, seconds, flops)
         self.window.sampled(self.sampler.due() if self.sampler else None)
         self.at = replace(
@@ -196,7 +228,7 @@ class _Loop(Generic[I]):
             stream=self.stream.state(),
         )
         self.lr = lr  # of the next train line
-        latest = self.window.fields(lr, self.watch.rate)
+        latest = self.window.fields(lr, self.rate)
         self.display.update(self.done, self.at.step, self.at.tokens, loss, latest["tokens_per_second"], latest["gemm_share"])
 
     def _after(self) -> None:
@@ -215,7 +247,7 @@ class _Loop(Generic[I]):
 
     def _flush(self) -> None:
         if self.window.steps:
-            self._write("train", **self.window.fields(self.lr, self.watch.rate), memory=peak_memory(self.updates.device))
+            self._write("train", **self.window.fields(self.lr, self.rate), memory=peak_memory(self.updates.device))
             self.window.clear()
             self._introduce()
 
@@ -226,23 +258,31 @@ class _Loop(Generic[I]):
             self.introduced = True
 
     def _look(self) -> None:
-        self.module.eval()
-        with torch.no_grad():
-            if self.watch.evaluate:
-                self._write("evaluation", metrics=dict(self.watch.evaluate()))
-            if self.watch.samples:
-                self._write("samples", rows=[dict(row) for row in self.watch.samples()])
-        self.module.train()
+        self.updates.spread.gather()
+        if self.team.first:
+            self.given.eval()
+            with torch.no_grad():
+                if self.watch.evaluate:
+                    self._write("evaluation", metrics=dict(self.watch.evaluate()))
+                if self.watch.samples:
+                    self._write("samples", rows=[dict(row) for row in self.watch.samples()])
+            self.given.train()
+        self.team.wait()
 
-    def _save(self) -> Path:
+    def _save(self) -> None:
         self._flush()
-        self.log.sync()
-        return checkpoint.save(self.folder, self.module, self.updates.optimizer, self.at, self.settings.keep)
+        if self.log:
+            self.log.sync()
+        saved = checkpoint.snapshot(self.module, self.updates.optimizer, self.at)
+        if saved:
+            self.saver.save(saved)
 
     def _write(self, kind: str, **fields: Any) -> None:
-        self.log.write(kind, self.at.step, self.at.tokens, self.at.seconds, **fields)
+        if self.log:
+            self.log.write(kind, self.at.step, self.at.tokens, self.at.seconds, **fields)
 
     def _diverged(self, loss: float, norm: float) -> None:
+        self.saver.wait()
         last = checkpoint.latest(self.folder)
         raise DivergedError(
             f"step {self.at.step + 1}: the loss is {loss} and the gradient norm {norm}; the last checkpoint is {last or 'none'}; "
@@ -257,9 +297,50 @@ class _Loop(Generic[I]):
         return Result(self.folder, last, self.at.step, self.at.tokens, self.at.seconds, lines["train"]["loss"], evaluation)
 
 
-def _resumed(folder: Path, updates: Updates[I], run: dict[str, Any], free: Collection[str], beginning: Beginning) -> Position:
-    """Where the folder stands, with its last checkpoint loaded."""
-    saved = checkpoint.latest(folder)
+def _refuse(module: Trainable[I], settings: TrainingConfig, us: Team, after_step: Callable[[int], None] | None) -> None:
+    """What cannot be done in the way it is asked for."""
+    if module.whole_batch and settings.accumulate > 1:
+        raise InputError(
+            f"accumulate is {settings.accumulate}, but this loss couples all samples of a step; set it to 1 and enlarge the batch"
+        )
+    if module.whole_batch and us.size > 1:
+        raise InputError(
+            f"{type(module).__name__} couples all samples of a step, which {us.size} processes would divide; train it in one"
+        )
+    if after_step and us.size > 1 and isinstance(settings.parallel, Shard):
+        raise InputError("training.parallel: `after_step` changes whole weights, which Shard cuts up; use Replicate")
+
+
+def _shared(open_stream: OpenStream[I], us: Team) -> OpenStream[I]:
+    """Opens this process's share of the stream."""
+
+    def opened(state: State | None, share: Share = us.share, /) -> Stream[I]:
+        return open_stream(state, share)
+
+    return open_stream if us.size == 1 else opened
+
+
+def _spare(open_stream: OpenStream[I]) -> I:
+    """Any input at all."""
+    with contextlib.closing(open_stream(None)) as stream:
+        one = next(stream)
+    assert one is not None, "a stream that is not shared has all inputs"
+    return one
+
+
+def _resumed(
+    folder: Path,
+    updates: Updates[I],
+    run: dict[str, Any],
+    free: Collection[str],
+    beginning: Beginning,
+    say: Callable[[str], None],
+) -> Position:
+    """Where the folder stands, with its last whole checkpoint loaded."""
+    us = updates.spread.team
+    found = checkpoint.newest_whole(folder, say) if us.first else None
+    step = round(us.told(-1 if found is None else int(found.name.removeprefix("step-"))))
+    saved = None if step < 0 else checkpoint.place_of(folder, step)
     if saved is None:
         if beginning.moments:
             checkpoint.load_moments(beginning.moments, updates.module, updates.optimizer)

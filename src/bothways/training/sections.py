@@ -78,7 +78,27 @@ class Lines:
     marks: Sequence[tuple[float, str]] = ()
 
 
-Section: TypeAlias = Text | Facts | Table | Code | Lines
+@dataclass(frozen=True)
+class Stack:
+    """One part of every bar, and its colour."""
+
+    name: str
+    values: Sequence[int | float]
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A lying bar for each name, the first on top, made of parts that follow one another."""
+
+    title: str
+    names: Sequence[str]
+    parts: Sequence[Stack]
+    xlabel: str
+    note: str = ""
+
+
+Section: TypeAlias = Text | Facts | Table | Code | Lines | Bars
 
 INK, GRID, BACK = "#010203", "#040506", "#070809"
 # Stand-ins; the page gives the real colours as CSS variables
@@ -117,7 +137,7 @@ def _part(section: Section, number: int) -> dict[str, Any]:
             columns = list(zip(*rows, strict=True)) or [()] * len(section.columns)
             numeric = [any(column) and all(_number(cell) for cell in column) for column in columns]
             return common | {"rows": rows, "numeric": numeric}
-        case Lines():
+        case Lines() | Bars():
             return common | {"svg": _svg(section, prefix=f"plot{number}-")}
         case Facts() | Code():
             return common
@@ -127,16 +147,20 @@ def _number(cell: str) -> bool:
     return bool(re.fullmatch(r"|-|[+-]?[\d.,]+(e[+-]?\d+)?\s?(%|[a-zA-Z]{0,3}|s)", cell.strip()))
 
 
-def _svg(plot: Lines, prefix: str) -> str:
+def _svg(plot: Lines | Bars, prefix: str) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "bothways", "font.size": 10, "axes.unicode_minus": True}):
-        figure = Figure(figsize=(7.6, plot.height), layout="constrained")
+        height = plot.height if isinstance(plot, Lines) else 0.8 + 0.3 * len(plot.names)
+        figure = Figure(figsize=(7.6, height), layout="constrained")
         axes = figure.subplots()
-        for series in plot.series:
-            _draw(axes, series)
-        _dress(axes, plot)
+        if isinstance(plot, Lines):
+            for series in plot.series:
+                _draw(axes, series)
+            _dress(axes, plot)
+        else:
+            _draw_bars(axes, plot)
         figure.patch.set_alpha(0)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -156,36 +180,61 @@ def _draw(axes: Any, series: Series) -> None:
         axes.plot(series.x, series.y, color=colour, linewidth=1.8, label=label, zorder=3, solid_joinstyle="round")
 
 
-def _dress(axes: Any, plot: Lines) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+def _draw_bars(axes: Any, plot: Bars) -> None:
+    from matplotlib.ticker import EngFormatter
 
-    axes.set_facecolor("none")
-    axes.set_xlabel(plot.xlabel, color=INK)
+    begins = [0.0] * len(plot.names)
+    for part in plot.parts:
+        colour = COLOURS[part.colour % len(COLOURS)]
+        axes.barh(range(len(plot.names)), part.values, left=begins, height=0.62, color=colour, label=part.name, linewidth=0)
+        begins = [begin + value for begin, value in zip(begins, part.values, strict=True)]
+    axes.set_yticks(range(len(plot.names)), plot.names)
+    axes.invert_yaxis()
+    _frame(axes, plot.xlabel, "x")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _legend(axes, [part.name for part in plot.parts])
+
+
+def _dress(axes: Any, plot: Lines) -> None:
+    from matplotlib.ticker import EngFormatter
+
     axes.set_ylabel(plot.ylabel, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(7))
+    _frame(axes, plot.xlabel, "y")
+    axes.margins(x=0.01)
     if max((x for series in plot.series for x in series.x), default=0) >= 1000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.tick_params(colors=INK, length=0, pad=6)
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.01)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(GRID)
     for place, name in plot.marks:
         axes.axvline(place, color=GRID, linewidth=1, zorder=1)
         axes.annotate(
             name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
             va="bottom", color=INK, fontsize=9,
         )  # fmt: skip
-    if sum(bool(series.name) for series in plot.series) > 1:
-        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 1.7 if plot.marks else 0.2}
-        axes.legend(**place, frameon=False, labelcolor=INK, ncols=min(4, _columns(plot)), handlelength=1.4)
+    _legend(axes, [series.name for series in plot.series], apart=1.7 if plot.marks else 0.2)
 
 
-def _columns(plot: Lines) -> int:
-    """How many names of this plot stand side by side in some hundred characters."""
-    return max(1, 100 // (8 + max(len(series.name) for series in plot.series)))
+def _frame(axes: Any, xlabel: str, grid: Literal["x", "y"]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_facecolor("none")
+    axes.set_xlabel(xlabel, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.tick_params(colors=INK, length=0, pad=6)
+    axes.grid(axis=grid, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+
+
+def _legend(axes: Any, names: Sequence[str], apart: float = 0.2) -> None:
+    if sum(map(bool, names)) > 1:
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": apart}
+        axes.legend(**place, frameon=False, labelcolor=INK, ncols=min(4, _columns(names)), handlelength=1.4)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many of the names stand side by side in some hundred characters."""
+    return max(1, 100 // (8 + max(map(len, names))))
 
 
 def _inline(svg: str, prefix: str, title: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bothways.config import config
 from bothways.errors import InputError
+from bothways.training.distributed import Parallel, Replicate
 from bothways.training.optimizer import Optimizer
 from bothways.training.precision import Precision
 from bothways.training.ramp import Ramp
@@ -35,6 +36,7 @@ class TrainingConfig:
         seed: of dropout and of all else that is drawn in the module.
         log_every, evaluate_every, checkpoint_every: in steps. None: at the end only.
         keep: the newest checkpoints to keep.
+        parallel: how the weights lie in several processes; free to change when a run goes on, as their number is.
     """
 
     optimizer: Optimizer
@@ -50,6 +52,7 @@ class TrainingConfig:
     evaluate_every: Every | None = None
     checkpoint_every: Every | None = 1000
     keep: Every = 2
+    parallel: Parallel = Replicate()
 
     def __post_init__(self) -> None:
         if self.ramp is not None and self.ramp.first > self.accumulate:

@@ -106,10 +106,10 @@ pre { background: var(--panel); border-radius: 6px; padding: 14px 16px; margin: 
 </table></div>
 {% elif part.kind == "code" %}
 <pre>{{ part.section.body }}</pre>
-{% elif part.kind == "lines" %}
+{% elif part.kind in ("lines", "bars") %}
 {{ part.svg | safe }}
 {% endif %}
-{% if part.kind in ("table", "lines") and part.section.note %}
+{% if part.kind in ("table", "lines", "bars") and part.section.note %}
 <p class="note">{{ part.section.note }}</p>
 {% endif %}
 {% if folded %}

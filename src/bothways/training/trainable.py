@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Num
 from torch import Tensor
+
+from bothways.data.loader import WHOLE, Share
 
 State: TypeAlias = dict[str, int]
 """Where a stream stands, as JSON: for example `{"epoch": 1, "batch": 37}`."""
@@ -37,9 +39,9 @@ I_contra = TypeVar("I_contra", bound=Inputs, contravariant=True)
 
 @runtime_checkable
 class Stream(Protocol[I_co]):
-    """An endless iterator of inputs that knows where it stands."""
+    """An endless iterator of inputs that knows where it stands. None stands for an input of another process."""
 
-    def __next__(self) -> I_co: ...
+    def __next__(self) -> I_co | None: ...
 
     def state(self) -> State:
         """The position after the last input handed out."""
@@ -50,8 +52,11 @@ class Stream(Protocol[I_co]):
         ...
 
 
-OpenStream: TypeAlias = Callable[[State | None], Stream[I]]
-"""Opens a stream at a position, or at its beginning."""
+@runtime_checkable
+class OpenStream(Protocol[I_co]):
+    """Opens a stream at a position, or at its beginning; `share` is only given where there are several processes."""
+
+    def __call__(self, state: State | None, share: Share = WHOLE, /) -> Stream[I_co]: ...
 
 
 @runtime_checkable

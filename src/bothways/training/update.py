@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from bothways.errors import InputError
+from bothways.training.distributed import Spread, whole
 from bothways.training.optimizer import Row, build, set_lr
 from bothways.training.precision import in_precision, recompute
 from bothways.training.schedule import Hours, Tokens
 from bothways.training.settings import TrainingConfig, Watch
+from bothways.training.step import ALONE
 from bothways.training.trainable import I, OpenStream, Scalars, Stream, Trainable
 
-Step: TypeAlias = Callable[[Trainable[I], Sequence[I], Callable[[int], None]], tuple[Scalars, Scalars]]
+Step: TypeAlias = Callable[[Trainable[I], Sequence[I | None], Callable[[int], None], Spread[I]], tuple[Scalars, Scalars]]
 
 
 class Updates(Generic[I]):
@@ -30,8 +32,16 @@ class Updates(Generic[I]):
         before: the steps of runs that this one goes on from: what is drawn is drawn anew in each step of all.
     """
 
-    def __init__(self, module: Any, settings: TrainingConfig, table: Sequence[Row], step: Step[I], device: torch.device) -> None:
-        self.module, self.device = module, device
+    def __init__(
+        self,
+        module: Any,
+        settings: TrainingConfig,
+        table: Sequence[Row],
+        step: Step[I],
+        device: torch.device,
+        spread: Spread[I] = ALONE,
+    ) -> None:
+        self.module, self.device, self.spread = module, device, spread
         self._settings, self._table, self._step = settings, table, step
         self.before = 0
         recompute(module, settings.recompute)
@@ -43,14 +53,15 @@ class Updates(Generic[I]):
         """A fresh optimizer."""
         self.optimizer = build(self._settings.optimizer, self.module, self._table)
 
-    def draw(self, stream: Stream[I], count: int) -> list[I]:
-        """The inputs of one step of so many micro-batches, on the device."""
+    def draw(self, stream: Stream[I], count: int) -> list[I | None]:
+        """The inputs of one step of so many micro-batches, on the device; None stands for those of other processes."""
         try:
-            return [next(stream).to(self.device) for _ in range(count)]
+            drawn = [next(stream) for _ in range(count)]
         except StopIteration:
             raise InputError("the inputs ended before the budget was spent; give more text, or a smaller budget") from None
+        return [None if one is None else one.to(self.device) for one in drawn]
 
-    def __call__(self, inputs: Sequence[I], number: int, lr: float) -> tuple[dict[str, float], dict[str, float], float]:
+    def __call__(self, inputs: Sequence[I | None], number: int, lr: float) -> tuple[dict[str, float], dict[str, float], float]:
         """The update of step `number`, counted from 0: its sums, its counts, its gradient norm.
 
         All that is on a device comes to the host in one transfer, after the update has been queued.
@@ -58,22 +69,25 @@ class Updates(Generic[I]):
         sums, counts, norm = self.queue(inputs, number, lr)
         *figures, length = _on_host([*sums.values(), *(counts[name] for name in sums), norm])
         half = len(sums)
-        return dict(zip(sums, figures[:half], strict=True)), dict(zip(sums, figures[half:], strict=True)), length
+        totals = self.spread.team.total(figures[:half])
+        return dict(zip(sums, totals, strict=True)), dict(zip(sums, figures[half:], strict=True)), length
 
-    def queue(self, inputs: Sequence[I], number: int, lr: float) -> tuple[Scalars, Scalars, torch.Tensor]:
+    def queue(self, inputs: Sequence[I | None], number: int, lr: float) -> tuple[Scalars, Scalars, torch.Tensor]:
         """The same, of which nothing has come to the host."""
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         draws = partial(_seed, self.device, self._settings.seed, self.before + number)
-        sums, counts = self._step(self._computed, inputs, draws)
+        sums, counts = self._step(self._computed, inputs, draws, self.spread)
+        self.spread.end(self._parameters)
         norm = self._clipped()
         self.optimizer.step()
         return sums, counts, norm
 
     def _clipped(self) -> torch.Tensor:
+        norm = whole(nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None]))
         if self._settings.clip is not None:
-            return nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
-        return nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+            nn.utils.clip_grads_with_norm_(self._parameters, self._settings.clip, norm)
+        return norm
 
 
 def calibrated(
@@ -84,17 +98,17 @@ def calibrated(
     The first step warms up and is not timed; then at least 4 steps, and 1 % of the time but no more
     than 30 seconds. All are of `full` micro-batches. None if asked to stop.
     """
-    allowed = budget.hours * 3600
+    allowed, team = budget.hours * 3600, updates.spread.team
     with contextlib.closing(open_stream(None)) as stream:
         updates(updates.draw(stream, full), 0, lr=0.0)
         begin, tokens, number = watch.clock(), 0, 0
         while not stop():
             inputs = updates.draw(stream, full)
             updates(inputs, 0, lr=0.0)
-            tokens, number = tokens + sum(one.tokens for one in inputs), number + 1
-            seconds = watch.clock() - begin
+            tokens, number = tokens + sum(one.tokens for one in inputs if one is not None), number + 1
+            seconds = team.told(watch.clock() - begin)
             if number >= 4 and seconds >= min(0.01 * allowed, 30):
-                return Tokens(count=max(round(tokens / seconds * allowed), 1))
+                return Tokens(count=max(round(team.total([tokens])[0] / seconds * allowed), 1))
     return None
 
 

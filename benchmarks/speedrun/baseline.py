@@ -1,0 +1,113 @@
+"""The speedrun's baseline: `transformers`' BertForMaskedLM and Trainer with run_mlm's recipe.
+
+AdamW, linear decay without warm-up, 15 % masked anew each time, dropout 0.1, batches of 32 sequences of 128;
+nothing but the learning rate and the number of steps is chosen. Needs `pip install accelerate`. Started again,
+it goes on from its last checkpoint.
+
+    python benchmarks/speedrun/baseline.py CORPUS.jsonl.gz --work build/speedrun --lr 1e-3 [--steps 3000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from task import LAYERS, LENGTH, VOCABULARY, WIDTH, Task, prepare
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+BATCH = 32
+
+
+class Rows(torch.utils.data.Dataset):
+    """Full sequences, with their special tokens, as run_mlm's `group_texts` leaves them."""
+
+    def __init__(self, task: Task) -> None:
+        self.data, self.numbers = task.data, np.flatnonzero(task.data.lengths == LENGTH)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {"input_ids": self.data[int(self.numbers[number])].sequences[0].tolist()}
+
+
+def bert() -> BertForMaskedLM:
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=2, intermediate_size=4 * WIDTH,
+        max_position_embeddings=LENGTH,
+    )  # fmt: skip
+    return BertForMaskedLM(config)
+
+
+def held_out(model: BertForMaskedLM, task: Task) -> float:
+    """The figure."""
+    model.eval()
+    total, count = 0.0, int(task.places.sum())
+    with torch.no_grad():
+        for begin in range(0, len(task.ids), 64):
+            part = slice(begin, begin + 64)
+            logits = model(input_ids=torch.from_numpy(task.masked[part]).long()).logits
+            places = torch.from_numpy(task.places[part])
+            labels = torch.from_numpy(task.ids[part]).long()
+            total += float(torch.nn.functional.cross_entropy(logits[places], labels[places], reduction="sum"))
+    model.train()
+    return total / count
+
+
+class Curve(TrainerCallback):
+    """Writes the figure every `every` steps."""
+
+    def __init__(self, task: Task, path: Path, every: int) -> None:
+        self.task, self.path, self.every = task, path, every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            line = {"step": state.global_step, "tokens": state.global_step * BATCH * LENGTH, "loss": held_out(model, self.task)}
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--lr", type=float, required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    task = prepare(options.corpus, options.work)
+    folder = options.work / f"baseline-lr{options.lr:g}-steps{options.steps}"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(options.work / "tokenizer")
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=BATCH, learning_rate=options.lr, max_steps=options.steps,
+        save_steps=200, save_total_limit=2, logging_steps=50, report_to=[], use_cpu=True, seed=0, dataloader_num_workers=0,
+        disable_tqdm=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    trainer = Trainer(
+        bert(), arguments, DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15), Rows(task),
+        callbacks=[Curve(task, folder / "curve.jsonl", options.every)],
+    )  # fmt: skip
+    print(f"unigram {task.unigram:.3f} nats; {len(Rows(task)):,} sequences", flush=True)
+    trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")))
+    print(folder, held_out(trainer.model, task))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The speedrun's task: one corpus, one tokenizer, one held-out set with fixed masks, one figure.
+
+99 English novels (ELTeC), of which every tenth is held out; a WordPiece vocabulary of 8,192 trained on the
+others; sequences of 128. The figure is the mean cross-entropy, in nats, of the masked tokens of 1,024 held-out
+sequences: 15 % of them masked once and for all, 80 % of those by the mask token, 10 % by a random one. Whoever
+takes part reads the same corrupted sequences and predicts the same tokens.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bothways.data.masking import BERT, Vocabulary, mask_tokens
+from bothways.data.shards import Shards, write_shards
+from bothways.data.source import Document
+from bothways.data.token_data import TokenData
+from bothways.data.tokenizer import Tokenizer
+from bothways.data.tokenizer_training import WordPiece, train_tokenizer
+
+LENGTH, VOCABULARY, LAYERS, WIDTH = 128, 8192, 4, 128
+SEQUENCES = 1024
+
+
+def novels(corpus: Path) -> tuple[list[str], list[str]]:
+    """Paragraphs to learn from, and held-out ones: every tenth novel."""
+    kept: list[str] = []
+    held: list[str] = []
+    with gzip.open(corpus, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            (held if number % 10 == 9 else kept).extend(one for one in json.loads(line)["text"].split("\n") if one.strip())
+    return kept, held
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every contender is given.
+
+    Attributes:
+        ids, masked: int32 [sequences, length]: the held-out text, and as it is read; `places` is true where a token is predicted.
+        unigram: cross-entropy of the predicted tokens under the frequencies of the training text.
+    """
+
+    tokenizer: Tokenizer
+    data: TokenData
+    ids: np.ndarray
+    masked: np.ndarray
+    places: np.ndarray
+    unigram: float
+
+
+def prepare(corpus: Path, work: Path) -> Task:
+    """The task, its tokenizer and shards written to `work` at the first call."""
+    if not (work / "train" / "manifest.json").exists():
+        kept, held = novels(corpus)
+        train_tokenizer(WordPiece(vocab_size=VOCABULARY), kept, LENGTH).save(work / "tokenizer")
+        tokenizer = Tokenizer.load(work / "tokenizer")
+        for name, texts in (("heldout", _joined(held)), ("train", _joined(kept))):
+            write_shards((Document(text, "") for text in texts), tokenizer, work / name)
+    tokenizer = Tokenizer.load(work / "tokenizer")
+    data = TokenData(Shards(work / "train", tokenizer, "sizes"), tokenizer, LENGTH)
+    heldout = TokenData(Shards(work / "heldout", tokenizer, "sizes"), tokenizer, LENGTH)
+    full = np.flatnonzero(heldout.lengths == LENGTH)
+    chosen = full[np.linspace(0, len(full) - 1, SEQUENCES).astype(int)]
+    ids = np.stack([heldout[int(number)].sequences[0] for number in chosen])
+    lengths = np.full(SEQUENCES, LENGTH)
+    corrupted = mask_tokens(BERT, Vocabulary.of(tokenizer, VOCABULARY), ids.ravel(), lengths, np.arange(SEQUENCES), 0, 0)
+    places = np.zeros(ids.size, dtype=bool)
+    places[corrupted.positions] = True
+    return Task(
+        tokenizer,
+        data,
+        ids,
+        corrupted.ids.reshape(ids.shape),
+        places.reshape(ids.shape),
+        _unigram(work, tokenizer, corrupted.labels),
+    )
+
+
+def _joined(paragraphs: list[str], most: int = 20_000) -> list[str]:
+    """Runs of paragraphs, as run_mlm's `group_texts` joins them, so that sequences are full."""
+    runs: list[list[str]] = [[]]
+    size = 0
+    for one in paragraphs:
+        if size > most:
+            runs.append([])
+            size = 0
+        runs[-1].append(one)
+        size += len(one)
+    return ["\n".join(run) for run in runs]
+
+
+def _unigram(work: Path, tokenizer: Tokenizer, labels: np.ndarray) -> float:
+    """Cross-entropy of `labels` under the training tokens' frequencies, each counted once more than it occurs."""
+    counts = np.ones(VOCABULARY)
+    for path in sorted((work / "train").glob("*.tokens")):
+        counts += np.bincount(np.fromfile(path, dtype="<u2"), minlength=VOCABULARY)
+    return float(-np.log(counts / counts.sum())[labels].mean())

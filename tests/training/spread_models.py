@@ -1,0 +1,61 @@
+"""Encoders whose modules and tables are shared, sharded over processes: losses and gradients are those of one process.
+
+spread_models.py NAME...    under torchrun; prints the largest difference of each
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+from tests.builders import CONFIGS, randomise
+
+from bothways.data.masking import ROBERTA, Vocabulary
+from bothways.data.sample import Sample
+from bothways.encoder.encoder import Encoder
+from bothways.layers.heads import MaskedLm, MaskedLmHead
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
+from bothways.training.distributed import Shard, spread, whole
+from bothways.training.step import step
+from bothways.training.team import team
+
+
+def inputs(vocab: int, objective: MaskedLanguageModeling, number: int) -> MaskedInputs:
+    draw = np.random.default_rng(number)
+    samples = [Sample(i, (draw.integers(5, vocab, size).astype(np.int32),)) for i, size in enumerate((9, 4, 12))]
+    return objective.prepare(samples, number, 0)
+
+
+def difference(name: str) -> float:
+    """Of any gradient, relative to the largest of its tensor."""
+    config = CONFIGS[name]
+    head = MaskedLm(MaskedLmHead(), config.hidden_size, config.vocab_size, config.embedding.size)
+    vocabulary = Vocabulary(config.vocab_size, 4, frozenset(range(5)))
+    objective = MaskedLanguageModeling(Encoder(config), head, ROBERTA, vocabulary)
+    randomise(objective, 0)
+    objective.eval()
+    given = [inputs(config.vocab_size, objective, number) for number in range(3)]
+    sums, _ = step(objective, given, lambda _: None)
+    expected = {key: tensor.grad for key, tensor in objective.named_parameters()}
+    objective.zero_grad()  # sets them to None
+    us = team()
+    module, spreading = spread(Shard(), objective, us, lambda: given[0], torch.device("cpu"))
+    share = [one if us.share.holds(number) else None for number, one in enumerate(given)]
+    parts, _ = step(module, share, lambda _: None, spreading)
+    worst = abs(us.total([float(parts["loss"])])[0] - float(sums["loss"])) / float(sums["loss"])
+    for key, parameter in module.named_parameters():
+        wanted = expected[key]
+        if wanted is None:
+            assert parameter.grad is None or not whole(parameter.grad).any(), key
+            continue
+        assert parameter.grad is not None, key
+        worst = max(worst, float((whole(parameter.grad) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6)))
+    return worst
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        found = difference(name)
+        if team().first:
+            print(name, found)
