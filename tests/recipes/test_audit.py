@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.test_training import TINY, write_texts
 
+from bothways.config import override
 from bothways.data.curation.decontamination import Decontamination, evaluation_sets
 from bothways.data.curation.pii import Pii
+from bothways.data.source import open_source
 from bothways.errors import InputError
 from bothways.model.card import CARD, add_section
 from bothways.recipes.audit import describe_corpus, find_audit, overview, read_audit, write_audit
 from bothways.recipes.audit_steps import share
+from bothways.recipes.pretraining import pretrain
+from bothways.recipes.published import RECIPES
+from bothways.training.schedule import Steps
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -155,3 +161,17 @@ def test_an_overview_for_reports(audit: dict[str, Any]) -> None:
 )
 def test_shares(part: int, whole: int, text: str) -> None:
     assert share(part, whole) == text
+
+
+def test_pretraining_on_a_curated_corpus_tells_of_it(audit: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    write_texts(tmp_path / "corpus/data")
+    (tmp_path / "corpus/audit.json").write_text(json.dumps(audit))
+    source = open_source(tmp_path / "corpus/data")
+    done = pretrain(override(RECIPES["modernbert"](source, Steps(count=2), "tiny"), TINY), tmp_path / "run")
+    assert done.report is not None
+    assert "Curation, in documents" in done.report.read_text()
+    card = (tmp_path / "run/model" / CARD).read_text()
+    assert "3,209 of 3,210 documents were kept" in card
+    assert done.model.save(tmp_path / "elsewhere")
+    assert "The corpus" not in (tmp_path / "elsewhere" / CARD).read_text()  # what was said, was said of that folder's weights

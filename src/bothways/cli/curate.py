@@ -81,7 +81,7 @@ def curate(
     from bothways.errors import InputError
 
     recipe = _recipe(sources, language, config, column, split)
-    recipe = replace(recipe, steps=(*recipe.steps, *_chosen(domain, decontaminate or [], pii, column)))
+    recipe = replace(recipe, steps=(*_first(pii), *recipe.steps, *_last(domain, decontaminate or [], column)))
     recipe = override(_changed(recipe, form, executor, workers), changes or [])
     if dry_run:
         print(to_json(recipe), end="")
@@ -116,14 +116,20 @@ def _recipe(sources: list[Path], language: str | None, config: Path | None, colu
     return replace(from_json(Curation, config.read_text(encoding="utf-8"), str(config)), sources=opened)
 
 
-def _chosen(domain: Path | None, evaluation: list[Path], pii: bool, column: str) -> tuple[CurationStep, ...]:
+def _first(pii: bool) -> tuple[CurationStep, ...]:
+    """Personal data goes before any other step, for the account shows examples of what each step was given."""
+    from bothways.data.curation.pii import Pii
+
+    return (Pii(),) if pii else ()
+
+
+def _last(domain: Path | None, evaluation: list[Path], column: str) -> tuple[CurationStep, ...]:
     from bothways.data.curation.decontamination import Decontamination, evaluation_sets
     from bothways.data.curation.domain import DomainSelection
-    from bothways.data.curation.pii import Pii
 
     steps: tuple[CurationStep, ...] = () if domain is None else (DomainSelection(folder=str(domain)),)
     sets = tuple(one for path in evaluation for one in evaluation_sets(path, (column,)))
-    return (*steps, *((Decontamination(sets=sets),) if sets else ()), *((Pii(),) if pii else ()))
+    return (*steps, Decontamination(sets=sets)) if sets else steps
 
 
 def _write_page(done: Curated, seconds: float | None) -> None:

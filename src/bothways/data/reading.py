@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, TextIO
 
 from bothways.errors import InputError
 
@@ -172,12 +172,13 @@ def _opened(path: Path, encoding: str, newline: str | None) -> Iterator[TextIO]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _bytes_of(path: Path) -> BinaryIO:
+def _bytes_of(path: Path) -> Any:
+    """A binary file, decompressed as its name says."""
     if path.name.lower().endswith(".zst"):
         import pyarrow
 
-        return pyarrow.input_stream(str(path), compression="zstd")  # type: ignore[return-value]
-    return gzip.GzipFile(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+        return pyarrow.input_stream(str(path), compression="zstd")
+    return gzip.GzipFile(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
 def _with_mark(encoding: str) -> str:

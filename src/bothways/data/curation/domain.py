@@ -29,7 +29,7 @@ Wanted = Annotated[float, Field(gt=0, le=1)]
 
 @config
 class LeastPrecision:
-    """The lowest threshold above which at least this share of what is chosen is wanted."""
+    """At least this share of what is chosen is to be wanted; of the thresholds that reach it, the one of the highest recall."""
 
     type: Literal["precision"] = "precision"
     least: Wanted = 0.9
@@ -37,7 +37,7 @@ class LeastPrecision:
 
 @config
 class LeastRecall:
-    """The highest threshold above which at least this share of what is wanted is chosen."""
+    """At least this share of what is wanted is chosen; of the thresholds that reach it, the one of the highest precision."""
 
     type: Literal["recall"] = "recall"
     least: Wanted = 0.9

@@ -74,13 +74,14 @@ def choose_threshold(
     last = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))  # equal scores are chosen together
     right = np.cumsum(wanted[order])[last]
     precision, recall = right / (last + 1), right / max(int(wanted.sum()), 1)
-    reached = np.flatnonzero((precision if isinstance(aim, LeastPrecision) else recall) >= aim.least)
+    asked, other = (precision, recall) if isinstance(aim, LeastPrecision) else (recall, precision)
+    reached = np.flatnonzero(asked >= aim.least)
     if not len(reached):
         raise InputError(
-            f"no threshold reaches a {aim.type} of {aim.least:g} on these labels, the best is {precision.max():.3f}; "
+            f"no threshold reaches a {aim.type} of {aim.least:g} on these labels, the best is {asked.max():.3f}; "
             f"ask for less, or label more texts"
         )
-    place = int(last[reached[-1] if isinstance(aim, LeastPrecision) else reached[0]])
+    place = int(last[max(reached, key=lambda one: (other[one], asked[one]))])
     below = falling[place + 1] if place + 1 < len(falling) else 0.0
     return float((falling[place] + below) / 2)
 

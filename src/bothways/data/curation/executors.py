@@ -27,7 +27,7 @@ def run_stages(stages: Sequence[Stage], executor: Local | Ray | Slurm, work: Pat
     if isinstance(executor, Slurm):
         _submit(stages, executor, work)
         return False
-    with _cluster(executor):
+    with _cluster(executor), _quiet():
         for stage in stages:
             running = _opened(stage, executor, work)
             running.run()
@@ -94,6 +94,18 @@ def _submit(stages: Sequence[Stage], executor: Slurm, work: Path) -> None:
         before.run()
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such command; submit to Slurm where it is installed") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log of datatrove's in this process; `Quiet` sees to the others."""
+    from loguru import logger
+
+    logger.disable("datatrove")
+    try:
+        yield
+    finally:
+        logger.enable("datatrove")
 
 
 @contextmanager

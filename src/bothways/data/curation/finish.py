@@ -51,6 +51,8 @@ class Finish:
             write_text(ready, to_json(manifest))
         staged = self.work / "data"
         if staged.exists():
+            for left in staged.glob(".partial.*"):  # by a killed process
+                left.unlink()
             staged.replace(self.out / "data")
         else:  # nothing was kept, or it has been moved already
             (self.out / "data").mkdir(exist_ok=True)
@@ -61,7 +63,8 @@ class Finish:
 
 def audit(plan: Plan, manifest: CurationManifest, work: Path) -> dict[str, Any]:
     """The account of a curation, as JSON can hold it: what each step saw, kept, changed and dropped, and why."""
-    tallies = read_tallies(sorted((work / "tallies").rglob("*.json")))
+    # not those that a killed process left half-written, under hidden names
+    tallies = read_tallies(sorted((work / "tallies").glob("*/[!.]*.json")))
     steps = [*enumerate(plan.recipe.steps, 1)]
     entries = [
         {

@@ -68,7 +68,7 @@ class Span:
 
 @config
 class Pii:
-    """Replace personal data.
+    """Replace personal data. Best the first step of a curation, whose account shows examples of what each step was given.
 
     Attributes:
         kinds: what is looked for. `url` is one that holds a password or a key; `ssn` the United States' social security number.

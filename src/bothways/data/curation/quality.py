@@ -5,6 +5,7 @@ The rules are datatrove's. They work offline; words are split by spaCy's rules o
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -191,14 +192,9 @@ class Rules:
         module, _, name = place.partition(".")
         try:
             filters = importlib.import_module(f"datatrove.pipeline.filters.{module}")
-            from datatrove.utils.word_tokenizers import load_word_tokenizer
-
-            load_word_tokenizer(language)
         except ImportError:
             raise MissingExtraError("quality rules", "data") from None
-        except ValueError:
-            raise InputError(f"{name}: no rules to split words of '{language}'; give a code of ISO 639-3, as eng") from None
-        self.filter = getattr(filters, name)(language=language, **options)
+        self.filter = getattr(filters, name)(language=_remembering(language), **options)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -217,10 +213,46 @@ class Rules:
         return Verdict(text) if document.text == text else Verdict(document.text, reason="lines removed")
 
 
-def _spacy_stop_words(language: str) -> tuple[str, ...]:
-    from datatrove.utils.word_tokenizers import SpaCyTokenizer, load_word_tokenizer
+def _word_tokenizer(language: str) -> Any:
+    try:
+        from datatrove.utils.word_tokenizers import load_word_tokenizer
+    except ImportError:
+        raise MissingExtraError("quality rules", "data") from None
+    try:
+        return load_word_tokenizer(language)
+    except ValueError:
+        raise InputError(f"no rules to split words of '{language}'; give a code of ISO 639-3, as eng") from None
+    except ImportError as error:  # some languages are split by packages of their own, which the message names
+        raise InputError(f"words of '{language}': {error}") from None
 
-    tokenizer = load_word_tokenizer(language)
+
+@functools.cache
+def _remembering(language: str) -> Any:
+    """How words of a language are split, with the last text remembered: several steps split it, which is most of their work."""
+    tokenizer = _word_tokenizer(language)
+    from datatrove.utils.word_tokenizers import WordTokenizer
+
+    class Remembering(WordTokenizer):
+        def __init__(self) -> None:
+            super().__init__(language)
+            self.words = functools.lru_cache(maxsize=1)(tokenizer.word_tokenize)
+
+        def word_tokenize(self, text: str) -> list[str]:
+            return self.words(text)
+
+        def sent_tokenize(self, text: str) -> list[str]:
+            return tokenizer.sent_tokenize(text)
+
+        def span_tokenize(self, text: str) -> list[tuple[int, int]]:
+            return tokenizer.span_tokenize(text)
+
+    return Remembering()
+
+
+def _spacy_stop_words(language: str) -> tuple[str, ...]:
+    tokenizer = _word_tokenizer(language)
+    from datatrove.utils.word_tokenizers import SpaCyTokenizer
+
     if not isinstance(tokenizer, SpaCyTokenizer):
         return ()
     return tuple(sorted(tokenizer.tokenizer.Defaults.stop_words))

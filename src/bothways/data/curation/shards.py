@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -105,12 +104,12 @@ def _jsonl_writer(output: JsonlShards) -> Any:
 
 
 @contextmanager
-def _compressed(path: Path, compression: Literal["gzip", "zstd", "none"]) -> Iterator[BinaryIO]:
+def _compressed(path: Path, compression: Literal["gzip", "zstd", "none"]) -> Iterator[Any]:
     if compression == "zstd":
         import pyarrow as pa
 
         with pa.OSFile(str(path), "wb") as raw, pa.CompressedOutputStream(raw, "zstd") as file:
-            yield io.BufferedWriter(file)  # type: ignore[arg-type]
+            yield file
         return
     with path.open("wb") as raw:
         if compression == "none":
@@ -118,7 +117,7 @@ def _compressed(path: Path, compression: Literal["gzip", "zstd", "none"]) -> Ite
             return
         # neither the name nor the time goes into the file: the same documents give the same bytes
         with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
-            yield file  # type: ignore[misc]
+            yield file
 
 
 def _write_parquet(path: Path, items: Iterable[Item]) -> None:

@@ -50,8 +50,8 @@ def compile_stages(recipe: Curation, parts: tuple[Part, ...], work: Path, out: P
         folders = {name: place / name for name in ("documents", "signatures", "bands", "drops")}
         keep = Keep(folders["documents"], folders["signatures"], step, recipe.seed)
         stages.append(_stage(f"{number}-sign", len(parts), (reader, *_apply(group, first, tallies), keep), work))
-        match = MatchBand(folders["signatures"], len(parts), folders["bands"])
-        stages.append(_stage(f"{number}-match", step.bands, (match,), work, on_parts=False))
+        match = MatchBand(folders["signatures"], len(parts), folders["bands"], step.bands)
+        stages.append(_stage(f"{number}-match", min(step.bands, len(parts)), (match,), work, on_parts=False))
         join = Join(folders["signatures"], len(parts), folders["bands"], step.bands, step.similarity, folders["drops"])
         stages.append(_stage(f"{number}-join", 1, (join,), work, on_parts=False))
         reader = ReadStage(folders["documents"], folders["drops"], _REASONS[step.type], number, tallies / f"{number}")

@@ -167,14 +167,18 @@ class Keep:
 
 @dataclass(frozen=True)
 class MatchBand:
-    """Searches one band of all signatures; a rank is a band."""
+    """Searches all signatures band by band: of so many bands, every `world_size`-th."""
 
     signatures: Path
     parts: int
     bands: Path
+    count: int
 
     def __call__(self, data: Items | None, rank: int, world_size: int) -> Items:
-        match_band(_files(self.signatures, self.parts, "parquet"), rank, self.bands / f"{rank:06d}.npy")
+        files = _files(self.signatures, self.parts, "parquet")
+        for band, place in enumerate(_files(self.bands, self.count, "npy")):
+            if band % world_size == rank:
+                match_band(files, band, place)
         yield from ()
 
 
