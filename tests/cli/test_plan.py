@@ -38,7 +38,7 @@ def test_a_plan_as_json_of_a_run_as_json(run: Run, texts: Path, tmp_path: Path) 
     assert found["spent"]["tokens"] == pytest.approx(6 * 512, rel=0.1)
     assert found["spent"]["epochs"] == pytest.approx(found["spent"]["tokens"] / (0.98 * found["text"]["tokens"]), rel=1e-3)
     memory = found["memory"]
-    parts = ("program", "text", "weights", "optimizer", "activations")
+    parts = ("program", "text", "weights", "optimizer", "activations", "allocator", "saving")
     assert memory["peak"] == sum(memory[part] for part in parts)
     assert found["parameters"]["total"] == sum(count for name, count in found["parameters"].items() if name != "total")
     hour = json.loads(run("plan", tmp_path / "run.json", "--json", "--hours", 1, *QUICK).out)

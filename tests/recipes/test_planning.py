@@ -33,7 +33,6 @@ MEASURED = Measured(
     high=70.0,
     rates=(1e6, 3e6),
     flops=1000.0,
-    program=1000,
     peak=5000,
 )
 TEXT = PlannedText(np.full(10, 32), "some text", tokens=10_000)
@@ -89,12 +88,14 @@ def test_energy_and_money() -> None:
 
 def test_memory_adds_up() -> None:
     one = Footprint(weights=10, gradients=10, optimizer=20, activations=400, peak=430)
-    found = planning._memory(tiny(), TEXT, one, MEASURED, free=10_000, fitting=4000)
-    assert found.text == 20_000
-    assert found.peak == 430 + 1000 + 20_000
+    found = planning._memory(tiny(), TEXT, one, 100, own=1000, free=10_000, fitting=4000)
+    assert (found.text, found.allocator, found.saving) == (20_000, 40, 0)
+    assert found.peak == 430 + 40 + 1000 + 20_000
     assert found.tokens is None  # the text alone takes it all
-    small = planning._memory(tiny(), replace(TEXT, tokens=100), one, MEASURED, free=10_000, fitting=4000)
-    assert small.tokens == 4000 - 600  # 1,200 bytes at two a token
+    small = planning._memory(tiny(), replace(TEXT, tokens=100), one, 100, own=1000, free=10_000, fitting=4000)
+    assert small.tokens == 4000 - round(1200 * 200 / 440)  # 200 tokens take 440 bytes
+    saved = planning._memory(tiny("training.checkpoint_every=50"), TEXT, one, 100, own=1000, free=None, fitting=None)
+    assert (saved.saving, saved.peak - found.peak, saved.tokens) == (50, 50, None)
 
 
 def test_operations_over_time() -> None:

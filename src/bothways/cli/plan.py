@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -136,7 +137,7 @@ def _total(plans: list[Plan]) -> str:
 
 
 def _text(run: Pretraining, stage: str, plan: Plan, size: str | None) -> str:
-    rows = {
+    rows: dict[str, str] = {
         **({"stage": stage} if stage else {}),
         "network": f"{run.family}: {run.encoder.num_layers} layers of {run.encoder.hidden_size}, {plan.total:,} parameters",
         "": ", ".join(f"{name} {count:,}" for name, count in plan.parameters.items()),
@@ -161,7 +162,8 @@ def _about_text(plan: Plan) -> str:
 def _machine(plan: Plan) -> str:
     told, measured = plan.machine, plan.measured
     rates = f"{measured.rate / 1e9:,.0f} while measuring"
-    where = f"{told['name']}, {told['threads']} threads" if told["device"] == "cpu" else told["name"]
+    threads = f"{told['threads']} thread" + "s" * (told["threads"] != 1)
+    where = f"{told['name']}, {threads}" if told["device"] == "cpu" else told["name"]
     return f"{where}; matrix products: {plan.best_rate / 1e9:,.0f} GFLOP/s at best, {rates}"
 
 
@@ -174,6 +176,8 @@ def _memory(plan: Plan) -> dict[str, str]:
         "gradients": memory.gradients,
         "optimizer": memory.optimizer,
         "activations": memory.activations,
+        "allocator": memory.allocator,
+        "checkpoints": memory.saving,
     }
     rows = {
         "memory": f"{_bytes(memory.peak)} at most, while it trains",
@@ -189,10 +193,12 @@ def _speed(run: Pretraining, plan: Plan) -> dict[str, str]:
     measured = plan.measured
     seen = f"{measured.steps} steps on {measured.tokens:,.0f} tokens each"
     scaled = f", scaled to {plan.micro_batch:,.0f}" if plan.micro_batch > 1.5 * measured.tokens else ""
+    mean = measured.tokens / (measured.drawing + measured.gradients + measured.update)
+    below, above = measured.low / mean - 1, measured.high / mean - 1
     return {
         "cost": f"{_count(plan.flops)} FLOPs a token, forward and backward",
         "speed": f"{plan.tokens_per_second:,.0f} tokens a second, {plan.share:.0%} of the rate of products",
-        "   ": f"measured: {seen}{scaled}; eight in ten were between {measured.low:,.0f} and {measured.high:,.0f}",
+        "   ": f"measured: {seen}{scaled}; eight in ten from {below:+.0%} to {above:+.0%} of their mean",
     }
 
 
@@ -217,16 +223,20 @@ def _size(plan: Plan, size: str | None) -> list[str]:
     from bothways.recipes.sizing import RULE
 
     ratio = plan.spent.tokens / plan.total
-    lines = [f"This is {ratio:,.1f} tokens a parameter. Rule: {RULE}."]
-    lines.append(f"By it, this time at this speed is right for some {_count(plan.optimal_parameters)} parameters.")
+    best = f"By it, this time at this speed is right for some {_count(plan.optimal_parameters)} parameters."
+    lines = textwrap.wrap(f"This is {_ratio(ratio)} tokens a parameter. Rule: {RULE}. {best}", 110)
     if plan.suggested is None:
         return lines
     for one in plan.sizes:
         mark = "suggested" if one.name == plan.suggested else ""
         mark = ", ".join(filter(None, ("planned" if one.name == size else "", mark)))
-        tokens = f"{_count(one.tokens):>8} tokens, {one.tokens_per_parameter:>10,.1f} a parameter"
+        tokens = f"{_count(one.tokens):>8} tokens, {_ratio(one.tokens_per_parameter):>7} a parameter"
         lines.append(f"  --size {one.name:<5} {_count(one.parameters):>8} parameters: {tokens}  {mark}".rstrip())
     return lines
+
+
+def _ratio(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _count(number: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
@@ -25,7 +26,7 @@ from bothways.training.machine import memory_in_use, peak_memory
 from bothways.training.memory import Footprint, footprint
 from bothways.training.optimizer import default_groups, parameter_table
 from bothways.training.speed import Sampler, settle
-from bothways.training.update import Updates
+from bothways.training.update import Step, Updates
 
 # Special tokens come first in every tokenizer that is trained here
 _SPECIAL = 5
@@ -48,7 +49,6 @@ class Measured:
         low, high: tokens per second of the steps, the slowest and the fastest tenth left out.
         rates: samples of the machine's rate of products, some before each step, FLOP/s.
         flops: of the matrix products of a forward pass, a token.
-        program: bytes of main memory without the run's tensors: Python, torch, the libraries' own; None where it is not told.
         peak: the most bytes this process has held.
     """
 
@@ -61,7 +61,6 @@ class Measured:
     high: float
     rates: tuple[float, ...]
     flops: float
-    program: int | None
     peak: int | None
 
     @property
@@ -124,6 +123,17 @@ def _rates(sampler: Sampler, seconds: float) -> list[float]:
     return found
 
 
+def _ready(network: Network, device: str, step: Step[MaskedInputs]) -> tuple[MaskedLanguageModeling, Updates[MaskedInputs]]:
+    """The network with its optimizer; a step has one micro-batch."""
+    objective = network.build()
+    # as drawn by torch alone, scores would be so far apart that products of vanishing numbers slow a processor down
+    initialise(objective, network.run.encoder.initialisation, network.run.encoder.num_layers, network.run.training.seed)
+    objective.to(device).train()
+    training = replace(network.run.training, accumulate=1, ramp=None)
+    table = parameter_table(objective, default_groups(training.optimizer, objective))
+    return objective, Updates(objective, training, table, step, torch.device(device))
+
+
 class _Clock:
     """The step of training, and how long its passes took the last time."""
 
@@ -139,22 +149,24 @@ class _Clock:
         return out
 
 
-def measure(network: Network, tokens: int, seconds: float, device: str, standing: int) -> Measured:
-    """Real steps of micro-batches of `tokens` tokens, for about `seconds`; five at least. The first warms up.
+def program(network: Network) -> int | None:
+    """Bytes of main memory that training takes without the run's tensors: Python, torch, the libraries' own.
 
-    Args:
-        standing: bytes of the network's weights, gradients and optimizer state.
+    Measured by a step that calls all there is, on next to no text; to be asked before anything else has used memory.
     """
-    clock = _Clock(torch.device(device))
-    objective = network.build()
-    # as drawn by torch alone, scores would be so far apart that products of vanishing numbers slow a processor down
-    initialise(objective, network.run.encoder.initialisation, network.run.encoder.num_layers, network.run.training.seed)
-    objective.to(device).train()
-    training = replace(network.run.training, accumulate=1, ramp=None)
-    table = parameter_table(objective, default_groups(training.optimizer, objective))
-    updates = Updates(objective, training, table, clock.step, torch.device(device))
+    objective, updates = _ready(network, "cpu", steps.step)
     updates(updates.draw(network.loader(_LITTLE, objective).open(), 1), 0, lr=0.0)
-    in_use = memory_in_use() if device == "cpu" else None
+    state = (tensor for kept in updates.optimizer.state.values() for tensor in kept.values() if isinstance(tensor, Tensor))
+    gradients = (parameter.grad for parameter in objective.parameters() if parameter.grad is not None)
+    tensors = sum(one.nbytes for one in (*objective.parameters(), *objective.buffers(), *gradients, *state))
+    in_use = memory_in_use()
+    return None if in_use is None else in_use - tensors
+
+
+def measure(network: Network, tokens: int, seconds: float, device: str) -> Measured:
+    """Real steps of micro-batches of `tokens` tokens, for about `seconds`; five at least. The first warms up."""
+    clock = _Clock(torch.device(device))
+    objective, updates = _ready(network, device, clock.step)
     stream = network.loader(tokens, objective).open()
     updates(updates.draw(stream, 1), 0, lr=0.0)
     sampler = Sampler(device)
@@ -182,6 +194,5 @@ def measure(network: Network, tokens: int, seconds: float, device: str, standing
         high=high,
         rates=tuple(rates),
         flops=float(flops.sum() / counts.sum()),
-        program=None if in_use is None else in_use - standing,
         peak=peak_memory(torch.device(device)),
     )

@@ -18,7 +18,7 @@ from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.model.cost import parameters_by_part
 from bothways.model.model import Model
-from bothways.recipes.measuring import Measured, Network, measure
+from bothways.recipes.measuring import Measured, Network, measure, program
 from bothways.recipes.planned_text import PlannedText, assumed, sampled
 from bothways.recipes.pretraining import EVALUATED, check
 from bothways.recipes.runs import Pretraining
@@ -32,6 +32,9 @@ from bothways.training.speed import gemm_rate
 
 # What a step may reach of the rate of products at first guess, to choose how much to measure
 _GUESS = 0.35
+# What a process holds beyond its activations for having allocated and freed them, as a part of them: heaps have gaps, and
+# sizes change from step to step (benchmarks/plan.py: from next to nothing to a fifth)
+_SLACK = 0.1
 # Of the free memory, what a run should take at most
 _SAFE = 0.9
 
@@ -60,6 +63,8 @@ class Memory:
         program: Python, torch and their libraries: measured. None of a GPU's memory, or where the system does not tell.
         text: the tokenised text, which is mapped into memory as it is read.
         weights, gradients, optimizer, activations: as of `Footprint`.
+        allocator: what the C library holds between blocks in use; none of a GPU's memory.
+        saving: copies of weights and optimizer state while a checkpoint is written, where one is before the end.
         peak: of all together, at the worst moment.
         free: what the machine has left; None where it does not tell.
         tokens: of the largest micro-batch for which it suffices; None where that is not known.
@@ -71,6 +76,8 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    allocator: int
+    saving: int
     peak: int
     free: int | None
     tokens: int | None
@@ -146,14 +153,15 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
     """
     check(run)
     best_rate = gemm_rate(terms.device, torch.float32)
+    own = program(Network(run, assumed(run))) if terms.device == "cpu" else None  # before a text takes its part
     text = sampled(run) if with_text else assumed(run)
     network, limit = Network(run, text), run.batching.tokens
     free = _free(terms.device)
     one = network.footprint(limit)
-    fitting = None if free is None else int(limit + (_SAFE * free - one.peak) * limit / one.activations)
+    fitting = None if free is None else int(limit + (_SAFE * free - one.peak) * limit / ((1 + _SLACK) * one.activations))
     tokens = _to_measure(network, best_rate, terms.seconds, fitting)
     meter = Meter(terms.device)
-    measured = measure(network, tokens, terms.seconds, terms.device, one.weights + one.gradients + one.optimizer)
+    measured = measure(network, tokens, terms.seconds, terms.device)
     metered = meter.watts() if terms.watts is None else None
     scale = limit / tokens
     micro_batch, step = measured.tokens * scale, _step_seconds(run, measured, scale, run.training.accumulate)
@@ -168,7 +176,7 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
         best_rate=best_rate,
         text=text,
         parameters=parameters,
-        memory=_memory(run, text, one, measured, free, fitting),
+        memory=_memory(run, text, one, spent.steps, own, free, fitting),
         flops=flops,
         tokens_per_second=speed,
         share=reached / measured.rate,
@@ -251,19 +259,25 @@ def _spent(run: Pretraining, terms: Terms, text: PlannedText, measured: Measured
 
 
 def _memory(
-    run: Pretraining, text: PlannedText, one: Footprint, measured: Measured, free: int | None, fitting: int | None
+    run: Pretraining, text: PlannedText, one: Footprint, steps: int, own: int | None, free: int | None, fitting: int | None
 ) -> Memory:
     mapped = (text.tokens or 0) * (2 if run.encoder.vocab_size <= 1 << 16 else 4)
-    program = measured.program
-    most = None if fitting is None else fitting - round(((program or 0) + mapped) * run.batching.tokens / max(one.activations, 1))
+    every = run.training.checkpoint_every
+    # a copy of both, from which the file's bytes are made, of one at a time
+    saving = one.weights + 2 * one.optimizer if every is not None and steps > every else 0
+    allocator = 0 if own is None else round(_SLACK * one.activations)
+    beside = (own or 0) + mapped + saving
+    most = None if fitting is None else fitting - round(beside * run.batching.tokens / max((1 + _SLACK) * one.activations, 1))
     return Memory(
-        program=program,
+        program=own,
         text=mapped,
         weights=one.weights,
         gradients=one.gradients,
         optimizer=one.optimizer,
         activations=one.activations,
-        peak=one.peak + (program or 0) + mapped,
+        allocator=allocator,
+        saving=saving,
+        peak=one.peak + allocator + beside,
         free=free,
         tokens=most if most is None or most > 0 else None,
     )
