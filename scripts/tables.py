@@ -93,7 +93,7 @@ def recipes() -> str:
 def figures(recipe: Recipe) -> tuple[str, ...]:
     run = recipe(TextFiles(paths=("texts",)), None, "base")
     runs = run.runs if isinstance(run, Staged) else (run,)
-    names = ", ".join(stage.name for stage in run.stages) if isinstance(run, Staged) else "one"
+    names = " · ".join(stage.name for stage in run.stages) if isinstance(run, Staged) else "one"
     of_each = (
         [f"{one.max_length:,}" for one in runs],
         [f"{one.masking.rate:.0%}" for one in runs],
@@ -101,7 +101,7 @@ def figures(recipe: Recipe) -> tuple[str, ...]:
         [f"{one.batching.tokens * one.training.accumulate:,}" for one in runs],
         [amount(one.training.budget) for one in runs],
     )
-    told = (", ".join(dict.fromkeys(values) if len(set(values)) == 1 else values) for values in of_each)
+    told = (values[0] if len(set(values)) == 1 else " · ".join(values) for values in of_each)
     return (f"`{recipe.name}`", recipe.paper, recipe.base, names, *told)
 
 

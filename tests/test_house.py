@@ -108,6 +108,7 @@ def test_a_planted_fault_is_caught(planted: Path, room: str, line: str) -> None:
 def test_every_optional_dependency_is_imported_late() -> None:
     """A module imports with the core dependencies alone: what an extra brings is imported inside functions."""
     optional = {"lancedb", "bm25s", "matplotlib", "jinja2", "sklearn", "scipy", "pytrec_eval", "charset_normalizer"}
+    optional |= {"datatrove", "lingua", "rensa", "spacy", "trafilatura", "warcio", "ray", "loguru", "multiprocess"}
     for path in SOURCE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []

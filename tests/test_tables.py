@@ -24,17 +24,16 @@ def test_the_table_of_recipes_is_up_to_date() -> None:
 
 def test_a_recipe_by_hand() -> None:
     cells = tables.figures(tables.RECIPES["neobert"])
-    steps = ("1,000,000 steps, 50,000 steps",)
     assert cells == (
         "`neobert`",
         "arXiv 2502.19587",
         "250M",
-        "general, context",
-        "1,024, 4,096",
+        "general · context",
+        "1,024 · 4,096",
         "20%",
-        "0.0006, 6e-05",
+        "0.0006 · 6e-05",
         "2,097,152",
-        *steps,
+        "1,000,000 steps · 50,000 steps",
     )
 
 

@@ -90,25 +90,25 @@ def test_finetuning_into_the_folder_of_another_run(run: Run, finetuning: Command
 
 
 def test_a_damaged_checkpoint(run: Run, pretraining: Command, tmp_path: Path) -> None:
-    """It is named, and without it the run goes on from the one before, to the same weights."""
+    """It is named, and the run goes on from the one before, to the same weights; with none whole, it says so."""
     assert run(*pretraining).code == 0
     before = contents(tmp_path / "run")
-    checkpoint = tmp_path / "run" / "checkpoints" / "step-0000004"
+    checkpoints, weights = tmp_path / "run" / "checkpoints", tmp_path / "run" / "model" / "model.safetensors"
     for name in ("weights.safetensors", "optimizer.safetensors", "state.json"):
-        whole = (checkpoint / name).read_bytes()
-        (checkpoint / name).write_bytes(whole[: len(whole) // 2])
+        damaged = checkpoints / "step-0000004" / name
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+        weights.unlink()
         ran = run(*pretraining)
-        assert (ran.code, ran.out) == (1, "")
-        error = ran.err.splitlines()[-1]
-        assert error.startswith(f"error: {checkpoint / name}: ")
-        assert "remove step-0000004 to go on from an earlier checkpoint" in error
-        (checkpoint / name).write_bytes(whole)
-        assert contents(tmp_path / "run") == before
-    shutil.rmtree(checkpoint)
-    weights = tmp_path / "run" / "model" / "model.safetensors"
-    weights.unlink()
-    assert run(*pretraining).code == 0
-    assert weights.read_bytes() == before["model/model.safetensors"]
+        assert ran.code == 0, ran
+        (line,) = (line for line in ran.err.splitlines() if "damaged" in line)
+        assert line.startswith(f"{damaged.parent} is damaged ({name} has ")
+        assert line.endswith("renamed damaged-step-0000004; going on from step-0000002")
+        assert weights.read_bytes() == before["model/model.safetensors"]
+    for place in checkpoints.glob("step-*"):
+        (place / "weights.safetensors").unlink()
+    ran = run(*pretraining)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.splitlines()[-1].startswith(f"error: {checkpoints}: no checkpoint is whole (step-0000004: ")
 
 
 @pytest.mark.parametrize(("stage", "limit"), [("tokenizer", 5_000), ("data", 20_000), ("checkpoints", 100_000)])

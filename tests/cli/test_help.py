@@ -30,7 +30,7 @@ VERBS = [
 HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub httpx2 lancedb matplotlib rich"
 
 
-@pytest.mark.parametrize("verb", ["", "embed", "index", "tokenizer train", "verify"])
+@pytest.mark.parametrize("verb", ["", "embed", "evaluate", "index", "tokenizer train", "verify"])
 def test_help_imports_nothing_heavy(verb: str) -> None:
     code = (
         "import sys; from bothways.cli import main; code = main(sys.argv[1:]);"

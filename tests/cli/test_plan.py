@@ -63,7 +63,7 @@ def test_a_plan_of_stages(run: Run) -> None:
     ]
     assert "all stages" in ran.out
     found = json.loads(run("plan", "modernbert", "--size", "toy", "--steps", 6, "--json", *QUICK).out)
-    assert sum(stage["spent"]["steps"] for stage in found.values()) == 6
+    assert sum(stage["spent"]["steps"] for stage in found["stages"].values()) == 6
 
 
 def test_what_cannot_be_planned(refused: Refused, tmp_path: Path) -> None:

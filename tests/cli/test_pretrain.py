@@ -14,6 +14,7 @@ from tests.cli.test_training import assert_same_logits, settings, write_texts
 
 import bothways
 from bothways.config import from_json
+from bothways.data.curation.domain import Domain, DomainSelection
 from bothways.families.family import Heads
 from bothways.recipes.published import RECIPES
 from bothways.recipes.runs import Pretraining, Staged
@@ -95,12 +96,30 @@ def test_a_toy_of_tunbert(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_toy_of_rexbert(run: Run, texts: Path, tmp_path: Path) -> None:
-    """The last phase reads the domain's text, and it alone has shards of its own."""
-    domain = write_texts(tmp_path / "domain", seed=5)
+    """Labels make a classifier, it chooses the domain's documents, and the last phase alone reads them."""
+    draw = random.Random(0)
+    sea = ["tide", "harbour", "anchor", "sail", "captain", "storm", "crew", "deck", "wave", "shore"]
+
+    def document(kind: str) -> str:
+        return " ".join(draw.choices(sea if kind == "sea" else WORDS.split(), k=40))
+
+    labels = tmp_path / "labels.jsonl"
+    kinds = ["sea", "land"] * 60
+    labels.write_text("".join(json.dumps({"text": document(kind), "label": kind}) + "\n" for kind in kinds))
+    domain = tmp_path / "sea"
+    assert run("domain", "train", labels, "--wanted", "sea", "--out", domain).code == 0
+    told = Domain.load(domain).file.held_out
+    assert (told.precision.value, told.recall.value) == (1.0, 1.0)
+
+    select, crawl = DomainSelection(folder=str(domain)).open(), [document(kind) for kind in ["sea", "land", "land"] * 20]
+    chosen = [text for text in crawl if not select(text).reason]
+    assert len(chosen) == 20
+    picked = tmp_path / "picked.jsonl"
+    picked.write_text("".join(json.dumps({"text": text}) + "\n" for text in chosen))
     out = tmp_path / "run"
-    command = ("pretrain", texts, "--out", out, "--recipe", "rexbert", "--size", "toy", "--text", f"domain={domain}", "--json")
+    command = ("pretrain", texts, "--out", out, "--recipe", "rexbert", "--size", "toy", "--text", f"domain={picked}", "--json")
     check_toy(run, (*command, "--set", "base.source.split=line"), out, "rexbert")
-    assert json.loads((out / "3-domain" / "data" / "manifest.json").read_text())["documents"] == 12
+    assert json.loads((out / "3-domain" / "data" / "manifest.json").read_text())["documents"] == 20
     assert not (out / "2-context" / "data").exists()
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from bothways.config import from_json, to_json
 from bothways.data.tokenizer import Tokenizer
-from bothways.data.tokenizer_health import tokenizer_health
-from bothways.data.tokenizer_training import ByteLevelBpe, Unigram, WordPiece, train_tokenizer
+from bothways.data.tokenizer_health import health_by_group, tokenizer_health
+from bothways.data.tokenizer_training import ByteLevelBpe, Unigram, WordPiece, rounded_up, train_tokenizer, with_unused
 from bothways.errors import InputError
 
 Training = WordPiece | ByteLevelBpe | Unigram
@@ -166,3 +167,36 @@ def test_health_of_nothing_is_refused() -> None:
     for texts in ([], ["  "]):
         with pytest.raises(InputError, match="no words"):
             tokenizer_health(by_hand(), texts)
+
+
+def test_unused_rows_have_names(tmp_path: Path) -> None:
+    trained = train_tokenizer(WordPiece(vocab_size=100), TEXT)
+    filled = with_unused(trained)
+    assert (trained.vocab_size, filled.vocab_size) == (100, 128)
+    assert [filled.backend.id_to_token(i) for i in (100, 127)] == ["[unused0]", "[unused27]"]
+    assert filled.special_ids == trained.special_ids | set(range(100, 128))
+    assert [row.tolist() for row in filled.encode(TEXT)] == [row.tolist() for row in trained.encode(TEXT)]
+    assert tokenizer_health(filled, TEXT).vocabulary_used == tokenizer_health(trained, TEXT).vocabulary_used
+    filled.save(tmp_path)
+    assert Tokenizer.load(tmp_path).vocab_size == 128
+    assert with_unused(filled).vocab_size == 128
+    assert with_unused(filled, 100).backend.id_to_token(128) == "[unused28]"
+    assert [rounded_up(size) for size in (1, 64, 65, 30522)] == [64, 64, 128, 30528]
+
+
+def test_health_side_by_side() -> None:
+    """Groups are measured as if each were alone, and all of them as one."""
+    one, other = train_tokenizer(WordPiece(vocab_size=100), TEXT), train_tokenizer(ByteLevelBpe(vocab_size=300), TEXT)
+    rows = [("b", TEXT[0]), ("a", TEXT[1]), ("b", TEXT[2]), ("empty", "")] * 200
+    found = health_by_group({"one": one, "other": other}, iter(rows))
+    assert list(found) == ["a", "b", "all"]
+    for group, texts in {"a": TEXT[1:2] * 200, "b": [TEXT[0], TEXT[2]] * 200, "all": [text for _, text in rows]}.items():
+        for name, tokenizer in (("one", one), ("other", other)):
+            alone = tokenizer_health(tokenizer, texts)
+            assert replace(found[group][name], tokens_per_second=0) == replace(alone, tokens_per_second=0)
+    with pytest.raises(InputError, match="a group is called 'all'"):
+        health_by_group({"one": one}, [("all", "text")])
+    with pytest.raises(InputError, match="over 200 groups"):
+        health_by_group({"one": one}, [(str(number), "text") for number in range(300)])
+    with pytest.raises(InputError, match="no words in 1 texts"):
+        health_by_group({"one": one}, [("a", " ")])

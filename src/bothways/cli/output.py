@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import typer
 
@@ -63,6 +63,7 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+@runtime_checkable
 class Advance(Protocol):
     """Told of each batch."""
 

@@ -65,10 +65,10 @@ def plan(
     for name, one in stages.items():
         note(f"{name or 'the run'}: " + ("a look at the text, then " if with_text else "") + f"{seconds:g} seconds of steps")
         found[name] = look_ahead(one, terms, with_text=with_text, sizes={} if name else others)
-    data = {name: _data(one) for name, one in found.items()}
+    data = {"stages": {name: _data(one) for name, one in found.items()}}
     text = [_text(stages[name], name, one, size if others else None) for name, one in found.items()]
     total = [] if len(found) == 1 else [_total(list(found.values()))]
-    show(data if isinstance(whole, Staged) else data[""], "\n\n".join(text + total), as_json)
+    show(data if isinstance(whole, Staged) else data["stages"][""], "\n\n".join(text + total), as_json)
 
 
 def _run(
@@ -78,10 +78,11 @@ def _run(
     from dataclasses import replace
 
     from bothways.data.source import TextFiles
-    from bothways.recipes.corpus import open_text, with_tokenizer
+    from bothways.recipes.corpus import open_text
     from bothways.recipes.published import RECIPES
     from bothways.recipes.recipe import Size
     from bothways.recipes.runs import Pretraining, Staged
+    from bothways.recipes.staged import read_with
     from bothways.training.schedule import Hours
 
     path = Path(name)
@@ -99,9 +100,9 @@ def _run(
     found = None if corpus is None else open_text(corpus, column)
     source = TextFiles(paths=("no text",)) if found is None else found.source
     made = {one: RECIPES[name](source, budget or Hours(hours=1), one) for one in get_args(Size)}
+    if found is not None and found.tokenizer is not None:
+        made = {one: read_with(other, found.tokenizer) for one, other in made.items()}
     run, others = made[size], {one: other for one, other in made.items() if isinstance(other, Pretraining) and one != "toy"}
-    if found is not None and found.tokenizer and isinstance(run, Pretraining):
-        run = with_tokenizer(run, found.tokenizer)
     return run, others if isinstance(run, Pretraining) else {}, corpus is not None
 
 

@@ -200,8 +200,8 @@ def _pair(line: bytes, where: str) -> tuple[str, ...]:
         row: Any = json.loads(line)
     except ValueError as error:
         raise InputError(f"{where}: not valid JSON: {error}") from None
-    found = [row.get(key) for key in _KEYS] if isinstance(row, dict) else []
-    for key, value in zip(_KEYS, found or [None] * len(_KEYS), strict=True):
-        if not isinstance(value, str) or not value:
+    fields: dict[str, Any] = row if isinstance(row, dict) else {}
+    for key in _KEYS:
+        if not isinstance(fields.get(key), str) or not fields[key]:
             raise InputError(f"{where}: no text '{key}'; a minimal pair has {', '.join(_KEYS)}")
-    return tuple(found)
+    return tuple(fields[key] for key in _KEYS)

@@ -149,13 +149,13 @@ def _one(model: Model, data: TaskData, protocol: Protocol, seed: int, say: Say, 
     return task_scores(task, data.held.labels, _predicted(model.eval(), data, classes))
 
 
-def _predicted(model: Model, data: TaskData, classes: Sequence[str]) -> list[str] | list[float]:
+def _predicted(model: Model, data: TaskData, classes: Sequence[str]) -> Sequence[str] | Sequence[float]:
     texts = data.held.texts
     inputs = [(row[0], row[1]) for row in texts] if len(texts[0]) == 2 else [row[0] for row in texts]
     values = model.predict(inputs, overflow="cut")
     if not np.isfinite(values).all():
         raise InputError(f"{data.task.title}: a prediction is not finite; training diverged: lower the learning rate")
-    return values[:, 0].tolist() if data.task.regression else [classes[i] for i in values.argmax(axis=1)]
+    return values[:, 0].tolist() if data.task.regression else [classes[int(i)] for i in values.argmax(axis=1)]
 
 
 def _done(out: Path | None, made_by: Mapping[str, object]) -> dict[str, dict[str, float]]:

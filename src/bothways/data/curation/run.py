@@ -66,10 +66,10 @@ def curate(
     if (folder / NAME).exists():
         return _finished(recipe, folder, say)
     _check_folder(folder)
-    for source in recipe.sources:
-        say(f"{', '.join(_paths(source))}: {list_files(source)}")
     parts = cut(recipe.sources, recipe.part_bytes)
     plan = _plan(recipe, parts)
+    for source in recipe.sources:
+        say(f"{', '.join(_paths(source))}: {list_files(source)}")
     work = folder / _WORK / _fingerprint(plan, recipe)
     _forget_others(folder / _WORK, work, say)
     write_text(work / PLAN, to_json(plan))
