@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _EXAMPLES = examples(
     "bothways plan modernbert_short my_texts/ --hours 8",
     "bothways plan bert --size mini --tokens 50000000 --watts 65 --price 0.40",
-    "bothways pretrain my_texts/ --out runs/mine --hours 8 --dry-run > run.json; bothways plan run.json",
+    "bothways plan run.json --seconds 30",
 )
 
 
