@@ -29,7 +29,8 @@ from bothways.data.packing import TokenBudget
 from bothways.data.source import Column, open_source
 from bothways.families.bert import masked_lm_head
 from bothways.families.deberta import deberta
-from bothways.recipes.published import bert, modernbert
+from bothways.recipes.classic import bert
+from bothways.recipes.modern import modernbert_short
 from bothways.recipes.runs import Pretraining
 from bothways.training.schedule import Steps
 
@@ -44,7 +45,7 @@ def bert_4x128(source: Column) -> Pretraining:
 
 def modernbert_6x256_long(source: Column) -> Pretraining:
     """Whole pieces: samples of up to 1,024 tokens."""
-    run = modernbert(source, Steps(count=1), "mini")
+    run = modernbert_short(source, Steps(count=1), "mini")
     return replace(run, encoder=replace(run.encoder, max_length=1024), max_length=1024)
 
 
@@ -110,6 +111,7 @@ def _both(name: str, run: Pretraining, folder: Path, seconds: float) -> dict[str
         "memory_foretold": plan["memory"]["peak"],
         "memory": last["memory"],
         "memory_ratio": round(last["memory"] / plan["memory"]["peak"], 3),
+        "load": round(os.getloadavg()[0], 1),
         "program": plan["memory"]["program"],
     }
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from bothways.config import override
+from bothways.data.mixture import Mixture, Part
 from bothways.data.source import TextFiles
 from bothways.errors import InputError
 from bothways.recipes import planned_text, planning
+from bothways.recipes.classic import bert
 from bothways.recipes.measuring import Measured, Network
 from bothways.recipes.planned_text import PlannedText, assumed, sampled
 from bothways.recipes.planning import Terms, plan
-from bothways.recipes.published import bert
 from bothways.recipes.runs import Pretraining
 from bothways.recipes.sizing import optimal_parameters, suited
 from bothways.training.memory import Footprint
@@ -32,7 +33,6 @@ MEASURED = Measured(
     high=70.0,
     rates=(1e6, 3e6),
     flops=1000.0,
-    program=1000,
     peak=5000,
 )
 TEXT = PlannedText(np.full(10, 32), "some text", tokens=10_000)
@@ -54,6 +54,14 @@ def test_every_budget_comes_to_steps_tokens_and_seconds(budget: Any) -> None:
     assert (found.steps, found.tokens) == (6, 4800)
     assert found.seconds == pytest.approx(6 * 8.5)
     assert found.epochs == pytest.approx(4800 / (10_000 * 0.98))
+
+
+def test_a_ramp_takes_more_steps_for_the_same_tokens() -> None:
+    """Two steps of one micro-batch, two of two, then three at a time: 200 tokens each."""
+    run = tiny("training.accumulate=3", 'training.ramp={"type": "equal_updates", "first": 1, "updates": 2}')
+    found = spent(override(run, ['training.budget={"type": "tokens", "count": 2400}']))
+    assert (found.steps, found.tokens) == (6, 2 * 200 + 2 * 400 + 2 * 600)
+    assert found.seconds == pytest.approx(12 * 2.0 + 6 * 0.5)
 
 
 def test_workers_prepare_meanwhile() -> None:
@@ -80,12 +88,14 @@ def test_energy_and_money() -> None:
 
 def test_memory_adds_up() -> None:
     one = Footprint(weights=10, gradients=10, optimizer=20, activations=400, peak=430)
-    found = planning._memory(tiny(), TEXT, one, MEASURED, free=10_000, fitting=4000)
-    assert found.text == 20_000
-    assert found.peak == 430 + 1000 + 20_000
+    found = planning._memory(tiny(), TEXT, one, 100, own=1000, free=10_000, fitting=4000)
+    assert (found.text, found.allocator, found.saving) == (20_000, 40, 0)
+    assert found.peak == 430 + 40 + 1000 + 20_000
     assert found.tokens is None  # the text alone takes it all
-    small = planning._memory(tiny(), replace(TEXT, tokens=100), one, MEASURED, free=10_000, fitting=4000)
-    assert small.tokens == 4000 - 600  # 1,200 bytes at two a token
+    small = planning._memory(tiny(), replace(TEXT, tokens=100), one, 100, own=1000, free=10_000, fitting=4000)
+    assert small.tokens == 4000 - round(1200 * 200 / 440)  # 200 tokens take 440 bytes
+    saved = planning._memory(tiny("training.checkpoint_every=50"), TEXT, one, 100, own=1000, free=None, fitting=None)
+    assert (saved.saving, saved.peak - found.peak, saved.tokens) == (50, 50, None)
 
 
 def test_operations_over_time() -> None:
@@ -111,6 +121,21 @@ def test_a_text_is_cut_as_training_cuts_it(tmp_path: Path, monkeypatch: pytest.M
     # only the first document is looked at; the others are counted by their characters
     monkeypatch.setattr(planned_text, "_CHARACTERS", 50)
     assert sampled(run).tokens == round((100 + 4 * 2) * 270 / 200)
+
+
+def test_sources_are_mixed_by_their_tokens(tmp_path: Path) -> None:
+    """Long samples of one, short ones of the other: as many tokens of either."""
+    for name, words in (("long", 300), ("short", 8)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text("a " * words)
+    parts = tuple(
+        Part(name=name, weight=weight, source=TextFiles(paths=(str(tmp_path / name),)))
+        for name, weight in (("long", 3.0), ("short", 1.0))
+    )
+    text = sampled(replace(tiny(), source=Mixture(parts=parts)))
+    assert set(text.lengths.tolist()) == {10, 32}
+    assert text.lengths[text.lengths == 32].sum() / text.lengths.sum() == pytest.approx(0.75, rel=0.05)
+    assert text.tokens == 10 * 32 + 10
 
 
 def test_an_empty_text_is_refused(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bothways.training.memory import footprint
+from bothways.training.optimizer import AdamW, BertAdam, Lamb, StableAdamW
 from bothways.training.step import step
 
 from .toy import Rows, settings
@@ -64,6 +67,14 @@ def test_a_second_micro_batch_finds_the_gradients_of_the_first() -> None:
     one, two = (footprint(Linears, [rows(ROWS)] * count, settings()) for count in (1, 2))
     # at the worst moment of one micro-batch the backward pass has begun: some gradients are there already
     assert 0.5 * one.gradients < two.peak - one.peak <= one.gradients
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "moments"), [(AdamW(lr=1), 2), (StableAdamW(lr=1), 2), (Lamb(lr=1), 2), (BertAdam(lr=1), 2)]
+)
+def test_every_optimizer_is_gone_through(optimizer: Any, moments: int) -> None:
+    found = footprint(Linears, [rows(ROWS)], settings(optimizer=optimizer))
+    assert found.optimizer == pytest.approx(2 * found.weights, abs=100)  # two moments, and counters of steps
 
 
 def test_it_is_what_autograd_keeps_of_real_tensors() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 import torch
@@ -17,6 +17,8 @@ def test_the_rate_of_real_products() -> None:
 @pytest.mark.parametrize(("seconds", "size"), [(0.0, 256), (0.4, 1536)])
 def test_the_best_size_counts_and_sizes_stop_growing(monkeypatch: pytest.MonkeyPatch, seconds: float, size: int) -> None:
     """A product of side n that takes n seconds has a rate of 2 n^2: the largest size reached is the best."""
+    ticks = count()
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks) / 100)
     monkeypatch.setattr(speed, "_timed", lambda left, right: float(left.shape[0]))
     assert speed.gemm_rate("cpu", torch.float32, seconds) == 2.0 * size**2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -10,6 +11,7 @@ import typer
 
 from bothways.cli.options import ColumnOption, JsonOption, examples
 from bothways.cli.output import aligned, note, show
+from bothways.cli.pretrain import read_run
 from bothways.cli.train import HoursOption, SetOption, StepsOption, TokensOption, chosen_budget
 from bothways.errors import InputError
 
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
     from bothways.training.schedule import Hours, Steps, Tokens
 
 _EXAMPLES = examples(
-    "bothways plan modernbert my_texts/ --hours 8",
+    "bothways plan modernbert_short my_texts/ --hours 8",
     "bothways plan bert --size mini --tokens 50000000 --watts 65 --price 0.40",
-    "bothways pretrain my_texts/ --out runs/mine --hours 8 --dry-run > run.json; bothways plan run.json",
+    "bothways plan run.json --seconds 30",
 )
 
 
@@ -42,75 +44,66 @@ def plan(
     changes: SetOption = None,
     price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour of this machine costs.")] = None,
     watts: Annotated[float | None, typer.Option("--watts", min=0.0, help="What this machine draws while it works.")] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Measure steps for so many seconds.")] = 8.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Measure steps for so many seconds, of each stage.")] = 8.0,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a pretraining run will take on this machine: memory, time, energy, money; and what a budget buys.
 
     Memory is computed from the operations of a step. Speed is measured: some real steps of the run's own network.
     """
-    import torch
-
     from bothways.recipes.planning import Terms
     from bothways.recipes.planning import plan as look_ahead
+    from bothways.recipes.pretraining import chosen
+    from bothways.recipes.runs import Staged
+    from bothways.recipes.staged import override_run
 
-    given = chosen_budget(hours, tokens, steps) if (hours, tokens, steps) != (None, None, None) else None
-    whole, others, with_text = _run(run, corpus, size, column, given, changes or [])
-    stages = _stages(whole)
-    terms = Terms(watts, price, seconds / len(stages), "cuda" if torch.cuda.is_available() else "cpu")
-    note(f"measuring {seconds:g} seconds of steps" + (f", after a look at {_source(whole)}" if with_text else ""))
-    found = {name: look_ahead(one, terms, with_text=with_text, sizes=others) for name, one in stages.items()}
-    if len(found) == 1:
-        ((name, one),) = found.items()
-        return show(_data(one), _text(stages[name], one, size if others else None), as_json)
-    told = [f"Stage {name}\n{_text(stages[name], one, None)}" for name, one in found.items()]
-    seconds_in_all = sum(one.spent.seconds + one.spent.evaluation for one in found.values())
-    tokens_in_all = _count(sum(one.spent.tokens for one in found.values()))
-    told.append(f"All {len(found)} stages: {tokens_in_all} tokens, {_time(seconds_in_all)}")
-    show({"stages": {name: _data(one) for name, one in found.items()}}, "\n\n".join(told), as_json)
+    budget = None if (hours, tokens, steps) == (None, None, None) else chosen_budget(hours, tokens, steps)
+    whole, others, with_text = _run(run, corpus, size, column, budget)
+    whole = override_run(whole, changes or [])
+    stages = dict(zip(whole.folders, whole.runs, strict=True)) if isinstance(whole, Staged) else {"": whole}
+    terms, found = Terms(watts=watts, price=price, seconds=seconds, device=chosen(None)), {}
+    for name, one in stages.items():
+        note(f"{name or 'the run'}: " + ("a look at the text, then " if with_text else "") + f"{seconds:g} seconds of steps")
+        found[name] = look_ahead(one, terms, with_text=with_text, sizes={} if name else others)
+    data = {"stages": {name: _data(one) for name, one in found.items()}}
+    text = [_text(stages[name], name, one, size if others else None) for name, one in found.items()]
+    total = [] if len(found) == 1 else [_total(list(found.values()))]
+    show(data if isinstance(whole, Staged) else data["stages"][""], "\n\n".join(text + total), as_json)
 
 
 def _run(
-    name: str, corpus: Path | None, size: Any, column: str, budget: Hours | Tokens | Steps | None, changes: list[str]
+    name: str, corpus: Path | None, size: Any, column: str, budget: Hours | Tokens | Steps | None
 ) -> tuple[Pretraining | Staged, dict[str, Pretraining], bool]:
-    """The run, the other sizes there are of it (if it has one stage), and whether its text can be read."""
-    from bothways.cli.pretrain import read_run
+    """The run, the other sizes there are of it where it has one stage, and whether its text can be read."""
+    from dataclasses import replace
+
     from bothways.data.source import TextFiles
     from bothways.recipes.corpus import open_text
     from bothways.recipes.published import RECIPES
     from bothways.recipes.recipe import Size
-    from bothways.recipes.runs import Pretraining
-    from bothways.recipes.staged import override_run, read_with
+    from bothways.recipes.runs import Pretraining, Staged
+    from bothways.recipes.staged import read_with
     from bothways.training.schedule import Hours
 
     path = Path(name)
     if path.suffix == ".json":
-        if corpus is not None or budget is not None:
-            raise InputError(f"{name} says all of a run: give neither a text nor a budget beside it; change it by --set")
-        return override_run(read_run(path), changes), {}, True
+        run = read_run(path)
+        if isinstance(run, Staged) and (corpus, budget) != (None, None):
+            raise InputError(f"{path}: says the text and budget of each of its stages; change them by --set")
+        if isinstance(run, Pretraining) and corpus is not None:
+            run = replace(run, source=open_text(corpus, column).source)
+        if isinstance(run, Pretraining) and budget is not None:
+            run = replace(run, training=replace(run.training, budget=budget))
+        return run, {}, True
     if name not in RECIPES:
         raise InputError(f"{name}: neither a recipe ({', '.join(RECIPES)}) nor a .json file of a run")
-    text = None if corpus is None else open_text(corpus, column)
-    source = TextFiles(paths=("no text",)) if text is None else text.source
+    found = None if corpus is None else open_text(corpus, column)
+    source = TextFiles(paths=("no text",)) if found is None else found.source
     made = {one: RECIPES[name](source, budget or Hours(hours=1), one) for one in get_args(Size)}
-    if text is not None and text.tokenizer is not None:
-        made = {one: read_with(run, text.tokenizer) for one, run in made.items()}
-    alike = {one: run for one, run in made.items() if isinstance(run, Pretraining)}
-    return override_run(made[size], changes), alike, corpus is not None
-
-
-def _stages(run: Pretraining | Staged) -> dict[str, Pretraining]:
-    """What is trained one after another, by name."""
-    from bothways.recipes.runs import Staged
-
-    return dict(zip(run.folders, run.runs, strict=True)) if isinstance(run, Staged) else {"": run}
-
-
-def _source(run: Pretraining | Staged) -> str:
-    from bothways.recipes.corpus import describe
-    from bothways.recipes.runs import Staged
-
-    return ", ".join(describe((run.base if isinstance(run, Staged) else run).source))
+    if found is not None and found.tokenizer is not None:
+        made = {one: read_with(other, found.tokenizer) for one, other in made.items()}
+    run, others = made[size], {one: other for one, other in made.items() if isinstance(other, Pretraining) and one != "toy"}
+    return run, others if isinstance(run, Pretraining) else {}, corpus is not None
 
 
 def _data(plan: Plan) -> dict[str, Any]:
@@ -129,8 +122,24 @@ def _data(plan: Plan) -> dict[str, Any]:
 # -- for people -----------------------------------------------------------------------------------
 
 
-def _text(run: Pretraining, plan: Plan, size: str | None) -> str:
+def _total(plans: list[Plan]) -> str:
+    """All stages of a run."""
+    spent = [one.spent for one in plans]
     rows = {
+        "all stages": f"{_count(sum(one.tokens for one in spent))} tokens in {sum(one.steps for one in spent):,} steps",
+        "time": _time(sum(one.seconds + one.evaluation for one in spent)),
+        "memory": f"{_bytes(max(one.memory.peak for one in plans))} at most",
+    }
+    if all(one.kwh is not None for one in spent):
+        rows["energy"] = f"{sum(one.kwh or 0.0 for one in spent):,.3g} kWh"
+    if all(one.money is not None for one in spent):
+        rows["money"] = f"{sum(one.money or 0.0 for one in spent):,.2f}"
+    return aligned(rows)
+
+
+def _text(run: Pretraining, stage: str, plan: Plan, size: str | None) -> str:
+    rows: dict[str, str] = {
+        **({"stage": stage} if stage else {}),
         "network": f"{run.family}: {run.encoder.num_layers} layers of {run.encoder.hidden_size}, {plan.total:,} parameters",
         "": ", ".join(f"{name} {count:,}" for name, count in plan.parameters.items()),
         "text": _about_text(plan),
@@ -139,7 +148,7 @@ def _text(run: Pretraining, plan: Plan, size: str | None) -> str:
         **_speed(run, plan),
         **_budget(plan),
     }
-    return "\n".join((aligned(rows), "", *_size(plan, size)))
+    return aligned(rows) if stage else "\n".join((aligned(rows), "", *_size(plan, size)))
 
 
 def _about_text(plan: Plan) -> str:
@@ -154,7 +163,8 @@ def _about_text(plan: Plan) -> str:
 def _machine(plan: Plan) -> str:
     told, measured = plan.machine, plan.measured
     rates = f"{measured.rate / 1e9:,.0f} while measuring"
-    where = f"{told['name']}, {told['threads']} threads" if told["device"] == "cpu" else told["name"]
+    threads = f"{told['threads']} thread" + "s" * (told["threads"] != 1)
+    where = f"{told['name']}, {threads}" if told["device"] == "cpu" else told["name"]
     return f"{where}; matrix products: {plan.best_rate / 1e9:,.0f} GFLOP/s at best, {rates}"
 
 
@@ -167,6 +177,8 @@ def _memory(plan: Plan) -> dict[str, str]:
         "gradients": memory.gradients,
         "optimizer": memory.optimizer,
         "activations": memory.activations,
+        "allocator": memory.allocator,
+        "checkpoints": memory.saving,
     }
     rows = {
         "memory": f"{_bytes(memory.peak)} at most, while it trains",
@@ -182,10 +194,12 @@ def _speed(run: Pretraining, plan: Plan) -> dict[str, str]:
     measured = plan.measured
     seen = f"{measured.steps} steps on {measured.tokens:,.0f} tokens each"
     scaled = f", scaled to {plan.micro_batch:,.0f}" if plan.micro_batch > 1.5 * measured.tokens else ""
+    mean = measured.tokens / (measured.drawing + measured.gradients + measured.update)
+    below, above = measured.low / mean - 1, measured.high / mean - 1
     return {
         "cost": f"{_count(plan.flops)} FLOPs a token, forward and backward",
         "speed": f"{plan.tokens_per_second:,.0f} tokens a second, {plan.share:.0%} of the rate of products",
-        "   ": f"measured: {seen}{scaled}; eight in ten were between {measured.low:,.0f} and {measured.high:,.0f}",
+        "   ": f"measured: {seen}{scaled}; eight in ten from {below:+.0%} to {above:+.0%} of their mean",
     }
 
 
@@ -210,16 +224,20 @@ def _size(plan: Plan, size: str | None) -> list[str]:
     from bothways.recipes.sizing import RULE
 
     ratio = plan.spent.tokens / plan.total
-    lines = [f"This is {ratio:,.1f} tokens a parameter. Rule: {RULE}."]
-    lines.append(f"By it, this time at this speed is right for some {_count(plan.optimal_parameters)} parameters.")
+    best = f"By it, this time at this speed is right for some {_count(plan.optimal_parameters)} parameters."
+    lines = textwrap.wrap(f"This is {_ratio(ratio)} tokens a parameter. Rule: {RULE}. {best}", 110)
     if plan.suggested is None:
         return lines
     for one in plan.sizes:
         mark = "suggested" if one.name == plan.suggested else ""
         mark = ", ".join(filter(None, ("planned" if one.name == size else "", mark)))
-        tokens = f"{_count(one.tokens):>8} tokens, {one.tokens_per_parameter:>10,.1f} a parameter"
+        tokens = f"{_count(one.tokens):>8} tokens, {_ratio(one.tokens_per_parameter):>7} a parameter"
         lines.append(f"  --size {one.name:<5} {_count(one.parameters):>8} parameters: {tokens}  {mark}".rstrip())
     return lines
+
+
+def _ratio(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _count(number: float) -> str:

@@ -11,19 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
+from bothways.encoder.initialisation import initialise
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
 from bothways.recipes.planned_text import Invented, PlannedText
 from bothways.recipes.pretraining import unfilled
 from bothways.recipes.runs import Pretraining
 from bothways.training import step as steps
+from bothways.training.distributed import Spread
 from bothways.training.machine import memory_in_use, peak_memory
 from bothways.training.memory import Footprint, footprint
 from bothways.training.optimizer import default_groups, parameter_table
 from bothways.training.speed import Sampler, settle
-from bothways.training.update import Updates
+from bothways.training.update import Step, Updates
 
 # Special tokens come first in every tokenizer that is trained here
 _SPECIAL = 5
@@ -46,7 +49,6 @@ class Measured:
         low, high: tokens per second of the steps, the slowest and the fastest tenth left out.
         rates: samples of the machine's rate of products, some before each step, FLOP/s.
         flops: of the matrix products of a forward pass, a token.
-        program: bytes of main memory without the run's tensors: Python, torch, the libraries' own; None where it is not told.
         peak: the most bytes this process has held.
     """
 
@@ -59,7 +61,6 @@ class Measured:
     high: float
     rates: tuple[float, ...]
     flops: float
-    program: int | None
     peak: int | None
 
     @property
@@ -122,6 +123,17 @@ def _rates(sampler: Sampler, seconds: float) -> list[float]:
     return found
 
 
+def _ready(network: Network, device: str, step: Step[MaskedInputs]) -> tuple[MaskedLanguageModeling, Updates[MaskedInputs]]:
+    """The network with its optimizer; a step has one micro-batch."""
+    objective = network.build()
+    # as drawn by torch alone, scores would be so far apart that products of vanishing numbers slow a processor down
+    initialise(objective, network.run.encoder.initialisation, network.run.encoder.num_layers, network.run.training.seed)
+    objective.to(device).train()
+    training = replace(network.run.training, accumulate=1, ramp=None)
+    table = parameter_table(objective, default_groups(training.optimizer, objective))
+    return objective, Updates(objective, training, table, step, torch.device(device))
+
+
 class _Clock:
     """The step of training, and how long its passes took the last time."""
 
@@ -129,7 +141,7 @@ class _Clock:
         self._device = device
         self.spent = 0.0
 
-    def step(self, module: Any, inputs: Sequence[Any], seed: Callable[[int], None], spread: Any) -> Any:
+    def step(self, module: Any, inputs: Sequence[Any], seed: Callable[[int], None], spread: Spread[Any]) -> Any:
         begin = time.perf_counter()
         out = steps.step(module, inputs, seed, spread)
         settle(self._device)
@@ -137,19 +149,24 @@ class _Clock:
         return out
 
 
-def measure(network: Network, tokens: int, seconds: float, device: str, standing: int) -> Measured:
-    """Real steps of micro-batches of `tokens` tokens, for about `seconds`; five at least. The first warms up.
+def program(network: Network) -> int | None:
+    """Bytes of main memory that training takes without the run's tensors: Python, torch, the libraries' own.
 
-    Args:
-        standing: bytes of the network's weights, gradients and optimizer state.
+    Measured by a step that calls all there is, on next to no text; to be asked before anything else has used memory.
     """
-    clock = _Clock(torch.device(device))
-    objective = network.build().to(device).train()
-    training = replace(network.run.training, accumulate=1, ramp=None)
-    table = parameter_table(objective, default_groups(training.optimizer, objective))
-    updates = Updates(objective, training, table, clock.step, torch.device(device))
+    objective, updates = _ready(network, "cpu", steps.step)
     updates(updates.draw(network.loader(_LITTLE, objective).open(), 1), 0, lr=0.0)
-    in_use = memory_in_use() if device == "cpu" else None
+    state = (tensor for kept in updates.optimizer.state.values() for tensor in kept.values() if isinstance(tensor, Tensor))
+    gradients = (parameter.grad for parameter in objective.parameters() if parameter.grad is not None)
+    tensors = sum(one.nbytes for one in (*objective.parameters(), *objective.buffers(), *gradients, *state))
+    in_use = memory_in_use()
+    return None if in_use is None else in_use - tensors
+
+
+def measure(network: Network, tokens: int, seconds: float, device: str) -> Measured:
+    """Real steps of micro-batches of `tokens` tokens, for about `seconds`; five at least. The first warms up."""
+    clock = _Clock(torch.device(device))
+    objective, updates = _ready(network, device, clock.step)
     stream = network.loader(tokens, objective).open()
     updates(updates.draw(stream, 1), 0, lr=0.0)
     sampler = Sampler(device)
@@ -158,12 +175,12 @@ def measure(network: Network, tokens: int, seconds: float, device: str, standing
     while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
         rates += _rates(sampler, _SAMPLED * (done - begin) if rows else 0.0)
         begin = time.perf_counter()
-        (one,) = updates.draw(stream, 1)
-        assert one is not None, "a single process has all inputs"
+        (inputs,) = updates.draw(stream, 1)
+        assert inputs is not None, "one process draws all inputs"
         drawn = time.perf_counter()
-        updates([one], 1, lr=0.0)
+        updates([inputs], 1, lr=0.0)
         done = time.perf_counter()
-        rows.append((one.tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(one)))
+        rows.append((inputs.tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(inputs)))
     counts, drawing, gradients, update, flops = (np.array(column) for column in zip(*rows, strict=True))
     speeds = counts / (drawing + gradients + update)
     low, high = np.quantile(speeds, (0.1, 0.9)).tolist()
@@ -177,6 +194,5 @@ def measure(network: Network, tokens: int, seconds: float, device: str, standing
         high=high,
         rates=tuple(rates),
         flops=float(flops.sum() / counts.sum()),
-        program=None if in_use is None else in_use - standing,
         peak=peak_memory(torch.device(device)),
     )

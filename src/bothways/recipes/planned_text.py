@@ -18,6 +18,7 @@ from bothways.data.token_data import of_length
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.errors import InputError
+from bothways.model.folder import resolve
 from bothways.recipes.corpus import parts_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 
@@ -25,6 +26,7 @@ from bothways.recipes.runs import GivenTokenizer, Pretraining
 _CHARACTERS, _SECONDS = 2_000_000, 10.0
 # Documents of a text that is only assumed: enough for some full windows of batches
 _ASSUMED = 512
+_OWN = "; by a tokenizer of that text alone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,90 +69,87 @@ def assumed(run: Pretraining) -> PlannedText:
 
 
 def sampled(run: Pretraining) -> PlannedText:
-    """A look at the beginning of a run's text, with the tokenizer that is given, or one made of that beginning alone.
-
-    Of a folder of tokens, all lengths are known. The samples of a mixture are those of its parts, in their shares of the tokens.
+    """A look at the beginning of each source of a run, with the tokenizer that is given, or one made of that beginning alone.
 
     Raises:
-        InputError: text that cannot be read, or none.
+        InputError: text that cannot be read, or none; tokenised text, and no tokenizer.
     """
     parts = parts_of(run.source)
-    looks = [_look(run, part) for part in parts]
-    if len(looks) == 1:
-        return looks[0]
-    most = max(int(look.lengths.sum()) / part.weight for look, part in zip(looks, parts, strict=True))
-    lengths = [_filled(look.lengths, most * part.weight) for look, part in zip(looks, parts, strict=True)]
+    looks = [None if isinstance(part.source, TokenFolder) else _look(part.source, len(parts)) for part in parts]
+    tokenizer = _tokenizer(run, [text for look in looks if look for text in look.texts])
+    room, around = run.max_length - tokenizer.specials_per_sequence, tokenizer.specials_per_sequence
+    if room < 1:
+        raise InputError(f"max_length {run.max_length} leaves no room beside {around} special tokens")
+    found = [_counted(part, look, tokenizer) for part, look in zip(parts, looks, strict=True)]
+    if run.by_length:
+        weighed = [(one.weight, found[0].tokens[found[0].tokens >= one.at_least]) for one in run.by_length]
+    else:
+        weighed = [(part.weight, one.tokens) for part, one in zip(parts, found, strict=True)]
+    lengths = [_cut(tokens, room) + around for _, tokens in weighed]
+    if not all(map(len, lengths)):
+        raise InputError("no text at the beginning of a source: nothing to plan with")
+    special = around / np.concatenate(lengths).mean()
     return PlannedText(
-        np.concatenate(lengths),
-        "; ".join(f"{part.name}: {look.about}" for look, part in zip(looks, parts, strict=True)),
-        sum(look.tokens or 0 for look in looks),
-        all(look.whole for look in looks),
+        lengths=_together([weight for weight, _ in weighed], lengths),
+        about=", ".join(one.about for one in found) + ("" if isinstance(run.tokenizer, GivenTokenizer) else _OWN),
+        tokens=round(sum(one.total for one in found) / (1 - special)),
+        whole=all(one.whole for one in found),
     )
 
 
-def _filled(lengths: Int[np.ndarray, " samples"], tokens: float) -> Int[np.ndarray, " more"]:
-    """The same lengths, again and again, up to so many tokens."""
-    times = np.tile(lengths, -(-int(tokens) // int(lengths.sum())))
-    return times[: int(np.searchsorted(np.cumsum(times), tokens)) + 1]
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """The first texts of a source, their characters and those behind them; and whether that is all."""
+
+    texts: list[str]
+    characters: int
+    rest: int
+    whole: bool
 
 
-def _look(run: Pretraining, part: Part) -> PlannedText:
-    if isinstance(part.source, TokenFolder):
-        return _counted(run, part.source)
-    texts, characters, rest, whole = _beginning(part.source)
-    tokenizer = _tokenizer(run, texts)
-    counts = np.array([len(ids) for ids in tokenizer.encode(texts, specials=False)], dtype=np.int64)
-    lengths = _samples(counts, run.max_length, tokenizer)
-    tokens = round(int(lengths.sum()) * (characters + rest) / characters)
-    made = "the given tokenizer" if isinstance(run.tokenizer, GivenTokenizer) else "a tokenizer of that text alone"
-    return PlannedText(lengths, f"{len(texts):,} documents, {characters:,} characters, by {made}", tokens, whole)
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """Documents of a source by their content tokens, and how many tokens there are in all."""
+
+    tokens: Int[np.ndarray, " documents"]
+    total: float
+    whole: bool
+    about: str
 
 
-def _counted(run: Pretraining, source: TokenFolder) -> PlannedText:
-    """A folder of tokens, with the tokenizer that made it."""
-    tokenizer = _tokenizer(run, ())
-    counts = Shards(Path(source.folder), tokenizer, "sizes").lengths
-    chosen = counts[of_length(counts, source.at_least, source.at_most)].astype(np.int64)
-    lengths = _samples(chosen, run.max_length, tokenizer)
-    return PlannedText(lengths, f"{len(chosen):,} documents of {source.folder}", int(lengths.sum()))
-
-
-def _samples(counts: Int[np.ndarray, " documents"], max_length: int, tokenizer: Tokenizer) -> Int[np.ndarray, " samples"]:
-    """The lengths of the samples of documents of so many tokens.
-
-    Raises:
-        InputError: no room for text, or no text.
-    """
-    room = max_length - tokenizer.specials_per_sequence
-    if room < 1:
-        raise InputError(f"max_length {max_length} leaves no room beside {tokenizer.specials_per_sequence} special tokens")
-    lengths = _cut(counts, room) + tokenizer.specials_per_sequence
-    if not len(lengths):
-        raise InputError("no text in the first documents: nothing to plan with")
-    return lengths
-
-
-def _beginning(source: TextFiles | Column) -> tuple[list[str], int, int, bool]:
-    """The first texts, their characters, those of the texts behind them, and whether that is all."""
+def _look(source: TextFiles | Column, sources: int) -> _Look:
     texts: list[str] = []
     characters = rest = 0
-    end = time.monotonic() + _SECONDS
+    end, wanted = time.monotonic() + _SECONDS / sources, _CHARACTERS // sources
     for document in read_documents(source):
-        if characters < _CHARACTERS:
+        if characters < wanted:
             texts.append(document.text)
             characters += len(document.text)
         else:
             rest += len(document.text)
             if time.monotonic() > end:
-                return texts, characters, rest, False
+                return _Look(texts, characters, rest, whole=False)
     if not characters:
         raise InputError("there is no text to plan with")
-    return texts, characters, rest, True
+    return _Look(texts, characters, rest, whole=True)
+
+
+def _counted(part: Part, look: _Look | None, tokenizer: Tokenizer) -> _Counted:
+    if look is None:
+        assert isinstance(part.source, TokenFolder), "text is looked at"
+        shards = Shards(Path(part.source.folder), tokenizer, check="sizes")
+        tokens = shards.lengths[of_length(shards.lengths, part.source.at_least, part.source.at_most)]
+        return _Counted(tokens, float(tokens.sum()), True, f"{len(tokens):,} tokenised documents")
+    tokens = np.array([len(ids) for ids in tokenizer.encode(look.texts, specials=False)], dtype=np.int64)
+    total = float(tokens.sum()) * (look.characters + look.rest) / look.characters
+    return _Counted(tokens, total, look.whole, f"{len(look.texts):,} documents of {look.characters:,} characters")
 
 
 def _tokenizer(run: Pretraining, texts: Sequence[str]) -> Tokenizer:
     if isinstance(run.tokenizer, GivenTokenizer):
-        return Tokenizer.load(Path(run.tokenizer.folder))
+        return Tokenizer.load(resolve(run.tokenizer.folder))
+    if not texts:
+        raise InputError("the text is tokenised: say with which tokenizer")
     return train_tokenizer(run.tokenizer, texts, run.encoder.max_length)
 
 
@@ -159,3 +158,13 @@ def _cut(counts: Int[np.ndarray, " documents"], room: int) -> Int[np.ndarray, " 
     full = np.full(int((counts // room).sum()), room, dtype=np.int64)
     rest = counts % room
     return np.concatenate([full, rest[rest > 0]])
+
+
+def _together(weights: Sequence[float], lengths: Sequence[np.ndarray]) -> Int[np.ndarray, " samples"]:
+    """Samples of several sources, in shares of the tokens: each repeated, until the one with the most for its share is whole."""
+    if len(lengths) == 1:
+        return lengths[0]
+    most = max(one.sum() / weight for weight, one in zip(weights, lengths, strict=True))
+    return np.concatenate([
+        np.resize(one, max(round(most * weight / one.mean()), 1)) for weight, one in zip(weights, lengths, strict=True)
+    ])  # fmt: skip

@@ -18,7 +18,7 @@ from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.model.cost import parameters_by_part
 from bothways.model.model import Model
-from bothways.recipes.measuring import Measured, Network, measure
+from bothways.recipes.measuring import Measured, Network, measure, program
 from bothways.recipes.planned_text import PlannedText, assumed, sampled
 from bothways.recipes.pretraining import EVALUATED, check
 from bothways.recipes.runs import Pretraining
@@ -26,11 +26,15 @@ from bothways.recipes.sizing import Sized, optimal_parameters, suited
 from bothways.training.machine import free_memory, machine, memory_in_use
 from bothways.training.memory import Footprint
 from bothways.training.power import Meter
-from bothways.training.schedule import Elapsed, Hours, Steps
+from bothways.training.ramp import micro_batches
+from bothways.training.schedule import Hours, Tokens
 from bothways.training.speed import gemm_rate
 
 # What a step may reach of the rate of products at first guess, to choose how much to measure
 _GUESS = 0.35
+# What a process holds beyond its activations for having allocated and freed them, as a part of them: heaps have gaps, and
+# sizes change from step to step (benchmarks/plan.py: from next to nothing to a fifth)
+_SLACK = 0.1
 # Of the free memory, what a run should take at most
 _SAFE = 0.9
 
@@ -59,6 +63,8 @@ class Memory:
         program: Python, torch and their libraries: measured. None of a GPU's memory, or where the system does not tell.
         text: the tokenised text, which is mapped into memory as it is read.
         weights, gradients, optimizer, activations: as of `Footprint`.
+        allocator: what the C library holds between blocks in use; none of a GPU's memory.
+        saving: copies of weights and optimizer state while a checkpoint is written, where one is before the end.
         peak: of all together, at the worst moment.
         free: what the machine has left; None where it does not tell.
         tokens: of the largest micro-batch for which it suffices; None where that is not known.
@@ -70,6 +76,8 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    allocator: int
+    saving: int
     peak: int
     free: int | None
     tokens: int | None
@@ -145,17 +153,18 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
     """
     check(run)
     best_rate = gemm_rate(terms.device, torch.float32)
+    own = program(Network(run, assumed(run))) if terms.device == "cpu" else None  # before a text takes its part
     text = sampled(run) if with_text else assumed(run)
     network, limit = Network(run, text), run.batching.tokens
     free = _free(terms.device)
     one = network.footprint(limit)
-    fitting = None if free is None else int(limit + (_SAFE * free - one.peak) * limit / one.activations)
+    fitting = None if free is None else int(limit + (_SAFE * free - one.peak) * limit / ((1 + _SLACK) * one.activations))
     tokens = _to_measure(network, best_rate, terms.seconds, fitting)
     meter = Meter(terms.device)
-    measured = measure(network, tokens, terms.seconds, terms.device, one.weights + one.gradients + one.optimizer)
+    measured = measure(network, tokens, terms.seconds, terms.device)
     metered = meter.watts() if terms.watts is None else None
     scale = limit / tokens
-    micro_batch, step = measured.tokens * scale, _step_seconds(run, measured, scale)
+    micro_batch, step = measured.tokens * scale, _step_seconds(run, measured, scale, run.training.accumulate)
     speed = run.training.accumulate * micro_batch / step
     spent = _spent(run, terms, text, measured, scale, metered)
     flops, parameters = 3 * measured.flops, _parameters(run)
@@ -167,7 +176,7 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
         best_rate=best_rate,
         text=text,
         parameters=parameters,
-        memory=_memory(run, text, one, measured, free, fitting),
+        memory=_memory(run, text, one, spent.steps, own, free, fitting),
         flops=flops,
         tokens_per_second=speed,
         share=reached / measured.rate,
@@ -203,33 +212,45 @@ def _to_measure(network: Network, best_rate: float, seconds: float, fitting: int
     return max(min(most, int(quick)), longest)
 
 
-def _step_seconds(run: Pretraining, measured: Measured, scale: float) -> float:
-    """Of a whole step, where processes that prepare inputs do so meanwhile."""
+def _step_seconds(run: Pretraining, measured: Measured, scale: float, count: int) -> float:
+    """Of a step of `count` micro-batches, where processes that prepare inputs do so meanwhile."""
     drawing = 0.0 if run.workers else measured.drawing
-    return run.training.accumulate * scale * (drawing + measured.gradients) + measured.update
+    return count * scale * (drawing + measured.gradients) + measured.update
+
+
+def _course(run: Pretraining, measured: Measured, scale: float) -> tuple[int, float, float]:
+    """Steps, tokens and seconds until the budget is spent."""
+    training, micro_batch = run.training, measured.tokens * scale
+    full = _step_seconds(run, measured, scale, training.accumulate)
+    budget = training.budget
+    if isinstance(budget, Hours):  # as training does: at the speed of full steps
+        budget = Tokens(count=max(round(budget.hours * 3600 / full * training.accumulate * micro_batch), 1))
+    per = {"steps": 1.0, "tokens": training.accumulate * micro_batch, "elapsed": full}[budget.type]
+    if training.ramp is None:
+        steps = math.ceil(round(budget.count / per, 6))
+        return steps, steps * training.accumulate * micro_batch, steps * full
+    step, tokens, seconds = 0, 0.0, 0.0
+    while (done := {"steps": step, "tokens": tokens, "elapsed": seconds}[budget.type]) < budget.count:
+        count = micro_batches(training.ramp, training.accumulate, step, done, budget.count)
+        step, tokens = step + 1, tokens + count * micro_batch
+        seconds += _step_seconds(run, measured, scale, count)
+    return step, tokens, seconds
 
 
 def _spent(run: Pretraining, terms: Terms, text: PlannedText, measured: Measured, scale: float, metered: float | None) -> Spent:
     training, micro_batch = run.training, measured.tokens * scale
-    of_step, tokens_of_step = _step_seconds(run, measured, scale), training.accumulate * micro_batch
-    match training.budget:
-        case Steps(count=count):
-            steps = count
-        case Hours(hours=hours) | Elapsed(hours=hours):
-            steps = max(round(hours * 3600 / of_step), 1)
-        case budget:
-            steps = math.ceil(budget.count / tokens_of_step)
+    steps, tokens, of_steps = _course(run, measured, scale)
     learned = None if text.tokens is None else text.tokens * (1 - run.held_out)
     batches = EVALUATED if text.tokens is None else min(EVALUATED, math.ceil(text.tokens * run.held_out / micro_batch))
     looks = 1 if training.evaluate_every is None else math.ceil(steps / training.evaluate_every)
-    seconds, evaluation = steps * of_step, looks * batches * scale * measured.gradients / 3
-    hours, watts = (seconds + evaluation) / 3600, metered if terms.watts is None else terms.watts
+    evaluation = looks * batches * scale * measured.gradients / 3
+    hours, watts = (of_steps + evaluation) / 3600, metered if terms.watts is None else terms.watts
     return Spent(
-        tokens=round(steps * tokens_of_step),
+        tokens=round(tokens),
         steps=steps,
-        seconds=seconds,
+        seconds=of_steps,
         evaluation=evaluation,
-        epochs=None if learned is None else steps * tokens_of_step / learned,
+        epochs=None if learned is None else tokens / learned,
         watts=watts,
         metered=terms.watts is None and watts is not None,
         kwh=None if watts is None else watts * hours / 1000,
@@ -238,19 +259,25 @@ def _spent(run: Pretraining, terms: Terms, text: PlannedText, measured: Measured
 
 
 def _memory(
-    run: Pretraining, text: PlannedText, one: Footprint, measured: Measured, free: int | None, fitting: int | None
+    run: Pretraining, text: PlannedText, one: Footprint, steps: int, own: int | None, free: int | None, fitting: int | None
 ) -> Memory:
     mapped = (text.tokens or 0) * (2 if run.encoder.vocab_size <= 1 << 16 else 4)
-    program = measured.program
-    most = None if fitting is None else fitting - round(((program or 0) + mapped) * run.batching.tokens / max(one.activations, 1))
+    every = run.training.checkpoint_every
+    # a copy of both, from which the file's bytes are made, of one at a time
+    saving = one.weights + 2 * one.optimizer if every is not None and steps > every else 0
+    allocator = 0 if own is None else round(_SLACK * one.activations)
+    beside = (own or 0) + mapped + saving
+    most = None if fitting is None else fitting - round(beside * run.batching.tokens / max((1 + _SLACK) * one.activations, 1))
     return Memory(
-        program=program,
+        program=own,
         text=mapped,
         weights=one.weights,
         gradients=one.gradients,
         optimizer=one.optimizer,
         activations=one.activations,
-        peak=one.peak + (program or 0) + mapped,
+        allocator=allocator,
+        saving=saving,
+        peak=one.peak + allocator + beside,
         free=free,
         tokens=most if most is None or most > 0 else None,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,8 @@ def footprint(make: Callable[[], Trainable[I]], inputs: Sequence[I], settings: T
     Args:
         make: builds the module; called where its tensors have no contents.
     """
+    if settings.precision == "bf16":  # the same tensors on any device; this one need not be fast
+        settings = replace(settings, precision="bf16_emulated")
     with FakeTensorMode(allow_non_fake_inputs=True), _Alive() as alive:
         module = make()
         assert isinstance(module, nn.Module), "a Trainable is an nn.Module"
@@ -77,7 +79,10 @@ class _Alive(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0 if args[0].dtype.is_floating_point else 1  # an optimizer reads how many steps it has made
+        chosen = _chosen(*args) if func is torch.ops.aten.index.Tensor else None
+        out = func(*args, **(kwargs or {})) if chosen is None else chosen
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._count(leaf.untyped_storage())
@@ -96,3 +101,11 @@ class _Alive(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
+
+
+def _chosen(tensor: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
+    """What a mask of rows leaves of a tensor, where only its contents could say how much: half of it."""
+    mask = indices[0]
+    if mask is None or mask.dtype != torch.bool:
+        return None
+    return tensor.new_empty((-(-mask.numel() // 2), *tensor.shape[mask.dim() :]))

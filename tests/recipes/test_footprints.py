@@ -1,0 +1,71 @@
+"""The memory of a step can be computed for every kind of network there is, and is near what real tensors take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.builders import CONFIGS
+from torch import Tensor
+
+from bothways.data.masking import Masking, Vocabulary
+from bothways.data.sample import Sample
+from bothways.encoder.encoder import Encoder
+from bothways.layers.heads import MaskedLm, MaskedLmHead
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
+from bothways.training.memory import footprint
+from bothways.training.optimizer import AdamW, Muon
+from bothways.training.schedule import Linear, Steps
+from bothways.training.settings import TrainingConfig
+from bothways.training.step import step
+
+SETTINGS = TrainingConfig(optimizer=AdamW(lr=1e-3), schedule=Linear(), budget=Steps(count=1))
+
+
+def build(name: str) -> MaskedLanguageModeling:
+    config = CONFIGS[name]
+    vocabulary = Vocabulary(config.vocab_size, 4, frozenset(range(5)))
+    width = config.embedding.size
+    head = MaskedLm(MaskedLmHead(), config.hidden_size, config.vocab_size, width)
+    return MaskedLanguageModeling(Encoder(config), head, Masking(rate=0.3), vocabulary)
+
+
+def inputs(objective: MaskedLanguageModeling, longest: int) -> MaskedInputs:
+    lengths = [longest] * 24 + [longest // 2] * 16
+    samples = [Sample(n, (np.arange(length, dtype=np.int32) % 50 + 5,)) for n, length in enumerate(lengths)]
+    return objective.prepare(samples, 0, 0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_autograd_keeps_is_foretold(name: str) -> None:
+    """The most that is alive is all that a real forward pass saves, each storage once, and not much more."""
+    objective, kept = build(name), {}
+    given = inputs(objective, min(CONFIGS[name].max_length, 24))
+    objective.encoder.flops(given.batch.ragged)
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step(objective.train(), [given], lambda micro: None)
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in objective.parameters()}
+    parameters |= {tensor.untyped_storage().data_ptr() for tensor in (given.batch.ids, given.batch.ragged.positions, given.rows)}
+    saved = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in parameters)
+    found = footprint(lambda: build(name), [given], SETTINGS)
+    assert saved <= 1.02 * found.activations
+    assert found.activations < 2 * saved
+
+
+def test_what_changes_the_step_changes_its_memory() -> None:
+    """Layers that are computed again leave only their inputs; Muon keeps one moment of a matrix where Adam keeps two."""
+    given = inputs(build("modernbert"), 24)
+    plain, again, muon = (
+        footprint(lambda: build("modernbert"), [given], replace(SETTINGS, **changes))
+        for changes in ({}, {"recompute": True}, {"optimizer": Muon(lr=1e-3, rest=SETTINGS.optimizer)})
+    )
+    assert again.activations < 0.6 * plain.activations
+    assert (again.weights, again.optimizer) == (plain.weights, plain.optimizer)
+    assert muon.optimizer < 0.8 * plain.optimizer
