@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.data.curation.corpus import edited, prose
 
 from bothways.data.curation.duplicates import ExactDuplicates, NearDuplicates, band_keys, shingles
-from bothways.data.curation.matching import groups, join, match_band, meet, read_drops
-from bothways.data.curation.store import Item, Signatures
+from bothways.data.curation.matching import firsts, join, match_band, meet, read_drops
+from bothways.data.curation.store import Item, Signatures, Signed
 
 
 def test_shingles() -> None:
@@ -42,24 +42,41 @@ def test_band_keys_are_equal_where_bands_are() -> None:
     assert not (keys[0] == keys[3]).any()
 
 
-def test_meet_pairs_each_with_the_first_and_the_one_before() -> None:
+def test_meet_finds_what_shares_a_key() -> None:
     keys = np.array([7, 9, 7, 7, 8, 9], np.uint64)
-    orders = np.array([30, 1, 10, 20, 5, 0], np.uint64)
-    pairs = meet(keys, orders, np.arange(6) + 100)
-    # of key 7, in order: 102, 103, 100; of key 9: 105, 101
-    assert pairs.tolist() == [[102, 100], [102, 103], [103, 100], [105, 101]]
-    assert len(meet(np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64))) == 0
+    met = meet(keys, np.arange(6) + 100)
+    groups = {}
+    for row, number in met.tolist():
+        groups.setdefault(number, set()).add(row)
+    assert sorted(map(sorted, groups.values())) == [[100, 102, 103], [101, 105]]
+    assert len(meet(np.zeros(0, np.uint64), np.zeros(0, np.int64))) == 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=15), st.permutations(range(10)))
-def test_groups_are_connected_components_led_by_their_first(pairs: list[tuple[int, int]], orders: list[int]) -> None:
-    found = groups(np.array(pairs, np.int64).reshape(-1, 2), np.array(orders, np.uint64))
-    expected = [{one} for one in range(10)]
-    for a, b in pairs:
-        joined = expected[a] | expected[b]
-        for one in joined:
-            expected[one] = joined
-    assert found.tolist() == [min(expected[one], key=lambda other: orders[other]) for one in range(10)]
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=9),
+    st.permutations(range(9)),
+    st.sampled_from([0.5, 0.75, 1.0]),
+)
+def test_one_goes_only_if_one_that_stays_is_alike(rows: list[list[int]], orders: list[int], similarity: float) -> None:
+    """Four hashes, each a band of its own: against the definition, which compares each with all that stay."""
+    signed = Signed(np.array(rows, np.uint32), np.array(orders[: len(rows)], np.uint64), tuple(map(str, range(len(rows)))))
+    meetings = [(row, 3 * band + value) for row, values in enumerate(rows) for band, value in enumerate(values)]
+    found = firsts(signed, np.array(meetings), similarity)
+    expected = {}
+    for one in sorted(range(len(rows)), key=lambda one: orders[one]):
+        staying = [other for other in expected if expected[other] == other]
+        agree = {other: sum(a == b for a, b in zip(rows[one], rows[other], strict=True)) / 4 for other in staying}
+        best = max(staying, key=lambda other: (agree[other], -orders[other]), default=one)
+        expected[one] = best if agree.get(best, 0) >= similarity else one
+    assert found.tolist() == [expected[one] for one in range(len(rows))]
+
+
+def test_a_chain_of_copies_ends_where_they_are_no_copies_any_more() -> None:
+    """B is like A, C like B but not like A: B goes, A and C stay."""
+    rows = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 2, 2], [1, 2, 2, 2, 2]], np.uint32)
+    meetings = np.array([(row, 0) for row in range(3)])
+    found = firsts(Signed(rows, np.arange(3, dtype=np.uint64), ("a", "b", "c")), meetings, 0.6)
+    assert found.tolist() == [0, 0, 2]
 
 
 def test_estimates_are_near_the_true_similarity() -> None:
@@ -70,7 +87,7 @@ def test_estimates_are_near_the_true_similarity() -> None:
     base = prose(0, 400)
     for share in (0.01, 0.03, 0.1):
         other = edited(base, 1, share)
-        left, right = set(shingles(base, 5)), set(shingles(other, 5))
+        left, right = set(shingles(base, step.words)), set(shingles(other, step.words))
         first, second = sign(base), sign(other)
         assert first is not None
         assert second is not None

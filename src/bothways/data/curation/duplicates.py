@@ -58,8 +58,8 @@ class NearDuplicates:
 
     Two documents are compared by the Jaccard similarity s of their sets of runs of `words` words, in lower case, without
     punctuation, estimated by `bands` x `rows` hashes. They meet if all hashes of one band agree, with a probability of
-    1 - (1 - s^rows)^bands: as it stands over 0.999 for s = 0.8, 0.99 for 0.7, 0.87 for 0.6. Those that meet are duplicates if the
-    estimate is at least `similarity`. Documents linked by such pairs form a group, of which one is kept.
+    1 - (1 - s^rows)^bands: as it stands over 0.999 for s = 0.8, 0.99 for 0.7, 0.87 for 0.6. A document goes if the
+    estimate is at least `similarity` for an earlier one that stays, so copies of copies, ever less alike, are no chain.
 
     Attributes:
         words: the length of a run. One changed word of a text changes so many runs: with one word in twenty changed, s is 0.75
