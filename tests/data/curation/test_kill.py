@@ -69,7 +69,7 @@ def test_killed_curation_goes_on_to_the_same_bytes(tmp_path: Path, group: bool) 
             time.sleep(draw.random() * 0.2)
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL) if group else child.kill()
-            child.communicate()
+            child.communicate(timeout=60)  # its pipe is closed when no process that it started lives on
             moments.append((begin, pieces(out)))
         finish(command(texts, out, 2))
         assert contents(out) == expected, moments

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bothways.data.curation.lifeline import children_die_with_us
 from bothways.data.curation.recipe import Local, Ray, Slurm
 from bothways.data.curation.stages import Stage
 from bothways.errors import InputError, MissingExtraError
@@ -27,7 +28,7 @@ def run_stages(stages: Sequence[Stage], executor: Local | Ray | Slurm, work: Pat
     if isinstance(executor, Slurm):
         _submit(stages, executor, work)
         return False
-    with _cluster(executor), _quiet():
+    with _cluster(executor), _quiet(), children_die_with_us():
         for stage in stages:
             running = _opened(stage, executor, work)
             running.run()

@@ -6,9 +6,6 @@ last link, `Drain`, asks for it.
 
 from __future__ import annotations
 
-import ctypes
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 from bothways.config import to_json
 from bothways.data.curation.duplicates import ExactDuplicates, NearDuplicates
+from bothways.data.curation.lifeline import die_with_parent
 from bothways.data.curation.matching import join, match_band, read_drops
 from bothways.data.curation.pages import Html, Page, Warc, open_extraction
 from bothways.data.curation.shards import JsonlShards, ParquetShards, write_shard
@@ -27,7 +25,6 @@ from bothways.data.source import Column, TextFiles
 from bothways.errors import InputError, MissingExtraError
 
 Items = Iterator[Item]
-_SIGNAL_WHEN_PARENT_DIES = 1  # prctl's PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,8 @@ def _quiet() -> Quiet:
     from multiprocess import parent_process  # type: ignore[attr-defined]
 
     logger.disable("datatrove")
-    if parent_process() is not None and sys.platform == "linux":
-        # a killed command does not stop its workers: the kernel does, so that none works on beside those of the next try
-        ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_DIES, signal.SIGKILL)
+    if parent_process() is not None:
+        die_with_parent()
     return Quiet()
 
 
