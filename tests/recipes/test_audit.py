@@ -168,7 +168,7 @@ def test_pretraining_on_a_curated_corpus_tells_of_it(audit: dict[str, Any], tmp_
     write_texts(tmp_path / "corpus/data")
     (tmp_path / "corpus/audit.json").write_text(json.dumps(audit))
     source = open_source(tmp_path / "corpus/data")
-    done = pretrain(override(RECIPES["modernbert"](source, Steps(count=2), "tiny"), TINY), tmp_path / "run")
+    done = pretrain(override(RECIPES["modernbert_short"](source, Steps(count=2), "tiny"), TINY), tmp_path / "run")
     assert done.report is not None
     assert "Curation, in documents" in done.report.read_text()
     card = (tmp_path / "run/model" / CARD).read_text()
