@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from bothways.encoder.config import EncoderConfig
+from bothways.encoder.config import EncoderConfig, TruncatedNormal
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
 from bothways.families.bert import bert
 from bothways.families.modernbert import modernbert
 from bothways.families.neobert import neobert
+from bothways.ragged import Batch
 
 _SIZES: dict[str, Any] = {"vocab_size": 2000, "hidden_size": 96, "num_layers": 4, "heads": 4}
 CONFIGS = {"bert": bert(**_SIZES), "modernbert": modernbert(**_SIZES, intermediate_size=192), "neobert": neobert(**_SIZES)}
@@ -64,3 +66,14 @@ def test_a_function_of_the_seed() -> None:
     one, again, other = fresh(CONFIGS["bert"], 1), fresh(CONFIGS["bert"], 1), fresh(CONFIGS["bert"], 2)
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not torch.equal(one["embedding.tokens.weight"], other["embedding.tokens.weight"])
+
+
+def test_layers_can_begin_as_the_identity() -> None:
+    """What writes into the residual stream is zero, and nothing else; an encoder then returns its embeddings, normalised."""
+    config = replace(modernbert(**_SIZES, intermediate_size=192), initialisation=TruncatedNormal(zero_residual=True))
+    encoder = Encoder(config).eval()
+    initialise(encoder, config.initialisation, config.num_layers, 0)
+    zero = {name for name, weight in encoder.named_parameters() if name.endswith("weight") and not weight.any()}
+    assert zero == {f"layers.{i}.{part}.weight" for i in range(4) for part in ("mixer.out", "mlp.down")}
+    encoded = encoder(Batch.of([[5, 6, 7]]), keep=True)
+    assert all(torch.equal(layer, encoded.layers[0]) for layer in encoded.layers)

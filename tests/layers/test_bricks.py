@@ -26,6 +26,7 @@ def test_activations() -> None:
     assert abs(near - 2 * phi) > 5e-5
     assert activate("silu", x).item() == pytest.approx(2 / (1 + math.exp(-2)), abs=1e-6)
     assert activate("relu", torch.tensor([-1.0, 3.0])).tolist() == [0.0, 3.0]
+    assert activate("relu2", torch.tensor([-1.0, 3.0])).tolist() == [0.0, 9.0]
     assert activate("tanh", x).item() == pytest.approx(math.tanh(2), abs=1e-6)
 
 

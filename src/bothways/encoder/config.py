@@ -68,11 +68,14 @@ class TruncatedNormal:
     Attributes:
         residual: what writes into the residual stream starts smaller, by 1/sqrt(2 · layers)
             (ModernBERT, arXiv 2412.13663).
+        zero_residual: what writes into the residual stream starts at 0, so that every layer begins as the identity
+            (arXiv 2003.04887, 2203.03466).
     """
 
     type: Literal["truncated_normal"] = "truncated_normal"
     std: Positive = 0.02
     residual: bool = False
+    zero_residual: bool = False
 
     @property
     def spread(self) -> float:

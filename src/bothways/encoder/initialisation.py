@@ -23,7 +23,7 @@ def initialise(module: nn.Module, scheme: TruncatedNormal | Uniform, num_layers:
     residual = {
         id(one) for layer in module.modules() if isinstance(layer, EncoderLayer) for one in (layer.mixer.out, layer.mlp.down)
     }
-    shrink = 1 / math.sqrt(2 * num_layers) if isinstance(scheme, TruncatedNormal) and scheme.residual else 1.0
+    shrink = _shrink(scheme, num_layers)
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.Linear | nn.Embedding | nn.Conv1d):
@@ -40,7 +40,19 @@ def initialise(module: nn.Module, scheme: TruncatedNormal | Uniform, num_layers:
                 part.weight.fill_(1.0)
 
 
+def _shrink(scheme: TruncatedNormal | Uniform, num_layers: int) -> float:
+    """What writes into the residual stream starts so many times as large as other matrices."""
+    if not isinstance(scheme, TruncatedNormal):
+        return 1.0
+    if scheme.zero_residual:
+        return 0.0
+    return 1 / math.sqrt(2 * num_layers) if scheme.residual else 1.0
+
+
 def _draw(weight: torch.Tensor, scheme: TruncatedNormal | Uniform, factor: float, generator: torch.Generator) -> None:
+    if factor == 0.0:
+        nn.init.zeros_(weight)
+        return
     match scheme:
         case TruncatedNormal():
             std = scheme.std * factor

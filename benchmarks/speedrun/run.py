@@ -1,0 +1,99 @@
+"""One run of the speedrun in our own engine: an entry of `entries.py`, a budget of tokens, a seed.
+
+Writes `curve.jsonl` of (step, tokens, held-out loss) into the run's folder. Started again, it goes on.
+
+    python benchmarks/speedrun/run.py CORPUS.jsonl.gz --work build/speedrun --entry muon --tokens 1000000 [--seed 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from entries import ENTRIES, Entry
+from task import LENGTH, VOCABULARY, WIDTH, Task, prepare
+
+from bothways.config import to_json
+from bothways.data.loader import Loader
+from bothways.data.masking import Vocabulary
+from bothways.data.packing import TokenBudget
+from bothways.encoder.encoder import Encoder
+from bothways.encoder.initialisation import initialise
+from bothways.layers.heads import MaskedLm
+from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.ragged import Batch
+from bothways.training import log
+from bothways.training.loop import train
+from bothways.training.schedule import Tokens
+from bothways.training.settings import TrainingConfig, Watch
+
+
+def objective(entry: Entry, task: Task, seed: int) -> MaskedLanguageModeling:
+    encoder = Encoder(entry.encoder)
+    head = MaskedLm(entry.head, WIDTH, VOCABULARY)
+    made = MaskedLanguageModeling(encoder, head, entry.masking, Vocabulary.of(task.tokenizer, VOCABULARY))
+    initialise(made, entry.encoder.initialisation, entry.encoder.num_layers, seed)
+    if entry.frequencies and head.bias is not None:
+        with torch.no_grad():
+            head.bias.copy_(torch.from_numpy(task.log_frequencies))
+    return made
+
+
+def held_out(made: MaskedLanguageModeling, task: Task) -> float:
+    """The figure."""
+    total, count = 0.0, int(task.places.sum())
+    for begin in range(0, len(task.ids), 64):
+        part = slice(begin, begin + 64)
+        hidden = made.encoder(Batch.of(list(task.masked[part]))).hidden
+        rows = torch.from_numpy(task.places[part]).flatten().nonzero().flatten()
+        labels = torch.from_numpy(task.ids[part]).flatten()[rows].long()
+        total += float(made.head.loss(hidden[rows], made.encoder.embedding.tokens.weight, labels)[0])
+    return total / count
+
+
+def run(entry: Entry, task: Task, tokens: int, seed: int, folder: Path, evaluations: int) -> list[dict[str, float]]:
+    """Train, and the curve."""
+    made = objective(entry, task, seed)
+    loader = Loader(task.data, TokenBudget(tokens=entry.batch * LENGTH), made.prepare, seed)
+    steps = tokens // (entry.batch * LENGTH)
+    settings = TrainingConfig(
+        optimizer=entry.optimizer, schedule=entry.schedule, budget=Tokens(count=tokens), clip=entry.clip, seed=seed,
+        log_every=max(steps // 50, 1), evaluate_every=max(steps // evaluations, 1), keep=1,
+    )  # fmt: skip
+    watch = Watch(evaluate=lambda: {"heldout": held_out(made, task)})
+    config = json.dumps({"entry": to_json(entry), "tokens": tokens, "seed": seed})
+    train(made, loader.open, settings, folder, device="cpu", run=config, watch=watch)
+    lines = [line for line in log.read(folder) if line["kind"] == "evaluation"]
+    curve = [{"step": one["step"], "tokens": one["tokens"], "loss": one["metrics"]["heldout"]} for one in lines]
+    (folder / "curve.jsonl").write_text("".join(json.dumps(one) + "\n" for one in curve))
+    return curve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--entry", choices=ENTRIES, required=True)
+    parser.add_argument("--tokens", type=int, required=True)
+    parser.add_argument("--lr", type=float, help="another learning rate than the entry's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluations", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    task = prepare(options.corpus, options.work)
+    entry = ENTRIES[options.entry]
+    if options.lr is not None:
+        entry = replace(entry, optimizer=replace(entry.optimizer, lr=options.lr))
+    made = objective(entry, task, 0)
+    print(f"{sum(p.numel() for p in made.parameters()):,} parameters; unigram {task.unigram:.3f}", flush=True)
+    name = f"{options.entry}-{options.tokens}-seed{options.seed}" + (f"-lr{options.lr:g}" if options.lr else "")
+    for line in run(entry, task, options.tokens, options.seed, options.work / "runs" / name, options.evaluations):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
