@@ -79,6 +79,11 @@ def test_a_chain_of_copies_ends_where_they_are_no_copies_any_more() -> None:
     assert found.tolist() == [0, 0, 2]
 
 
+def test_where_nothing_meets_nothing_goes() -> None:
+    signed = Signed(np.zeros((0, 1), np.uint32), np.zeros(0, np.uint64), ())
+    assert firsts(signed, np.zeros((0, 2), np.int64), 0.6).tolist() == []
+
+
 def test_estimates_are_near_the_true_similarity() -> None:
     """The signatures of rensa estimate the Jaccard similarity of the sets of runs."""
     pytest.importorskip("rensa", reason="pip install 'bothways[data]'")

@@ -69,8 +69,9 @@ def firsts(signed: Signed, meetings: Meetings, similarity: float) -> Int[np.ndar
     kept = np.arange(len(signed.orders))
     ranked = meetings[np.lexsort((meetings[:, 1], signed.orders[meetings[:, 0]]))]
     begins = np.flatnonzero(np.diff(ranked[:, 0], prepend=-1))
+    ends = np.append(begins[1:], len(ranked))[: len(begins)]
     stay: dict[int, list[int]] = {}
-    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(ranked)], strict=True):
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
         one, shared = int(ranked[begin, 0]), ranked[begin:end, 1].tolist()
         others = list(dict.fromkeys(other for number in shared for other in stay.get(number, ())))
         if others:
