@@ -53,6 +53,7 @@ def test_a_plan_without_text(run: Run) -> None:
     assert "give --watts" in ran.out or "own counters" in ran.out
 
 
+@pytest.mark.slow
 def test_a_plan_of_stages(run: Run) -> None:
     ran = run("plan", "modernbert", "--size", "toy", "--steps", 6, "--watts", 50, *QUICK)
     assert ran.code == 0, ran

@@ -203,6 +203,7 @@ def test_a_stage_of_the_same_text_cut_otherwise_reads_its_next_epoch(base: Pretr
     assert third["epoch"] == 0  # another text
 
 
+@pytest.mark.slow
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     base: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
