@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from toy import Rows, Stream, Toy, run
@@ -44,6 +45,8 @@ def main(folder: Path, parallel: str, **options: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if team().first and step == int(options.get("term", 0)):
             os.kill(os.getppid() if team().size > 1 else os.getpid(), signal.SIGTERM)
+        if team().size > 1 and 0 < int(options.get("term", 0)) <= step:
+            time.sleep(0.5)  # torchrun takes a moment to pass it on, and the toy's steps are quick
 
     module = Toy(dropout=float(options.get("dropout", 0)))
     changes = {
