@@ -59,3 +59,4 @@ if __name__ == "__main__":
         found = difference(name)
         if team().first:
             print(name, found)
+    team().wait()  # all leave together: one that is left behind may find its connections gone
