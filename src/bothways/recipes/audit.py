@@ -42,7 +42,7 @@ def find_audit(files: Iterable[Path]) -> Audit | None:
 
     It stands in the folder of the files or in the one above.
     """
-    found = {_beside(file.parent) for file in files}
+    found = {_beside(folder) for folder in {file.parent for file in files}}
     place = found.pop() if len(found) == 1 else None
     return read_audit(place) if place else None
 

@@ -64,10 +64,7 @@ def modernbert(source: Source, budget: Budget | None, size: Size = "base") -> St
         base=base,
         stages=(
             Stage(name="general"),
-            replace(
-                _longer(base, size, 8192), encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
-                training=_with(base, context, _optimizer(_lr(size, 3e-4, 3 / 8), 1e-5), _CONSTANT),
-            ),
+            _longer(base, size, 8192, _with(base, context, _optimizer(_lr(size, 3e-4, 3 / 8), 1e-5), _CONSTANT)),
             Stage(name="anneal", moments="kept", training=ending, average=4),
         ),
     )  # fmt: skip
@@ -96,10 +93,7 @@ def ettin(source: Source, budget: Budget | None, size: Size = "base") -> Staged:
         base=base,
         stages=(
             Stage(name="general"),
-            replace(
-                _longer(base, size, 7999), encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
-                training=replace(halving, accumulate=samples),
-            ),
+            _longer(base, size, 7999, replace(halving, accumulate=samples)),
             Stage(
                 name="decay", encoder=_thetas(base.encoder, 160_000.0, 160_000.0), masking=replace(MODERNBERT, rate=0.15),
                 moments="kept", training=replace(ended, accumulate=samples),
@@ -123,10 +117,7 @@ def rexbert(source: Source, budget: Budget | None, size: Size = "base") -> Stage
         base=base,
         stages=(
             Stage(name="general"),
-            replace(
-                _longer(base, size, 8192), encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
-                training=_with(base, context, _optimizer(lr, 1e-5), _CONSTANT),
-            ),
+            _longer(base, size, 8192, _with(base, context, _optimizer(lr, 1e-5), _CONSTANT)),
             Stage(name="domain", moments="kept", training=_with(base, domain, _optimizer(lr, 1e-5), _FALLING)),
         ),
     )  # fmt: skip
@@ -182,9 +173,15 @@ def _first(
     )
 
 
-def _longer(base: Pretraining, size: Size, length: int) -> Stage:
-    """The stage that reads longer texts."""
-    return Stage(name="context", max_length=length if size == "base" else base.max_length * LONGER, moments="kept")
+def _longer(base: Pretraining, size: Size, length: int, training: TrainingConfig) -> Stage:
+    """The stage that reads longer texts, with the rotary base 160,000 in the global layers."""
+    return Stage(
+        name="context",
+        max_length=length if size == "base" else base.max_length * LONGER,
+        encoder=_thetas(base.encoder, 160_000.0, 10_000.0),
+        moments="kept",
+        training=training,
+    )
 
 
 def _with(base: Pretraining, budget: Budget, optimizer: StableAdamW, schedule: Trapezoidal) -> TrainingConfig:

@@ -82,7 +82,7 @@ def train(
     free: Collection[str] = (),
     watch: Watch | None = None,
     groups: Sequence[Group] | None = None,
-    beginning: Beginning | None = None,
+    beginning: Beginning = Beginning(),
     step: Step[I] = steps.step,
     after_step: Callable[[int], None] | None = None,
 ) -> Result:
@@ -133,8 +133,8 @@ def train(
             if us.first:
                 record.write(folder, known)
             updates.reset()
-        updates.before = beginning.steps if beginning else 0
-        at = _resumed(folder, updates, tree, free, beginning or Beginning(), display.say)
+        updates.before = beginning.steps
+        at = _resumed(folder, updates, tree, free, beginning, display.say)
         assert known.budget is not None, "a run of stages has no steps of its own"
         return _Loop(module, updates, share(at.stream), settings, folder, known.budget, watch, display, at, after_step).go(stop)
 
