@@ -67,10 +67,11 @@ def _modernbert() -> Entry:
     )
 
 
-def _trunk(mlp: Gated | Plain, heads: int = 2, qk_norm: bool = True, std: float = 0.05, zero: bool = True) -> EncoderConfig:
+def _trunk(mlp: Gated | Plain, heads: int = 2) -> EncoderConfig:
+    """Pre-norm with RMS norms, rotary, normalised queries and keys, layers that begin as the identity."""
     norm = RmsNorm(eps=1e-6)
     layer = Layer(
-        mixer=Attention(heads=heads, position=Rotary(theta=10_000.0), bias=False, qk_norm=norm if qk_norm else None),
+        mixer=Attention(heads=heads, position=Rotary(theta=10_000.0), bias=False, qk_norm=norm),
         mlp=mlp,
         norm=norm,
         order="pre",
@@ -83,7 +84,7 @@ def _trunk(mlp: Gated | Plain, heads: int = 2, qk_norm: bool = True, std: float 
         embedding=Embedding(norm=norm),
         layers=(layer,),
         final_norm=norm,
-        initialisation=TruncatedNormal(std=std, zero_residual=zero),
+        initialisation=TruncatedNormal(std=0.05, zero_residual=True),
     )
 
 

@@ -57,6 +57,7 @@ def held_out(made: MaskedLanguageModeling, task: Task) -> float:
 def run(entry: Entry, task: Task, tokens: int, seed: int, folder: Path, evaluations: int) -> list[dict[str, float]]:
     """Train, and the curve."""
     made = objective(entry, task, seed)
+    print(f"{sum(p.numel() for p in made.parameters()):,} parameters; unigram {task.unigram:.3f}", flush=True)
     loader = Loader(task.data, TokenBudget(tokens=entry.batch * LENGTH), made.prepare, seed)
     steps = tokens // (entry.batch * LENGTH)
     settings = TrainingConfig(
@@ -64,7 +65,7 @@ def run(entry: Entry, task: Task, tokens: int, seed: int, folder: Path, evaluati
         log_every=max(steps // 50, 1), evaluate_every=max(steps // evaluations, 1), keep=1,
     )  # fmt: skip
     watch = Watch(evaluate=lambda: {"heldout": held_out(made, task)})
-    config = json.dumps({"entry": to_json(entry), "tokens": tokens, "seed": seed})
+    config = json.dumps({"entry": json.loads(to_json(entry)), "tokens": tokens, "seed": seed})
     train(made, loader.open, settings, folder, device="cpu", run=config, watch=watch)
     lines = [line for line in log.read(folder) if line["kind"] == "evaluation"]
     curve = [{"step": one["step"], "tokens": one["tokens"], "loss": one["metrics"]["heldout"]} for one in lines]
@@ -88,8 +89,6 @@ def main() -> None:
     entry = ENTRIES[options.entry]
     if options.lr is not None:
         entry = replace(entry, optimizer=replace(entry.optimizer, lr=options.lr))
-    made = objective(entry, task, 0)
-    print(f"{sum(p.numel() for p in made.parameters()):,} parameters; unigram {task.unigram:.3f}", flush=True)
     name = f"{options.entry}-{options.tokens}-seed{options.seed}" + (f"-lr{options.lr:g}" if options.lr else "")
     for line in run(entry, task, options.tokens, options.seed, options.work / "runs" / name, options.evaluations):
         print(line)

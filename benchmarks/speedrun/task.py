@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from bothways.data.masking import Masking, Vocabulary, mask_tokens
-from bothways.data.shards import Shards, write_shards
+from bothways.data.shard_writer import write_shards
+from bothways.data.shards import Shards
 from bothways.data.source import Document
 from bothways.data.token_data import TokenData
 from bothways.data.tokenizer import Tokenizer
