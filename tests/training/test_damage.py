@@ -177,10 +177,16 @@ from bothways.errors import InputError
 from bothways.training.checkpoint import damage, latest
 folder = Path(sys.argv[1])
 def fill(step):
-    # once there is a checkpoint, ever less room is left
-    if step >= 8 and not (folder / "filler").exists():
-        free = os.statvfs(folder)
-        (folder / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - int(sys.argv[2])))
+    # once there is a checkpoint; again after every step, since removing an old one makes room, and to the last
+    # page, since a checkpoint may be on its way to the disk meanwhile
+    if latest(folder / "run") is None:
+        return
+    with open(folder / "filler", "ab", buffering=0) as filler:
+        try:
+            while filler.write(bytes(4096)):
+                pass
+        except OSError:
+            filler.truncate(max(0, filler.tell() - int(sys.argv[2])))
 try:
     run(folder / "run", after_step=fill)
 except InputError as error:
