@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import multiprocessing
 import platform
 import random
 import statistics
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,28 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int, war
 def ratio(slow: Timing, fast: Timing) -> float:
     """Median over the rounds of how many times faster `fast` was than `slow` in that round."""
     return statistics.median(a / b for a, b in zip(slow.seconds, fast.seconds, strict=True))
+
+
+def in_turn(worker: Callable[..., None], names: Iterable[str], given: Sequence[Any], rounds: int) -> dict[str, list[Any]]:
+    """What each contender tells after each of its turns, which they take one after another, each in a process of its own.
+
+    `worker(name, *given, pipe)` sends once when it is set up. Then a turn begins when it receives a truth, and ends
+    when it sends.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for name in names:
+        pipes[name], other = context.Pipe()
+        context.Process(target=worker, args=(name, *given, other), daemon=True).start()
+        pipes[name].recv()
+    told: dict[str, list[Any]] = {name: [] for name in pipes}
+    for _ in range(rounds):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            told[name].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(False)
+    return told
 
 
 def docstrings(count: int) -> list[str]:

@@ -12,7 +12,6 @@ turns over a pipe. What is counted is real tokens, not padding.
 from __future__ import annotations
 
 import argparse
-import multiprocessing as mp
 import resource
 import statistics
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import record
+from harness import in_turn, record
 
 LENGTH, VOCABULARY, ROWS = 128, 30_000, 32
 
@@ -41,32 +40,12 @@ def texts(corpus: Path, count: int) -> list[str]:
 
 def ours(corpus: Path, folder: Path) -> Callable[[], int]:
     """One optimizer step of our loop's parts; returns the tokens of the step."""
-    from bothways.data.loader import Loader
-    from bothways.data.masking import BERT, Vocabulary
-    from bothways.data.packing import TokenBudget
-    from bothways.data.shard_writer import write_shards
-    from bothways.data.shards import Shards
-    from bothways.data.source import Document
-    from bothways.data.token_data import TokenData
-    from bothways.data.tokenizer import Tokenizer
-    from bothways.encoder.encoder import Encoder
-    from bothways.encoder.initialisation import initialise
-    from bothways.families.bert import bert, masked_lm_head
-    from bothways.layers.heads import MaskedLm
-    from bothways.objectives.masked_lm import MaskedLanguageModeling
     from bothways.training.optimizer import AdamW, build, default_groups, parameter_table
     from bothways.training.step import step
 
-    tokenizer = Tokenizer.load(folder)
-    write_shards((Document(text, "") for text in texts(corpus, 20_000)), tokenizer, folder / "shards")
-    config = bert(VOCABULARY, 256, 6, 4, 1024, max_length=LENGTH)
-    encoder = Encoder(config)
-    head = MaskedLm(masked_lm_head(config), 256, VOCABULARY)
-    objective = MaskedLanguageModeling(encoder, head, BERT, Vocabulary.of(tokenizer, VOCABULARY))
-    initialise(objective, config.initialisation, 6, 0)
+    objective, loader = our_parts(corpus, folder)
     objective.train()
-    data = TokenData(Shards(folder / "shards", tokenizer), tokenizer, LENGTH)
-    stream = Loader(data, TokenBudget(tokens=ROWS * LENGTH), objective.prepare, seed=0).open()
+    stream = loader.open()
     settings = AdamW(lr=1e-4)
     optimizer = build(settings, objective, parameter_table(objective, default_groups(settings, objective)))
 
@@ -81,8 +60,60 @@ def ours(corpus: Path, folder: Path) -> Callable[[], int]:
     return one
 
 
+def our_parts(corpus: Path, folder: Path) -> tuple[Any, Any]:
+    """Our objective and loader over the corpus."""
+    from bothways.data.loader import Loader
+    from bothways.data.masking import BERT, Vocabulary
+    from bothways.data.packing import TokenBudget
+    from bothways.data.shard_writer import write_shards
+    from bothways.data.shards import Shards
+    from bothways.data.source import Document
+    from bothways.data.token_data import TokenData
+    from bothways.data.tokenizer import Tokenizer
+    from bothways.encoder.encoder import Encoder
+    from bothways.encoder.initialisation import initialise
+    from bothways.families.bert import bert, masked_lm_head
+    from bothways.layers.heads import MaskedLm
+    from bothways.objectives.masked_lm import MaskedLanguageModeling
+
+    tokenizer = Tokenizer.load(folder)
+    write_shards((Document(text, "") for text in texts(corpus, 20_000)), tokenizer, folder / "shards")
+    config = bert(VOCABULARY, 256, 6, 4, 1024, max_length=LENGTH)
+    encoder = Encoder(config)
+    head = MaskedLm(masked_lm_head(config), 256, VOCABULARY)
+    objective = MaskedLanguageModeling(encoder, head, BERT, Vocabulary.of(tokenizer, VOCABULARY))
+    initialise(objective, config.initialisation, 6, 0)
+    data = TokenData(Shards(folder / "shards", tokenizer), tokenizer, LENGTH)
+    return objective, Loader(data, TokenBudget(tokens=ROWS * LENGTH), objective.prepare, seed=0)
+
+
 def theirs(corpus: Path, folder: Path, grouped: bool) -> Callable[[], int]:
     """One optimizer step of BertForMaskedLM with run_mlm's data path."""
+    model, rows, collate = their_parts(corpus, folder, grouped)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
+    order = np.random.default_rng(0).permutation(len(rows)).tolist()
+
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
+        while True:
+            for i in range(0, len(order) - ROWS, ROWS):
+                yield collate([rows[j] for j in order[i : i + ROWS]])
+
+    stream = batches()
+
+    def one() -> int:
+        batch = next(stream)
+        optimizer.zero_grad(set_to_none=True)
+        model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return int(batch["attention_mask"].sum())
+
+    return one
+
+
+def their_parts(corpus: Path, folder: Path, grouped: bool) -> tuple[Any, list[dict[str, list[int]]], Any]:
+    """transformers' model, rows and collator."""
     from transformers import BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -90,35 +121,14 @@ def theirs(corpus: Path, folder: Path, grouped: bool) -> Callable[[], int]:
         vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024,
         max_position_embeddings=LENGTH,
     )  # fmt: skip
-    model = BertForMaskedLM(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
     lines = texts(corpus, 20_000)
     if grouped:
         joined = [i for ids in tokenizer(lines)["input_ids"] for i in ids]
         rows = [joined[i : i + LENGTH] for i in range(0, len(joined) - LENGTH, LENGTH)]
     else:
         rows = tokenizer(lines, truncation=True, max_length=LENGTH)["input_ids"]
-    order = np.random.default_rng(0).permutation(len(rows)).tolist()
     collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
-
-    def batches() -> Iterator[dict[str, torch.Tensor]]:
-        while True:
-            for i in range(0, len(order) - ROWS, ROWS):
-                yield collate([{"input_ids": rows[j]} for j in order[i : i + ROWS]])
-
-    stream = batches()
-
-    def one() -> int:
-        batch = next(stream)
-        attention = batch.get("attention_mask")
-        attention = (batch["input_ids"] != tokenizer.pad_token_id).long() if attention is None else attention
-        optimizer.zero_grad(set_to_none=True)
-        model(input_ids=batch["input_ids"], attention_mask=attention, labels=batch["labels"]).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return int(attention.sum())
-
-    return one
+    return BertForMaskedLM(config), [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows], collate
 
 
 CONTENDERS: dict[str, Callable[[Path, Path], Callable[[], int]]] = {
@@ -131,13 +141,22 @@ CONTENDERS: dict[str, Callable[[Path, Path], Callable[[], int]]] = {
 def worker(name: str, corpus: Path, folder: Path, steps: int, pipe: Connection) -> None:
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    one = CONTENDERS[name](corpus, folder)
+    one = CONTENDERS[name](corpus, own_folder(folder, name))
     one()
+    pipe.send(None)
     while pipe.recv():
         begin = time.perf_counter()
         tokens = sum(one() for _ in range(steps))
-        pipe.send((tokens, time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before))
+        pipe.send((tokens / (time.perf_counter() - begin), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def own_folder(folder: Path, name: str) -> Path:
+    """A folder for one contender, with the tokenizer in it."""
+    place = folder / name
+    place.mkdir()
+    for file in folder.glob("*.json"):
+        (place / file.name).write_bytes(file.read_bytes())
+    return place
 
 
 def main() -> None:
@@ -148,28 +167,12 @@ def main() -> None:
     arguments = parser.parse_args()
     from bothways.data.tokenizer_training import WordPiece, train_tokenizer
 
-    speeds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    peak: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         train_tokenizer(WordPiece(vocab_size=VOCABULARY), texts(arguments.corpus, 60_000), LENGTH).save(folder)
-        context = mp.get_context("spawn")
-        pipes = {}
-        for name in CONTENDERS:
-            pipes[name], other = context.Pipe()
-            place = folder / name
-            place.mkdir()
-            for file in folder.glob("*.json"):
-                (place / file.name).write_bytes(file.read_bytes())
-            context.Process(target=worker, args=(name, arguments.corpus, place, arguments.steps, other), daemon=True).start()
-        for _ in range(arguments.rounds):
-            for name, pipe in pipes.items():
-                pipe.send(True)
-                tokens, seconds, most, _ = pipe.recv()
-                speeds[name].append(tokens / seconds)
-                peak[name] = most / 1024
-        for pipe in pipes.values():
-            pipe.send(False)
+        told = in_turn(worker, CONTENDERS, (arguments.corpus, folder, arguments.steps), arguments.rounds)
+    speeds = {name: [speed for speed, _ in rows] for name, rows in told.items()}
+    peak = {name: max(most for _, most in rows) for name, rows in told.items()}
 
     def against(name: str) -> float:
         return round(statistics.median(a / b for a, b in zip(speeds["bothways"], speeds[name], strict=True)), 2)

@@ -1,0 +1,136 @@
+"""Whole training loops beside each other: ours, and transformers' Trainer on run_mlm's two data paths.
+
+The model, texts and tokenizer of `masked_lm_step.py`, which times bare steps; here each side has its loop about
+them: loading, schedule, clipping, logging. A loop is held after every few steps, and they go on in turn, each in
+a process of its own. What is counted is real tokens, not padding. Needs `pip install accelerate`.
+
+    python benchmarks/trainer.py CORPUS.jsonl[.gz] [--rounds 7] [--steps 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import in_turn, record
+from masked_lm_step import LENGTH, ROWS, VOCABULARY, our_parts, own_folder, texts, their_parts
+
+LR = 1e-4
+
+
+class Turns:
+    """Holds a loop after every `steps` steps: tells the time since it was let go on, and waits for its next turn."""
+
+    def __init__(self, pipe: Connection, steps: int) -> None:
+        self.pipe, self.steps, self.done, self.tokens, self.told = pipe, steps, 0, 0, 0
+        self.begin = time.perf_counter()
+
+    def count(self, tokens: int) -> None:
+        self.tokens += tokens
+
+    def after(self, _step: int = 0) -> None:
+        self.done += 1
+        if self.done % self.steps:
+            return
+        self.pipe.send((self.tokens - self.told, time.perf_counter() - self.begin))
+        self.told = self.tokens
+        if not self.pipe.recv():
+            raise SystemExit
+        self.begin = time.perf_counter()
+
+
+def ours(corpus: Path, folder: Path, steps: int, turns: Turns) -> None:
+    from bothways.training.loop import train
+    from bothways.training.optimizer import AdamW
+    from bothways.training.schedule import Fraction, Linear, Steps
+    from bothways.training.settings import TrainingConfig
+
+    objective, loader = our_parts(corpus, folder)
+    forward = objective.forward
+
+    def counted(inputs: Any) -> Any:
+        turns.count(inputs.tokens)
+        return forward(inputs)
+
+    objective.forward = counted
+    settings = TrainingConfig(
+        optimizer=AdamW(lr=LR, weight_decay=0.0),
+        schedule=Linear(warmup=Fraction(of=0.0)),
+        budget=Steps(count=steps),
+        log_every=50,
+    )
+    train(objective, loader.open, settings, folder / "run", device="cpu", run="{}", after_step=turns.after)
+
+
+def theirs(corpus: Path, folder: Path, steps: int, turns: Turns, grouped: bool) -> None:
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    model, rows, collate = their_parts(corpus, folder, grouped)
+
+    class Held(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            turns.after()
+
+    def counted(samples: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        batch = collate(samples)
+        turns.count(int(batch["attention_mask"].sum()))
+        return batch
+
+    arguments = TrainingArguments(
+        output_dir=str(folder / "run"), per_device_train_batch_size=ROWS, learning_rate=LR, max_steps=steps, logging_steps=50,
+        report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no",
+    )  # fmt: skip
+    Trainer(model, arguments, counted, rows, callbacks=[Held()]).train()
+
+
+CONTENDERS: dict[str, Callable[[Path, Path, int, Turns], None]] = {
+    "bothways": ours,
+    "trainer_padded": lambda *given: theirs(*given, grouped=False),
+    "trainer_group_texts": lambda *given: theirs(*given, grouped=True),
+}
+
+
+def worker(name: str, corpus: Path, folder: Path, steps: int, rounds: int, pipe: Connection) -> None:
+    torch.set_num_threads(2)
+    # the first turn goes with all that is set up, and is not counted
+    CONTENDERS[name](corpus, own_folder(folder, name), steps * (rounds + 2), Turns(pipe, steps))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=8)
+    options = parser.parse_args()
+    from bothways.data.tokenizer_training import WordPiece, train_tokenizer
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        train_tokenizer(WordPiece(vocab_size=VOCABULARY), texts(options.corpus, 60_000), LENGTH).save(folder)
+        told = in_turn(worker, CONTENDERS, (options.corpus, folder, options.steps, options.rounds), options.rounds)
+    speeds = {name: [tokens / seconds for tokens, seconds in rows] for name, rows in told.items()}
+
+    def against(name: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(speeds["bothways"], speeds[name], strict=True)), 2)
+
+    result: dict[str, Any] = {
+        "architecture": "BERT 6x256, 4 heads, 1,024, vocabulary 30k, length 128, 15 % masked",
+        "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
+        "ratio_to_padded": against("trainer_padded"),
+        "ratio_to_group_texts": against("trainer_group_texts"),
+        "rounds": {name: [round(value) for value in values] for name, values in speeds.items()},
+    }
+    for key, value in result.items():
+        print(f"{key}: {value}")
+    print(record("trainer", result))
+
+
+if __name__ == "__main__":
+    main()
