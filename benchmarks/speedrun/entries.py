@@ -10,6 +10,7 @@ from bothways.config import config
 from bothways.data.masking import BERT, MODERNBERT, Masking
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.bert import bert, masked_lm_head
+from bothways.families.decoder import decoder
 from bothways.families.modernbert import modernbert
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
@@ -17,6 +18,7 @@ from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.mlp import Gated, Plain
 from bothways.layers.norm import LayerNorm, RmsNorm
 from bothways.layers.position import Rotary
+from bothways.recipes.runs import FamilyName
 from bothways.training.optimizer import AdamW, Muon, Optimizer, StableAdamW
 from bothways.training.schedule import Fraction, Linear, Schedule, Trapezoidal
 
@@ -27,6 +29,7 @@ class Entry:
 
     Attributes:
         batch: sequences of 128 a step.
+        family: the published family that the network is a case of, if it is one.
         frequencies: the vocabulary's biases start at the logarithms of the training text's token frequencies.
     """
 
@@ -35,6 +38,7 @@ class Entry:
     masking: Masking
     optimizer: Optimizer
     schedule: Schedule
+    family: FamilyName | None = None
     batch: int = 32
     clip: float | None = 1.0
     frequencies: bool = False
@@ -44,6 +48,7 @@ def _bert() -> Entry:
     """The baseline's network and recipe, computed by us: what our engine alone brings."""
     encoder = bert(VOCABULARY, WIDTH, LAYERS, 2, 4 * WIDTH, LENGTH)
     return Entry(
+        family="bert",
         encoder=encoder,
         head=masked_lm_head(encoder),
         masking=BERT,
@@ -58,6 +63,7 @@ def _modernbert() -> Entry:
     norm = encoder.final_norm
     assert isinstance(norm, LayerNorm)
     return Entry(
+        family="modernbert",
         encoder=encoder,
         head=MaskedLmHead(transform=Transform(bias=False, norm=norm)),
         masking=MODERNBERT,
@@ -88,6 +94,17 @@ def _trunk(mlp: Gated | Plain, heads: int = 2) -> EncoderConfig:
     )
 
 
+def _qwen3() -> Entry:
+    """As `muon`, in the shape of a published family that every tool reads: Qwen3's, read both ways."""
+    position = Rotary(theta=10_000.0)
+    encoder = decoder(
+        VOCABULARY, WIDTH, LAYERS, 2, None, 352, LENGTH, position, causal=False, qk_norm=True, head_size=64, eps=1e-6
+    )
+    encoder = replace(encoder, initialisation=TruncatedNormal(std=0.05, zero_residual=True))
+    head = MaskedLmHead(transform=None, tied=True, bias=False)
+    return replace(_muon(), family="qwen3", encoder=encoder, head=head, frequencies=False)
+
+
 def _muon() -> Entry:
     return Entry(
         encoder=_trunk(Gated(size=352, bias=False)),
@@ -105,6 +122,7 @@ ENTRIES: dict[str, Entry] = {
     "bert": _bert(),
     "modernbert": _modernbert(),
     "muon": muon,
+    "qwen3": _qwen3(),
     "muon-batch8": replace(muon, batch=8),
     "muon-batch32": replace(muon, batch=32),
     "muon-relu2": replace(muon, encoder=_trunk(Plain(size=512, activation="relu2", bias=False))),

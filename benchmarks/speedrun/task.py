@@ -66,6 +66,11 @@ def prepare(corpus: Path, work: Path) -> Task:
         tokenizer = Tokenizer.load(work / "tokenizer")
         for name, texts in (("heldout", _joined(held)), ("train", _joined(kept))):
             write_shards((Document(text, "") for text in texts), tokenizer, work / name)
+    return prepared(work)
+
+
+def prepared(work: Path) -> Task:
+    """The task that `prepare` has written."""
     tokenizer = Tokenizer.load(work / "tokenizer")
     data = TokenData(Shards(work / "train", tokenizer, "sizes"), tokenizer, LENGTH)
     heldout = TokenData(Shards(work / "heldout", tokenizer, "sizes"), tokenizer, LENGTH)
