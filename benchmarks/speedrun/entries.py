@@ -30,7 +30,6 @@ class Entry:
     Attributes:
         batch: sequences of 128 a step.
         family: the published family that the network is a case of, if it is one.
-        frequencies: the vocabulary's biases start at the logarithms of the training text's token frequencies.
     """
 
     encoder: EncoderConfig
@@ -41,7 +40,6 @@ class Entry:
     family: FamilyName | None = None
     batch: int = 32
     clip: float | None = 1.0
-    frequencies: bool = False
 
 
 def _bert() -> Entry:
@@ -102,7 +100,11 @@ def _qwen3() -> Entry:
     )
     encoder = replace(encoder, initialisation=TruncatedNormal(std=0.05, zero_residual=True))
     head = MaskedLmHead(transform=None, tied=True, bias=False)
-    return replace(_muon(), family="qwen3", encoder=encoder, head=head, frequencies=False)
+    return replace(_muon(), family="qwen3", encoder=encoder, head=head)
+
+
+def _optimizer(muon: float = 0.02, adam: float = 5e-3) -> Muon:
+    return Muon(lr=muon, rest=AdamW(lr=adam, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))
 
 
 def _muon() -> Entry:
@@ -110,10 +112,9 @@ def _muon() -> Entry:
         encoder=_trunk(Gated(size=352, bias=False)),
         head=MaskedLmHead(transform=None),
         masking=Masking(rate=0.3, mask=1.0, random=0.0),
-        optimizer=Muon(lr=0.02, rest=AdamW(lr=5e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)),
+        optimizer=_optimizer(),
         schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.5), final=0.0),
         batch=16,
-        frequencies=True,
     )
 
 
@@ -126,9 +127,14 @@ ENTRIES: dict[str, Entry] = {
     "muon-batch8": replace(muon, batch=8),
     "muon-batch32": replace(muon, batch=32),
     "muon-relu2": replace(muon, encoder=_trunk(Plain(size=512, activation="relu2", bias=False))),
-    "muon-nofreq": replace(muon, frequencies=False),
+    "muon-nofreq": replace(muon),
     "muon-head": replace(muon, head=MaskedLmHead(transform=Transform(bias=False, norm=RmsNorm(eps=1e-6)))),
     "muon-80": replace(muon, masking=Masking(rate=0.3)),
     "muon-40": replace(muon, masking=Masking(rate=0.4, mask=1.0, random=0.0)),
+    "muon-gated-relu2": replace(muon, encoder=_trunk(Gated(size=352, activation="relu2", bias=False))),
+    "muon-adam1e-2": replace(muon, optimizer=Muon(lr=0.02, rest=AdamW(lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))),
+    "muon-adam25e-4": replace(
+        muon, optimizer=Muon(lr=0.02, rest=AdamW(lr=2.5e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))
+    ),
     "muon-heads4": replace(muon, encoder=_trunk(Gated(size=352, bias=False), heads=4)),
 }

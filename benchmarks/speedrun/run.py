@@ -40,9 +40,6 @@ def objective(entry: Entry, task: Task, seed: int) -> MaskedLanguageModeling:
     head = MaskedLm(entry.head, WIDTH, VOCABULARY)
     made = MaskedLanguageModeling(encoder, head, entry.masking, Vocabulary.of(task.tokenizer, VOCABULARY))
     initialise(made, entry.encoder.initialisation, entry.encoder.num_layers, seed)
-    if entry.frequencies and head.bias is not None:
-        with torch.no_grad():
-            head.bias.copy_(torch.from_numpy(task.log_frequencies))
     return made
 
 
