@@ -88,8 +88,16 @@ def _trunk(mlp: Gated | Plain, heads: int = 2) -> EncoderConfig:
         embedding=Embedding(norm=norm),
         layers=(layer,),
         final_norm=norm,
-        initialisation=TruncatedNormal(std=0.05, zero_residual=True),
+        initialisation=_ZEROED,
     )
+
+
+_ZEROED = TruncatedNormal(std=0.05, zero_residual=True)
+
+
+def _zeroed(encoder: EncoderConfig) -> EncoderConfig:
+    """Drawn so that layers begin as the identity."""
+    return replace(encoder, initialisation=_ZEROED)
 
 
 def _qwen3() -> Entry:
@@ -98,7 +106,7 @@ def _qwen3() -> Entry:
     encoder = decoder(
         VOCABULARY, WIDTH, LAYERS, 2, None, 352, LENGTH, position, causal=False, qk_norm=True, head_size=64, eps=1e-6
     )
-    encoder = replace(encoder, initialisation=TruncatedNormal(std=0.05, zero_residual=True))
+    encoder = _zeroed(encoder)
     head = MaskedLmHead(transform=None, tied=True, bias=False)
     return replace(_muon(), family="qwen3", encoder=encoder, head=head)
 
@@ -119,22 +127,25 @@ def _muon() -> Entry:
 
 
 muon = _muon()
+bert_, modernbert_, qwen3_ = _bert(), _modernbert(), _qwen3()
+_often = replace(muon, masking=replace(muon.masking, rate=0.4), batch=8)
 ENTRIES: dict[str, Entry] = {
-    "bert": _bert(),
-    "modernbert": _modernbert(),
+    "bert": bert_,
+    "modernbert": modernbert_,
     "muon": muon,
-    "qwen3": _qwen3(),
+    "qwen3": qwen3_,
     "muon-batch8": replace(muon, batch=8),
-    "muon-batch32": replace(muon, batch=32),
     "muon-relu2": replace(muon, encoder=_trunk(Plain(size=512, activation="relu2", bias=False))),
-    "muon-nofreq": replace(muon),
+    "muon-gated-relu2": replace(muon, encoder=_trunk(Gated(size=352, activation="relu2", bias=False))),
     "muon-head": replace(muon, head=MaskedLmHead(transform=Transform(bias=False, norm=RmsNorm(eps=1e-6)))),
     "muon-80": replace(muon, masking=Masking(rate=0.3)),
-    "muon-40": replace(muon, masking=Masking(rate=0.4, mask=1.0, random=0.0)),
-    "muon-gated-relu2": replace(muon, encoder=_trunk(Gated(size=352, activation="relu2", bias=False))),
-    "muon-adam1e-2": replace(muon, optimizer=Muon(lr=0.02, rest=AdamW(lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))),
-    "muon-adam25e-4": replace(
-        muon, optimizer=Muon(lr=0.02, rest=AdamW(lr=2.5e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))
-    ),
+    "muon-40": replace(muon, masking=replace(muon.masking, rate=0.4)),
+    "muon-adam1e-2": replace(muon, optimizer=_optimizer(adam=1e-2)),
+    "muon-adam25e-4": replace(muon, optimizer=_optimizer(adam=2.5e-3)),
     "muon-heads4": replace(muon, encoder=_trunk(Gated(size=352, bias=False), heads=4)),
+    # eight sequences a step, 40 % masked
+    "often": _often,
+    "often-lower": replace(_often, optimizer=_optimizer(0.01, 2.5e-3)),
+    "often-modernbert": replace(_often, family="modernbert", encoder=_zeroed(modernbert_.encoder), head=modernbert_.head),
+    "often-qwen3": replace(_often, family="qwen3", encoder=qwen3_.encoder, head=qwen3_.head),
 }
