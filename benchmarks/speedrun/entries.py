@@ -7,6 +7,7 @@ from dataclasses import replace
 from task import LAYERS, LENGTH, VOCABULARY, WIDTH
 
 from bothways.config import config
+from bothways.data.mask_units import RateLine
 from bothways.data.masking import BERT, MODERNBERT, Masking
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.bert import bert, masked_lm_head
@@ -112,5 +113,6 @@ ENTRIES: dict[str, Entry] = {
     "muon-head": replace(muon, head=MaskedLmHead(transform=Transform(bias=False, norm=RmsNorm(eps=1e-6)))),
     "muon-80": replace(muon, masking=Masking(rate=0.3)),
     "muon-40": replace(muon, masking=Masking(rate=0.4, mask=1.0, random=0.0)),
+    "muon-40-15": replace(muon, masking=Masking(rate=0.4, mask=1.0, random=0.0, schedule=RateLine(to=0.15))),
     "muon-heads4": replace(muon, encoder=_trunk(Gated(size=352, bias=False), heads=4)),
 }

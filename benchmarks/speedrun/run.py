@@ -18,8 +18,8 @@ from task import LENGTH, VOCABULARY, WIDTH, Task, prepare
 
 from bothways.config import to_json
 from bothways.data.loader import Loader
-from bothways.data.masking import Vocabulary
 from bothways.data.packing import TokenBudget
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
 from bothways.layers.heads import MaskedLm
@@ -31,10 +31,10 @@ from bothways.training.schedule import Tokens
 from bothways.training.settings import TrainingConfig, Watch
 
 
-def objective(entry: Entry, task: Task, seed: int) -> MaskedLanguageModeling:
+def objective(entry: Entry, task: Task, tokens: int, seed: int) -> MaskedLanguageModeling:
     encoder = Encoder(entry.encoder)
     head = MaskedLm(entry.head, WIDTH, VOCABULARY)
-    made = MaskedLanguageModeling(encoder, head, entry.masking, Vocabulary.of(task.tokenizer, VOCABULARY))
+    made = MaskedLanguageModeling(encoder, head, entry.masking.within(tokens), Vocabulary.of(task.tokenizer, VOCABULARY))
     initialise(made, entry.encoder.initialisation, entry.encoder.num_layers, seed)
     if entry.frequencies and head.bias is not None:
         with torch.no_grad():
@@ -56,7 +56,7 @@ def held_out(made: MaskedLanguageModeling, task: Task) -> float:
 
 def run(entry: Entry, task: Task, tokens: int, seed: int, folder: Path, evaluations: int) -> list[dict[str, float]]:
     """Train, and the curve."""
-    made = objective(entry, task, seed)
+    made = objective(entry, task, tokens, seed)
     print(f"{sum(p.numel() for p in made.parameters()):,} parameters; unigram {task.unigram:.3f}", flush=True)
     loader = Loader(task.data, TokenBudget(tokens=entry.batch * LENGTH), made.prepare, seed)
     steps = tokens // (entry.batch * LENGTH)

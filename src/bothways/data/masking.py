@@ -83,11 +83,17 @@ class Masking:
             raise ValueError(f"masking: {fault}")
         return self
 
+    def within(self, tokens: int) -> Masking:
+        """With a budget of so many tokens, where a schedule has none of its own."""
+        if self.schedule is None or self.schedule.tokens is not None:
+            return self
+        return replace(self, schedule=replace(self.schedule, tokens=tokens))
+
     def behind(self, tokens: int) -> Masking:
         """The masking of a batch that has so many tokens of its stream before it: with one rate."""
         if self.schedule is None:
             return self
-        assert self.schedule.tokens is not None, "a run fills in the tokens of its budget"
+        assert self.schedule.tokens is not None, "`within` gives a schedule its tokens"
         done = min(tokens / self.schedule.tokens, 1.0)
         return replace(self, rate=self.rate + done * (self.schedule.to - self.rate), schedule=None)
 
@@ -155,7 +161,7 @@ def mask_tokens(
     """Mask packed sequences, one a sample: the masks of a sample do not depend on the others (but for `PerBatch`).
 
     Args:
-        masking: a schedule is not looked at: `behind` gives the masking of a batch.
+        masking: its schedule is not looked at (`Masking.behind` gives the masking of a batch).
         epoch: the pass in which the samples are read, or that of each.
     """
     own = keys(seed, epoch if masking.copies is None else epoch % masking.copies, items=samples)

@@ -47,9 +47,9 @@ def scheduled(run: Pretraining, text: Text) -> Masking:
         return run.masking
     check_schedule(run)
     if isinstance(training.budget, Tokens):
-        return replace(run.masking, schedule=replace(line, tokens=training.budget.count))
+        return run.masking.within(training.budget.count)
     assert isinstance(training.budget, Steps)
     total = training.budget.count
     fill = Plan(np.asarray(text.data.lengths), run.batching, training.seed, text.order).epoch(0).fill
     batches = sum(micro_batches(training.ramp, training.accumulate, step, step, total) for step in range(total))
-    return replace(run.masking, schedule=replace(line, tokens=max(round(batches * fill.tokens / fill.batches), 1)))
+    return run.masking.within(max(round(batches * fill.tokens / fill.batches), 1))
