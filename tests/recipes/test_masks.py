@@ -22,8 +22,8 @@ from bothways.recipes.pretraining import check, prepare_samples, prepare_shards,
 from bothways.recipes.published import RECIPES
 from bothways.recipes.runs import GivenTokenizer, Pretraining, Staged
 from bothways.recipes.staged import override_run, pretrain_stages
-from bothways.training import log
-from bothways.training.schedule import Steps
+from bothways.training import log, record
+from bothways.training.schedule import Steps, Tokens
 
 UNITS = {
     "whole_words": '{"type": "whole_words", "replaced": "together"}',
@@ -123,9 +123,26 @@ def test_a_budget_in_tokens_or_steps_says_where_a_schedule_ends(texts: Path, tmp
     assert found is not None
     assert found.tokens == 12345
     hours = override(steps, ['training.budget={"type": "hours", "hours": 1}'])
+    check(hours)
+    assert scheduled(hours, text) == hours.masking
+    elapsed = override(steps, ['training.budget={"type": "elapsed", "hours": 1}'])
     with pytest.raises(InputError, match=r"set masking\.schedule\.tokens"):
-        check(hours)
-    check(override(hours, ["masking.schedule.tokens=1000"]))
+        check(elapsed)
+    check(override(elapsed, ["masking.schedule.tokens=1000"]))
+
+
+def test_a_rate_falls_within_hours(texts: Path, tmp_path: Path) -> None:
+    """The tokens that hours come to are frozen in the run's record; stopped and gone on with, the masks are the same."""
+    run = run_of(texts, "masking.rate=0.5", 'masking.schedule={"type": "line", "to": 0.1}', "training.checkpoint_every=1")
+    run = override(run, ['training.budget={"type": "hours", "hours": 0.001}'])
+    pretrain(run, tmp_path / "run")
+    known = record.read(tmp_path / "run")
+    assert known is not None
+    assert isinstance(known.budget, Tokens)
+    lines = [line for line in log.read(tmp_path / "run") if line["kind"] == "train"]
+    before = np.array([0, *(line["tokens"] for line in lines[:-1])])
+    expected = 0.5 - 0.4 * np.minimum(before / known.budget.count, 1.0)
+    np.testing.assert_allclose([line["metrics"]["masked"] for line in lines], expected, atol=0.05)
 
 
 def test_a_tokenizer_without_words_is_refused_before_training(texts: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ Where several processes train together, each has a stream of all inputs, but pre
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import tee
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
@@ -134,6 +135,12 @@ class Loader(Generic[I]):
         mine = (task for number, task in enumerate(own) if share.holds(number))
         return Stream(_dealt(tasks, in_order(self._prepared, mine, self._workers), share), start)
 
+    def preparing(self, prepare: Prepare[I]) -> Loader[I]:
+        """The same batches, prepared by another."""
+        made = copy(self)
+        made._prepared = replace(self._prepared, prepare=prepare)
+        return made
+
     def tokens_before(self, state: dict[str, int]) -> int:
         """The tokens of the stream up to one of its states."""
         epoch = self.plan.epoch(state["epoch"])
@@ -154,16 +161,18 @@ class Loader(Generic[I]):
         return (inputs for _, inputs in in_order(self._prepared, tasks, self._workers))
 
 
+@dataclass(frozen=True, eq=False)
 class _Prepared(Generic[I]):
     """What a worker runs: a task in, the same state and the prepared input out."""
 
-    def __init__(self, data: Samples, prepare: Prepare[I], seed: int) -> None:
-        self._data, self._prepare, self._seed = data, prepare, seed
+    data: Samples
+    prepare: Prepare[I]
+    seed: int
 
     def __call__(self, task: Task) -> tuple[dict[str, int], I]:
         state, drawn, before = task
-        prepare = self._prepare.behind(before) if isinstance(self._prepare, Scheduled) else self._prepare
-        return state, prepare([self._data[number] for number in drawn.samples.tolist()], self._seed, drawn.epochs)
+        prepare = self.prepare.behind(before) if isinstance(self.prepare, Scheduled) else self.prepare
+        return state, prepare([self.data[number] for number in drawn.samples.tolist()], self.seed, drawn.epochs)
 
 
 def _endless(plan: Plan, start: dict[str, int], origin: int) -> Iterator[Task]:

@@ -42,7 +42,8 @@ class RateLine:
     have one rate. Held-out text is masked with `Masking.rate`, or with the run's `held_out_rate`.
 
     Attributes:
-        tokens: within so many. None: within the budget of the run (or the stage), which must be one of tokens or steps.
+        tokens: within so many. None: within the budget of the run (or of the stage); of hours, as soon as they have been turned
+            into tokens.
     """
 
     type: Literal["line"] = "line"

@@ -58,6 +58,10 @@ class PrepareMasked:
     def __post_init__(self) -> None:
         check_masking(self.masking, self.vocabulary)
 
+    def within(self, tokens: int) -> PrepareMasked:
+        """As `Masking.within`."""
+        return replace(self, masking=self.masking.within(tokens))
+
     def behind(self, tokens: int) -> PrepareMasked:
         """With the mask rate of an input that has so many tokens of its stream before it."""
         return self if self.masking.schedule is None else replace(self, masking=self.masking.behind(tokens))

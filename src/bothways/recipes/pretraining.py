@@ -33,7 +33,7 @@ from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.continuing import take_over
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
-from bothways.recipes.masks import check_schedule, scheduled, vocabulary_of
+from bothways.recipes.masks import check_schedule, opener, scheduled, vocabulary_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
 from bothways.training.checkpoint import position
@@ -42,6 +42,7 @@ from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 from bothways.training.team import team
+from bothways.training.trainable import OpenStream, State
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 EVALUATED = 20
@@ -74,7 +75,7 @@ def pretrain(
         shards = prepare_shards(run, folder, tokenizer, say)
     parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
-        run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
+        run, folder, parts.objective, parts.opener(run, folder), parts.model, parts.watch(run, machine_rate(parts)),
         title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say, audit=find_audit(files_of(run.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
     )  # fmt: skip
@@ -99,6 +100,13 @@ class Parts:
     def epoch_tokens(self) -> int:
         """The tokens of one pass over all the text that is learned from."""
         return pass_tokens(self.text)
+
+    def opener(self, run: Pretraining, folder: Path, state: State | None = None) -> OpenStream[MaskedInputs]:
+        """Opens the streams of a run that begins at a state of its text, or at the text's beginning."""
+        prepare = self.objective.prepare
+        assert isinstance(prepare, PrepareMasked)
+        origin = 0 if state is None or run.masking.schedule is None else self.loader.tokens_before(state)
+        return opener(run, self.loader, prepare, folder, origin)
 
     def watch(self, run: Pretraining, rate: float) -> Watch:
         """Held-out figures, and predictions, of the model; `rate` is the machine's."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -202,9 +201,8 @@ def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: b
     before.give(parts.objective)
     state = before.state(run)
     stream = None if state is None else parts.loader.after(state)
-    origin = 0 if stream is None else parts.loader.tokens_before(stream)
     train(
-        parts.objective, partial(parts.loader.open, origin=origin), run.training, folder,
+        parts.objective, parts.opener(run, folder, stream), run.training, folder,
         device=str(parts.model.device), run=to_json(run), free=FREE, watch=parts.watch(run, rate),
         beginning=Beginning(
             steps=before.steps,
