@@ -58,7 +58,8 @@ def test_the_rate_is_that_of_the_tokens_before() -> None:
     rates = []
     for inputs in islice(loader().open(), 60):
         assert inputs is not None
-        rate = 0.8 + min(before / 10_000, 1) * (0.2 - 0.8)
+        done = min(before / 10_000, 1)
+        rate = (1 - done) * 0.8 + done * 0.2
         rates.append(rate)
         at_rate = PrepareMasked(Masking(rate=rate), VOCABULARY)
         epoch = before // int(Numbers(200).lengths.sum())

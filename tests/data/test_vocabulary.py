@@ -17,8 +17,8 @@ TEXT = [
     "Größe, Straße, naïve café (1234) the 日本語 text.",
 ] * 4
 KINDS = {
-    "wordpiece": WordPiece(vocab_size=120),
-    "cased": WordPiece(vocab_size=120, lowercase=False),
+    "wordpiece": WordPiece(vocab_size=80),
+    "cased": WordPiece(vocab_size=85, lowercase=False),
     "bpe": ByteLevelBpe(vocab_size=300),
     "unigram": Unigram(vocab_size=70),
 }

@@ -95,7 +95,7 @@ class Masking:
             return self
         assert self.schedule.tokens is not None, "`within` gives a schedule its tokens"
         done = min(tokens / self.schedule.tokens, 1.0)
-        return replace(self, rate=self.rate + done * (self.schedule.to - self.rate), schedule=None)
+        return replace(self, rate=(1 - done) * self.rate + done * self.schedule.to, schedule=None)
 
     def measured(self, rate: float | None) -> Masking:
         """The masking of text that is measured on: with one rate, the given one or the first."""
