@@ -46,7 +46,7 @@ def texts(tmp_path: Path) -> Path:
 
 
 def run_of(texts: Path, *changes: str, steps: int = 2) -> Pretraining:
-    run = RECIPES["bert"](open_source(texts), Steps(count=steps), "tiny")
+    run = RECIPES["bert"](open_source(texts), Steps(count=steps), "toy")
     assert isinstance(run, Pretraining)
     return override(run, [*TINY, "training.log_every=1", *changes])
 

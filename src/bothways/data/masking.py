@@ -173,11 +173,13 @@ def mask_tokens(
     scopes = np.array([len(ids)]) if isinstance(masking.count, PerBatch) else lengths
     wanted = _counts(masking, lengths, own)
     match masking.units:
-        case None | ByFrequency() if wanted is None:
-            chosen = leaders = np.flatnonzero((uniform(draws) < masking.rate) & eligible)
         case None | ByFrequency():
-            order = draws if masking.units is None else _times(masking.units, vocabulary, ids, draws)
-            chosen = leaders = _first_in_order(order, eligible, scopes, wanted)
+            if wanted is None:
+                chosen = np.flatnonzero((uniform(draws) < masking.rate) & eligible)
+            else:
+                order = draws if masking.units is None else _times(masking.units, vocabulary, ids, draws)
+                chosen = _first_in_order(order, eligible, scopes, wanted)
+            leaders = chosen
         case units:
             words = Words.of(_joined(units, vocabulary, ids, positions), eligible, np.repeat(np.arange(len(lengths)), lengths))
             # streams behind all of those of tokens
