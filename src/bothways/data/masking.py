@@ -20,7 +20,7 @@ from bothways.config import config
 from bothways.data.hashing import below, draw, keys, uniform
 from bothways.data.mask_units import ByFrequency, NGrams, PerBatch, RateLine, Share, Spans, Units, WholeWords, Windows, WordUnits
 from bothways.data.vocabulary import Vocabulary
-from bothways.data.word_masking import Words, candidates, take
+from bothways.data.word_masking import Words, select
 from bothways.errors import InputError
 
 # Each token has four draws of its own. A sample's stochastic rounding takes the unused one of its first token.
@@ -233,8 +233,16 @@ def _first_in_order(
     """The `wanted` eligible tokens of each scope that come first, ascending; all of them where there are fewer."""
     found = np.flatnonzero(eligible)
     scope = np.repeat(np.arange(len(lengths)), lengths)[found]
-    ranked = np.lexsort((order[found], scope))
     held = np.bincount(scope, minlength=len(lengths))
+    if order.dtype == np.uint64:
+        # only the first have to be brought in order; where too few are early, all of their scope are
+        likely = (1.5 * wanted + 4 * np.sqrt(wanted) + 4) / np.maximum(held, 1)
+        early = uniform(order[found]) < likely[scope]
+        enough = np.bincount(scope[early], minlength=len(lengths)) >= np.minimum(wanted, held)
+        kept = early | ~enough[scope]
+        found, scope = found[kept], scope[kept]
+        held = np.bincount(scope, minlength=len(lengths))
+    ranked = np.lexsort((order[found], scope))
     rank = np.arange(len(found)) - np.repeat(np.cumsum(held) - held, held)
     return np.sort(found[ranked[rank < np.repeat(wanted, held)]])
 
@@ -253,9 +261,8 @@ def _whole(
         chosen = leaders = np.flatnonzero(uniform(draws[words.places]) < masking.rate)
     else:
         scopes = np.zeros_like(words.sequences) if isinstance(masking.count, PerBatch) else words.sequences
-        some = candidates(units, words, scopes, draws[words.places], lengths[words.places], owners, masking.rate)
-        taken = take(words.sizes[some.words], scopes[some.words], some.leaders, wanted)
-        chosen, leaders = some.words[taken], some.leaders[taken]
+        some = select(units, words, scopes, wanted, draws[words.places], lengths[words.places], owners, masking.rate)
+        chosen, leaders = some.words, some.leaders
     tokens = words.tokens(chosen)
     first = tokens if units.replaced == "each_piece" else np.repeat(words.places[leaders], words.sizes[chosen])
     order = np.argsort(tokens)

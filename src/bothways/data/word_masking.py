@@ -67,37 +67,64 @@ class Candidates:
     leaders: Int[np.ndarray, " candidates"]
 
 
-def candidates(
+def select(
     units: WordUnits,
     words: Words,
     scopes: Int[np.ndarray, " words"],
+    wanted: Int[np.ndarray, " scopes"],
     draws: UInt64[np.ndarray, " words"],
     lengths: UInt64[np.ndarray, " words"],
     owners: UInt64[np.ndarray, " sequences"],
     rate: float,
 ) -> Candidates:
-    """What may be selected, in its order.
+    """The words to select, and what decides for each.
 
     Args:
         scopes: the number of what each word is counted with: its sequence, or the whole batch.
+        wanted: tokens of each scope.
         draws, lengths: random bits of each word: of when it comes, and of how many words it leads.
         owners: the key of each sequence.
     """
-    match units:
-        case WholeWords():
-            order = np.lexsort((draws, scopes))
-            return Candidates(order, order)
-        case Spans():
-            # any token may be the one a span is placed at: the first arrival of several is as if each had its own
-            times = -np.log1p(-uniform(draws)) / words.sizes
-            reach = np.minimum(drawn_lengths(units.chances, lengths), words.room)
-            return _covered(times, reach, _taken(times, reach, apart=False), scopes)
-        case NGrams():
-            times = uniform(draws)
-            reach = np.minimum(drawn_lengths(units.chances, lengths), words.room)
-            return _covered(times, reach, _taken(times, reach, apart=True), scopes)
-        case Windows():
-            return _windowed(units, words, owners, rate)
+    if isinstance(units, Windows):
+        return _taken_of(_windowed(units, words, owners, rate), words, scopes, wanted)
+    # any token may be the one a span is placed at: the first arrival of several is as if each had its own
+    times = -np.log1p(-uniform(draws)) / words.sizes if isinstance(units, Spans) else uniform(draws)
+    reach = np.ones_like(words.sizes)
+    if not isinstance(units, WholeWords):
+        reach = np.minimum(drawn_lengths(units.chances, lengths), words.room)
+    # what comes late is seldom needed; where it is, all is looked at again, so that this changes nothing
+    likely = (1.5 * wanted + 3 * np.sqrt(wanted)) / np.maximum(np.bincount(scopes, words.sizes * reach, len(wanted)), 1)
+    early = times < likely[scopes]
+    some = _taken_of(_candidates(units, times, reach, scopes, early), words, scopes, wanted)
+    short = np.bincount(scopes[some.words], words.sizes[some.words], len(wanted)) < wanted
+    if not (again := short[scopes] & ~early).any():
+        return some
+    rest = _taken_of(_candidates(units, times, reach, scopes, again | (short[scopes] & early)), words, scopes, wanted)
+    enough = ~short[scopes[some.words]]
+    both = zip((some.words[enough], some.leaders[enough]), (rest.words, rest.leaders), strict=True)
+    return Candidates(*(np.concatenate(parts) for parts in both))
+
+
+def _candidates(
+    units: WholeWords | Spans | NGrams,
+    times: Float64[np.ndarray, " words"],
+    reach: Int[np.ndarray, " words"],
+    scopes: Int[np.ndarray, " words"],
+    looked_at: Bool[np.ndarray, " words"],
+) -> Candidates:
+    """What may be selected, in its order, with the given words alone leading any."""
+    if isinstance(units, WholeWords):
+        found = np.flatnonzero(looked_at)
+        found = found[np.lexsort((times[found], scopes[found]))]
+        return Candidates(found, found)
+    return _covered(times, reach, _placed(times, reach, looked_at, apart=isinstance(units, NGrams)), scopes)
+
+
+def _taken_of(
+    some: Candidates, words: Words, scopes: Int[np.ndarray, " words"], wanted: Int[np.ndarray, " scopes"]
+) -> Candidates:
+    taken = take(words.sizes[some.words], scopes[some.words], some.leaders, wanted)
+    return Candidates(some.words[taken], some.leaders[taken])
 
 
 def take(
@@ -132,30 +159,36 @@ def drawn_lengths(chances: Float64[np.ndarray, " longest"], bits: UInt64[np.ndar
     return np.searchsorted(np.cumsum(chances)[:-1], uniform(bits), side="right") + 1
 
 
-def _taken(times: Float64[np.ndarray, " words"], reach: Int[np.ndarray, " words"], apart: bool) -> Bool[np.ndarray, " words"]:
+def _placed(
+    times: Float64[np.ndarray, " words"], reach: Int[np.ndarray, " words"], looked_at: Bool[np.ndarray, " words"], apart: bool
+) -> Bool[np.ndarray, " words"]:
     """The words at which spans of `reach` words are placed, in the order of times, where none is placed that meets an earlier.
 
     Args:
+        looked_at: the words at which one may be placed.
         apart: whether no two may have a word in common; else none may begin within an earlier one.
     """
     # two have a word in common if and only if the right one begins within the left one
-    firsts = np.repeat(np.arange(len(reach)), reach - 1)
-    inside = firsts + _stretches(np.ones_like(reach), reach - 1)
+    places = np.flatnonzero(looked_at)
+    firsts = np.repeat(places, reach[places] - 1)
+    inside = firsts + _stretches(np.ones_like(places), reach[places] - 1)
+    meet = looked_at[inside]
+    firsts, inside = firsts[meet], inside[meet]
     # with ties, which 53 bits hardly have, the left one is the earlier
     left_first = times[firsts] <= times[inside]
     if apart:
         early, late = np.where(left_first, firsts, inside), np.where(left_first, inside, firsts)
     else:
         early, late = firsts[left_first], inside[left_first]
-    undecided, taken = np.ones(len(times), dtype=bool), np.zeros(len(times), dtype=bool)
+    undecided, placed = looked_at.copy(), np.zeros(len(times), dtype=bool)
     while True:
         free = undecided.copy()
         free[late] = False
-        taken |= free
+        placed |= free
         undecided &= ~free
         undecided[late[free[early]]] = False
         if not undecided.any():
-            return taken
+            return placed
         open_still = undecided[early] & undecided[late]
         early, late = early[open_still], late[open_still]
 
@@ -169,11 +202,11 @@ def _stretches(firsts: Int[np.ndarray, " stretches"], counts: Int[np.ndarray, " 
 def _covered(
     times: Float64[np.ndarray, " words"],
     reach: Int[np.ndarray, " words"],
-    taken: Bool[np.ndarray, " words"],
+    placed: Bool[np.ndarray, " words"],
     scopes: Int[np.ndarray, " words"],
 ) -> Candidates:
     """The words of spans, in the order of the spans' times; a word of two is of the earlier."""
-    firsts = np.flatnonzero(taken)
+    firsts = np.flatnonzero(placed)
     firsts = firsts[np.argsort(-times[firsts], kind="stable")]
     leaders = np.full(len(times), -1)
     leaders[_stretches(firsts, reach[firsts])] = np.repeat(firsts, reach[firsts])  # the earliest is written last
