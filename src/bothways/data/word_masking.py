@@ -96,11 +96,11 @@ def select(
     likely = (1.5 * wanted + 3 * np.sqrt(wanted)) / np.maximum(np.bincount(scopes, words.sizes * reach, len(wanted)), 1)
     early = times < likely[scopes]
     some = _taken_of(_candidates(units, times, reach, scopes, early), words, scopes, wanted)
-    short = np.bincount(scopes[some.words], words.sizes[some.words], len(wanted)) < wanted
-    if not (again := short[scopes] & ~early).any():
+    short = (np.bincount(scopes[some.words], words.sizes[some.words], len(wanted)) < wanted)[scopes]
+    if early[short].all():
         return some
-    rest = _taken_of(_candidates(units, times, reach, scopes, again | (short[scopes] & early)), words, scopes, wanted)
-    enough = ~short[scopes[some.words]]
+    rest = _taken_of(_candidates(units, times, reach, scopes, short), words, scopes, wanted)
+    enough = ~short[some.words]
     both = zip((some.words[enough], some.leaders[enough]), (rest.words, rest.leaders), strict=True)
     return Candidates(*(np.concatenate(parts) for parts in both))
 
