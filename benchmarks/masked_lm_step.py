@@ -63,13 +63,14 @@ def ours(corpus: Path, folder: Path) -> Callable[[], int]:
 def our_parts(corpus: Path, folder: Path) -> tuple[Any, Any]:
     """Our objective and loader over the corpus."""
     from bothways.data.loader import Loader
-    from bothways.data.masking import BERT, Vocabulary
+    from bothways.data.masking import BERT
     from bothways.data.packing import TokenBudget
     from bothways.data.shard_writer import write_shards
     from bothways.data.shards import Shards
     from bothways.data.source import Document
     from bothways.data.token_data import TokenData
     from bothways.data.tokenizer import Tokenizer
+    from bothways.data.vocabulary import Vocabulary
     from bothways.encoder.encoder import Encoder
     from bothways.encoder.initialisation import initialise
     from bothways.families.bert import bert, masked_lm_head

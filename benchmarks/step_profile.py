@@ -18,8 +18,9 @@ import torch
 from harness import record
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from bothways.data.masking import BERT, Vocabulary
+from bothways.data.masking import BERT
 from bothways.data.sample import Sample
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
 from bothways.families.bert import bert, masked_lm_head

@@ -96,7 +96,7 @@ def figures(recipe: Recipe) -> tuple[str, ...]:
     names = " · ".join(stage.name for stage in run.stages) if isinstance(run, Staged) else "one"
     of_each = (
         [f"{one.max_length:,}" for one in runs],
-        [f"{one.masking.rate:.0%}" for one in runs],
+        [one.masking.rates for one in runs],
         [f"{one.training.optimizer.lr:g}" for one in runs],
         [f"{one.batching.tokens * one.training.accumulate:,}" for one in runs],
         [amount(one.training.budget) for one in runs],

@@ -7,6 +7,7 @@ from dataclasses import replace
 from task import LAYERS, LENGTH, VOCABULARY, WIDTH
 
 from bothways.config import config
+from bothways.data.mask_units import RateLine
 from bothways.data.masking import BERT, MODERNBERT, Masking
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.bert import bert, masked_lm_head
@@ -145,6 +146,7 @@ ENTRIES: dict[str, Entry] = {
     "muon-heads4": replace(muon, encoder=_trunk(Gated(size=352, bias=False), heads=4)),
     # eight sequences a step, 40 % masked
     "often": _often,
+    "often-to-15": replace(_often, masking=replace(_often.masking, schedule=RateLine(to=0.15))),
     "often-lower": replace(_often, optimizer=_optimizer(0.01, 2.5e-3)),
     "often-modernbert": replace(_often, family="modernbert", encoder=_zeroed(modernbert_.encoder), head=modernbert_.head),
     "often-qwen3": replace(_often, family="qwen3", encoder=qwen3_.encoder, head=qwen3_.head),

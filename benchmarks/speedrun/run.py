@@ -19,8 +19,8 @@ from task import LENGTH, VOCABULARY, WIDTH, Task, prepare
 
 from bothways.config import to_json
 from bothways.data.loader import Loader
-from bothways.data.masking import Vocabulary
 from bothways.data.packing import TokenBudget
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
 from bothways.families import FAMILIES
@@ -35,10 +35,10 @@ from bothways.training.schedule import Tokens
 from bothways.training.settings import TrainingConfig, Watch
 
 
-def objective(entry: Entry, task: Task, seed: int) -> MaskedLanguageModeling:
+def objective(entry: Entry, task: Task, tokens: int, seed: int) -> MaskedLanguageModeling:
     encoder = Encoder(entry.encoder)
     head = MaskedLm(entry.head, WIDTH, VOCABULARY)
-    made = MaskedLanguageModeling(encoder, head, entry.masking, Vocabulary.of(task.tokenizer, VOCABULARY))
+    made = MaskedLanguageModeling(encoder, head, entry.masking.within(tokens), Vocabulary.of(task.tokenizer, VOCABULARY))
     initialise(made, entry.encoder.initialisation, entry.encoder.num_layers, seed)
     return made
 
@@ -76,7 +76,7 @@ def run(
     after_step: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train and save the model; the curve."""
-    made = objective(entry, task, seed)
+    made = objective(entry, task, tokens, seed)
     print(f"{sum(p.numel() for p in made.parameters()):,} parameters; unigram {task.unigram:.3f}", flush=True)
     loader = Loader(task.data, TokenBudget(tokens=entry.batch * LENGTH), made.prepare, seed)
     steps = tokens // (entry.batch * LENGTH)

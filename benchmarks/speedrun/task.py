@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bothways.data.masking import Masking, Vocabulary, mask_tokens
+from bothways.data.masking import Masking, mask_tokens
 from bothways.data.shard_writer import write_shards
 from bothways.data.shards import Shards
 from bothways.data.source import Document
 from bothways.data.token_data import TokenData
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import WordPiece, train_tokenizer
+from bothways.data.vocabulary import Vocabulary
 
 LENGTH, VOCABULARY, LAYERS, WIDTH = 128, 8192, 4, 128
 SEQUENCES = 1024

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bothways.data.loader import Loader, Share, Stream
-from bothways.data.masking import MODERNBERT, ROBERTA, Masking, Vocabulary, mask_tokens
+from bothways.data.masking import MODERNBERT, ROBERTA, Masking, mask_tokens
 from bothways.data.packing import SampleCount, TokenBudget
 from bothways.data.sample import Sample
+from bothways.data.vocabulary import Vocabulary
 from bothways.errors import InputError
 
 Batching = TokenBudget | SampleCount

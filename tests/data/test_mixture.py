@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from bothways.config import from_json
 from bothways.data.loader import Loader
-from bothways.data.masking import ROBERTA, Vocabulary, mask_tokens
+from bothways.data.masking import ROBERTA, mask_tokens
 from bothways.data.mixture import Joined, Mixed, Mixture, mixed
 from bothways.data.order import Drawn
 from bothways.data.packing import Plan, SampleCount, TokenBudget
 from bothways.data.sample import Epochs, Sample
 from bothways.data.tally import Tally, tally
+from bothways.data.vocabulary import Vocabulary
 from bothways.errors import InputError
 
 Row = tuple[int, int, tuple[int, ...]]

@@ -10,8 +10,9 @@ import torch
 from tests.builders import VOCAB, gap, random_ids, randomise
 
 from bothways.config import from_json, to_json
-from bothways.data.masking import Masking, Vocabulary
+from bothways.data.masking import Masking
 from bothways.data.sample import Sample
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.config import EncoderConfig, Groups, Layer
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise

@@ -13,10 +13,11 @@ from tests.builders import randomise
 from torch import Tensor
 
 import bothways
-from bothways.data.masking import Masking, Vocabulary
+from bothways.data.masking import Masking
 from bothways.data.sample import Sample
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import ByteLevelBpe, Unigram, WordPiece, train_tokenizer
+from bothways.data.vocabulary import Vocabulary
 from bothways.errors import InputError
 from bothways.evaluation.pseudo_likelihood import pseudo_log_likelihoods
 from bothways.families import FAMILIES

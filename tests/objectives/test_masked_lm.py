@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.builders import CONFIGS, SIZE, VOCAB, entering, gap, random_ids, randomise, tiny_encoder
 
-from bothways.data.masking import MODERNBERT, NEOBERT, Masking, Vocabulary
+from bothways.data.masking import MODERNBERT, NEOBERT, Masking
 from bothways.data.sample import Sample
+from bothways.data.vocabulary import Vocabulary
 from bothways.layers.heads import MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling

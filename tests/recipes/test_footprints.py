@@ -10,8 +10,9 @@ import torch
 from tests.builders import CONFIGS
 from torch import Tensor
 
-from bothways.data.masking import Masking, Vocabulary
+from bothways.data.masking import Masking
 from bothways.data.sample import Sample
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import MaskedLm, MaskedLmHead
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling

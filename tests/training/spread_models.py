@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from tests.builders import CONFIGS, randomise
 
-from bothways.data.masking import ROBERTA, Vocabulary
+from bothways.data.masking import ROBERTA
 from bothways.data.sample import Sample
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import MaskedLm, MaskedLmHead
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling

@@ -8,9 +8,10 @@ Where several processes train together, each has a stream of all inputs, but pre
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import tee
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -21,11 +22,21 @@ from bothways.data.workers import in_order
 from bothways.errors import InputError
 
 I = TypeVar("I")  # noqa: E741
+I_co = TypeVar("I_co", covariant=True)
 Prepare = Callable[[list[Sample], int, Epochs], I]
 """(samples, seed, epoch or the epoch of each) -> an objective's input. Pure; picklable where processes are not forked."""
 
-Task = tuple[dict[str, int], Drawn]
-"""The state of a stream behind an input, and the input's samples."""
+Task = tuple[dict[str, int], Drawn, int]
+"""The state of a stream behind an input, the input's samples, and the tokens of the stream before it."""
+
+
+@runtime_checkable
+class Scheduled(Protocol[I_co]):
+    """A `prepare` that changes while a stream goes on (a mask rate that falls)."""
+
+    def behind(self, tokens: int) -> Callable[[list[Sample], int, Epochs], I_co]:
+        """What prepares an input that has so many tokens of its stream before it. Pure, as it is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -103,10 +114,13 @@ class Loader(Generic[I]):
         self._prepared = _Prepared(data, prepare, seed)
         self._workers = workers
 
-    def open(self, state: dict[str, int] | None = None, share: Share = WHOLE) -> Stream[I]:
+    def open(self, state: dict[str, int] | None = None, share: Share = WHOLE, origin: int = 0) -> Stream[I]:
         """The stream from its beginning, or from a state of a stream of the same plan, with the inputs of a share.
 
         States are the same for all shares, so that a run may go on with another number of processes.
+
+        Args:
+            origin: the tokens of the stream before a stage of the run began: what is scheduled does not count them.
 
         Raises:
             InputError: a state of another plan (other data, batching or seed), or none that a stream gives.
@@ -117,9 +131,20 @@ class Loader(Generic[I]):
             raise InputError(f"{start}: not the position of a stream")
         if start["plan"] != plan:
             raise InputError("the data, the batching or the seed is not that of the saved position: it cannot be continued")
-        own, tasks = tee(_endless(self.plan, start))
+        own, tasks = tee(_endless(self.plan, start, origin))
         mine = (task for number, task in enumerate(own) if share.holds(number))
         return Stream(_dealt(tasks, in_order(self._prepared, mine, self._workers), share), start)
+
+    def preparing(self, prepare: Prepare[I]) -> Loader[I]:
+        """The same batches, prepared by another."""
+        made = copy(self)
+        made._prepared = replace(self._prepared, prepare=prepare)
+        return made
+
+    def tokens_before(self, state: dict[str, int]) -> int:
+        """The tokens of the stream up to one of its states."""
+        epoch = self.plan.epoch(state["epoch"])
+        return self.plan.tokens_before(state["epoch"]) + epoch.tokens_before(state["window"], state["batch"])
 
     def after(self, state: dict[str, int]) -> dict[str, int]:
         """Where to open a stream of the same text that goes on from another's state: there, or in the next epoch.
@@ -132,30 +157,35 @@ class Loader(Generic[I]):
     def evaluation(self) -> Iterator[I]:
         """One epoch, unshuffled and prepared as in epoch 0: the same inputs each time."""
         epoch = self.plan.in_order()
-        tasks: Iterator[Task] = (({}, drawn) for window in range(epoch.windows) for drawn in epoch.draws(window))
+        tasks: Iterator[Task] = (({}, drawn, 0) for window in range(epoch.windows) for drawn in epoch.draws(window))
         return (inputs for _, inputs in in_order(self._prepared, tasks, self._workers))
 
 
+@dataclass(frozen=True, eq=False)
 class _Prepared(Generic[I]):
     """What a worker runs: a task in, the same state and the prepared input out."""
 
-    def __init__(self, data: Samples, prepare: Prepare[I], seed: int) -> None:
-        self._data, self._prepare, self._seed = data, prepare, seed
+    data: Samples
+    prepare: Prepare[I]
+    seed: int
 
     def __call__(self, task: Task) -> tuple[dict[str, int], I]:
-        state, drawn = task
-        return state, self._prepare([self._data[number] for number in drawn.samples.tolist()], self._seed, drawn.epochs)
+        state, drawn, before = task
+        prepare = self.prepare.behind(before) if isinstance(self.prepare, Scheduled) else self.prepare
+        return state, prepare([self.data[number] for number in drawn.samples.tolist()], self.seed, drawn.epochs)
 
 
-def _endless(plan: Plan, start: dict[str, int]) -> Iterator[Task]:
+def _endless(plan: Plan, start: dict[str, int], origin: int) -> Iterator[Task]:
     """The batches of all epochs from a position on, each with the position behind it."""
     number, window, batch = start["epoch"], start["window"], start["batch"]
     while True:
         epoch = plan.epoch(number)
+        before = plan.tokens_before(number) + epoch.tokens_before(window, batch) - origin
         while window < epoch.windows:
             draws = epoch.draws(window)
             for place in range(batch, len(draws)):
-                yield {**start, "epoch": number, "window": window, "batch": place + 1}, draws[place]
+                yield {**start, "epoch": number, "window": window, "batch": place + 1}, draws[place], before
+                before += int(plan.lengths[draws[place].samples].sum())
             window, batch = window + 1, 0
         number, window = number + 1, 0
 
@@ -163,5 +193,5 @@ def _endless(plan: Plan, start: dict[str, int]) -> Iterator[Task]:
 def _dealt(
     tasks: Iterator[Task], inputs: Iterator[tuple[dict[str, int], I]], share: Share
 ) -> Iterator[tuple[dict[str, int], I | None]]:
-    for number, (state, _) in enumerate(tasks):
+    for number, (state, *_) in enumerate(tasks):
         yield next(inputs) if share.holds(number) else (state, None)

@@ -102,6 +102,10 @@ class Plan:
         """The batches of an epoch: each sample once, unless the order says otherwise."""
         return Epoch(self.lengths, self.batching, self._order.draw(self.seed, number), shuffle=(self.seed, number))
 
+    def tokens_before(self, epoch: int) -> int:
+        """The tokens of the stream before an epoch, to within a sample of each source."""
+        return self._order.tokens_before(epoch)
+
     def in_order(self) -> Epoch:
         """The batches of the first epoch without any shuffling, for evaluation."""
         return Epoch(self.lengths, self.batching, self._order.draw(None, 0), shuffle=None)
@@ -144,6 +148,11 @@ class Epoch:
     def before(self, number: int) -> Int[np.ndarray, " samples"]:
         """The sample numbers of all windows before one, in the order they are drawn in."""
         return self.drawn.samples[: self._cuts[number]]
+
+    def tokens_before(self, window: int, batch: int) -> int:
+        """The tokens of this epoch before a batch of a window."""
+        begun = self.window(window)[:batch] if batch else []
+        return sum(int(self.lengths[numbers].sum(dtype=np.int64)) for numbers in (self.before(window), *begun))
 
     @property
     def fill(self) -> Fill:

@@ -17,7 +17,7 @@ Marks = Literal["continuation", "bytes", "metaspace", "none"]
 """How a vocabulary tells where words begin: inner pieces are marked (WordPiece's ##), the space belongs to the word, as a
 byte (GPT-2's Ġ) or as a sign (sentencepiece's ▁), or pieces are whole words."""
 
-_SPACE = {"bytes": "Ġ", "metaspace": "▁"}
+SPACE = {"bytes": "Ġ", "metaspace": "▁"}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -48,7 +48,7 @@ class Pieces:
             raise InputError(
                 f"a vocabulary that marks the ends of words ({tree['model']['end_of_word_suffix']}) is not supported"
             )
-        self.marks = _marks(tree, self._prefix)
+        self.marks = marks_of(tree, self._prefix)
         self.ids: dict[str, int] = tokenizer.backend.get_vocab()
         self._added = {token.content for token in tokenizer.backend.get_added_tokens_decoder().values()}
         self._inner = self._continuations(tree["model"]) if self.marks == "continuation" else None
@@ -68,7 +68,7 @@ class Pieces:
 
     def spell(self, spelling: Spelling) -> list[int]:
         """The ids of the pieces that this tokenizer cuts such a text into; what it does not know is left out."""
-        backend, space = self._tokenizer.backend, _SPACE.get(self.marks, "")
+        backend, space = self._tokenizer.backend, SPACE.get(self.marks, "")
         text = f" {spelling.text}" if space and spelling.begins else spelling.text
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
@@ -94,7 +94,7 @@ class Pieces:
         return models.WordPiece(vocabulary, unk_token=unknown, continuing_subword_prefix="", max_input_chars_per_word=100)
 
 
-def _marks(tree: dict[str, Any], prefix: str) -> Marks:
+def marks_of(tree: dict[str, Any], prefix: str) -> Marks:
     if tree["model"]["type"] == "WordPiece" and prefix:
         return "continuation"
     parts = list(_parts([tree["pre_tokenizer"], tree["decoder"]]))

@@ -94,6 +94,11 @@ class Shards:
         begin = int(self._offsets[shard][document - self._first[shard]])
         return self._maps[shard][begin + start : begin + end].astype(np.int32)
 
+    def counts(self, size: int) -> Int[np.ndarray, " size"]:
+        """How often each of `size` ids occurs in all documents."""
+        blocks = (tokens[begin : begin + _BLOCK] for tokens in self._maps for begin in range(0, len(tokens), _BLOCK))
+        return sum((np.bincount(block, minlength=size) for block in blocks), np.zeros(size, np.int64))
+
     @cached_property
     def lengths(self) -> Int[np.ndarray, " documents"]:
         return np.concatenate([np.diff(offsets.astype(np.int64)) for offsets in self._offsets])

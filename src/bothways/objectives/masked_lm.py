@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
-from bothways.data.masking import Masking, Vocabulary, mask_tokens
+from bothways.data.masking import Masking, check_masking, mask_tokens
 from bothways.data.sample import Epochs, Sample
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.objective import Objective
@@ -45,10 +46,25 @@ class MaskedInputs:
 
 @dataclass(frozen=True)
 class PrepareMasked:
-    """Packs samples and masks them, each by (seed, epoch, its number)."""
+    """Packs samples and masks them, each by (seed, epoch, its number).
+
+    Raises:
+        InputError: masking has to know of the vocabulary what is not known.
+    """
 
     masking: Masking
     vocabulary: Vocabulary
+
+    def __post_init__(self) -> None:
+        check_masking(self.masking, self.vocabulary)
+
+    def within(self, tokens: int) -> PrepareMasked:
+        """As `Masking.within`."""
+        return replace(self, masking=self.masking.within(tokens))
+
+    def behind(self, tokens: int) -> PrepareMasked:
+        """With the mask rate of an input that has so many tokens of its stream before it."""
+        return self if self.masking.schedule is None else replace(self, masking=self.masking.behind(tokens))
 
     def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> MaskedInputs:
         batch = Batch.of([sample.sequences[0] for sample in samples], samples=[sample.id for sample in samples])

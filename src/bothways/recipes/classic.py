@@ -24,7 +24,7 @@ def bert(source: Source, budget: Budget | None, size: Size = "base") -> Pretrain
 
     256 samples of 512 tokens a step, 1M steps, warm-up of 10,000, Adam without bias correction (arXiv 1810.04805). The paper
     reads 128 tokens a sample in the first 900,000 steps; and its code makes its masks once, ten times over, where here they
-    are new in every epoch.
+    are new in every epoch (`masking.copies=10` has its way).
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 30522, 512, 16384, 8))
     encoder = bert_encoder(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bothways.data.loader import Loader
-from bothways.data.masking import Vocabulary
+from bothways.data.vocabulary import Vocabulary, WordTable
 from bothways.encoder.initialisation import initialise
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
 from bothways.recipes.planned_text import Invented, PlannedText
@@ -78,10 +78,12 @@ class Network:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.run.encoder.vocab_size, _SPECIAL - 1, frozenset(range(_SPECIAL)))
+        """Of which nothing is known: every token is a word, and as frequent as all others."""
+        size = self.run.encoder.vocab_size
+        return Vocabulary(size, _SPECIAL - 1, frozenset(range(_SPECIAL)), WordTable.single(size), np.ones(size, np.int64))
 
     def build(self) -> MaskedLanguageModeling:
-        return unfilled(self.run, self.vocabulary)
+        return unfilled(replace(self.run, masking=self.run.masking.measured(None)), self.vocabulary)
 
     def loader(self, tokens: int, objective: MaskedLanguageModeling) -> Loader[MaskedInputs]:
         """Micro-batches of at most `tokens` tokens, of the text's lengths."""

@@ -14,11 +14,11 @@ import torch
 
 from bothways.config import to_json
 from bothways.data.loader import Loader
-from bothways.data.masking import Vocabulary
 from bothways.data.sample import Samples
 from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
@@ -33,6 +33,7 @@ from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.continuing import take_over
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
+from bothways.recipes.masks import check_schedule, opener, scheduled, vocabulary_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
 from bothways.training.checkpoint import position
@@ -41,6 +42,7 @@ from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 from bothways.training.team import team
+from bothways.training.trainable import OpenStream, State
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 EVALUATED = 20
@@ -73,7 +75,7 @@ def pretrain(
         shards = prepare_shards(run, folder, tokenizer, say)
     parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
-        run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
+        run, folder, parts.objective, parts.opener(run, folder), parts.model, parts.watch(run, machine_rate(parts)),
         title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say, audit=find_audit(files_of(run.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
     )  # fmt: skip
@@ -99,11 +101,17 @@ class Parts:
         """The tokens of one pass over all the text that is learned from."""
         return pass_tokens(self.text)
 
+    def opener(self, run: Pretraining, folder: Path, state: State | None = None) -> OpenStream[MaskedInputs]:
+        """Opens the streams of a run that begins at a state of its text, or at the text's beginning."""
+        prepare = self.objective.prepare
+        assert isinstance(prepare, PrepareMasked)
+        origin = 0 if state is None or run.masking.schedule is None else self.loader.tokens_before(state)
+        return opener(run, self.loader, prepare, folder, origin)
+
     def watch(self, run: Pretraining, rate: float) -> Watch:
         """Held-out figures, and predictions, of the model; `rate` is the machine's."""
         device, heldout = str(self.model.device), self.text.heldout
-        rate_held = run.masking.rate if run.held_out_rate is None else run.held_out_rate
-        prepare = PrepareMasked(replace(run.masking, rate=rate_held), self.vocabulary)
+        prepare = PrepareMasked(run.masking.measured(run.held_out_rate), self.vocabulary)
         measured = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
         evaluation = list(islice(measured.evaluation(), EVALUATED))
         return Watch(
@@ -116,12 +124,13 @@ class Parts:
 def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], device: str, say: Say) -> Parts:
     """Put the parts of a run together, with the weights that it begins with."""
     text = prepare_samples(run, tokenizer, opened, say)
-    objective = build(run, tokenizer)
+    vocabulary = vocabulary_of(run.masking, tokenizer, opened, say)
+    objective = build(replace(run, masking=scheduled(run, text)), vocabulary)
     loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order)
     fill = loader.plan.epoch(0).fill
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
     model = assemble(run, tokenizer, objective).to(device)
-    return Parts(objective, model, loader, text, Vocabulary.of(tokenizer))
+    return Parts(objective, model, loader, text, vocabulary)
 
 
 def machine_rate(parts: Parts) -> float:
@@ -212,9 +221,9 @@ def account(tallies: Sequence[Tally], say: Say) -> Table:
     return Table("Data", columns, rows, note="Over one pass, text was seen more than once.")
 
 
-def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
+def build(run: Pretraining, vocabulary: Vocabulary) -> MaskedLanguageModeling:
     """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
-    objective = unfilled(run, Vocabulary.of(tokenizer))
+    objective = unfilled(run, vocabulary)
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     if run.start is not None:
         take_over(objective, run.start, run.family)
@@ -271,3 +280,4 @@ def check(run: Pretraining) -> None:
         raise InputError(f"max_length {run.max_length} exceeds encoder.max_length {run.encoder.max_length}")
     if run.max_length > run.batching.tokens:
         raise InputError(f"max_length {run.max_length} exceeds batching.tokens {run.batching.tokens}: a sample must fit a batch")
+    check_schedule(run)

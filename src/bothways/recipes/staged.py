@@ -200,12 +200,13 @@ def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: b
     check_expressed(parts.model)
     before.give(parts.objective)
     state = before.state(run)
+    stream = None if state is None else parts.loader.after(state)
     train(
-        parts.objective, parts.loader.open, run.training, folder,
+        parts.objective, parts.opener(run, folder, stream), run.training, folder,
         device=str(parts.model.device), run=to_json(run), free=FREE, watch=parts.watch(run, rate),
         beginning=Beginning(
             steps=before.steps,
-            stream=None if state is None else parts.loader.after(state),
+            stream=stream,
             moments=before.checkpoint if kept else None,
         ),
     )  # fmt: skip
@@ -254,7 +255,7 @@ def _table(run: Staged, folder: Path, corpora: Sequence[tuple[Opened, ...]], tok
         train, held = lines["train"], lines.get("evaluation", {}).get("metrics", {}).get("loss")
         epoch = pass_tokens(prepare_samples(one, tokenizer, opened, lambda line: None))
         figures = (train["step"], train["tokens"], f"{train['tokens'] / epoch:,.2f}", figure(train["loss"]), figure(held))
-        rows.append((stage.name, one.max_length, f"{one.masking.rate:.0%}", f"{one.training.optimizer.lr:g}", *figures))
+        rows.append((stage.name, one.max_length, one.masking.rates, f"{one.training.optimizer.lr:g}", *figures))
     columns = ("stage", "length", "masked", "highest rate", "steps", "tokens", "epochs", "loss", "held-out loss")
     return Table("Stages", columns, rows, note=" ".join(notes))
 
