@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +21,23 @@ from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder, MaskDecoderHead
 from bothways.encoder.initialisation import initialise
+from bothways.encoder.unmasking_decoder import UnmaskingDecoder
 from bothways.errors import InputError
 from bothways.families import FAMILIES
-from bothways.families.family import Heads, Spec
+from bothways.families.family import Family, Heads, Spec
 from bothways.files import replacing, write_text
-from bothways.layers.heads import MaskedLm
+from bothways.layers.heads import Classifier, MaskedLm
 from bothways.model.folder import resolve
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
+from bothways.objectives.causal_lm import CausalLanguageModeling
+from bothways.objectives.decoded_lm import DecodedLanguageModeling
+from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.sentence_pair import PairedLanguageModeling
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
-from bothways.recipes.continuing import take_over
+from bothways.recipes.continuing import Objectives, take_over
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
@@ -74,7 +80,8 @@ def pretrain(
     parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
         run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
-        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say, audit=find_audit(files_of(run.source)),
+        title=f"Pretraining {run.family}", command=command, metrics=metrics_of(run), say=say,
+        audit=find_audit(files_of(run.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
     )  # fmt: skip
     return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
@@ -88,9 +95,9 @@ class Parts:
         model: on the very modules of the objective.
     """
 
-    objective: MaskedLanguageModeling
+    objective: Objectives
     model: Model
-    loader: Loader[MaskedInputs]
+    loader: Loader[Any]
     text: Text
     vocabulary: Vocabulary
 
@@ -103,11 +110,15 @@ class Parts:
         """Held-out figures, and predictions, of the model; `rate` is the machine's."""
         device, heldout = str(self.model.device), self.text.heldout
         rate_held = run.masking.rate if run.held_out_rate is None else run.held_out_rate
-        prepare = PrepareMasked(replace(run.masking, rate=rate_held), self.vocabulary)
-        measured = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
+        masking = replace(run.masking, rate=rate_held)
+        with torch.device(
+            "meta"
+        ):  # what prepares inputs is a function of the run; an objective of other rates has the one asked for
+            prepare: Any = unfilled(replace(run, masking=masking), self.vocabulary).prepare
+        measured: Loader[Any] = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
         evaluation = list(islice(measured.evaluation(), EVALUATED))
         return Watch(
-            evaluate=lambda: averages(self.objective, evaluation, device, ("loss", "accuracy")),
+            evaluate=lambda: averages(self.objective, evaluation, device, evaluated_of(run)),
             samples=lambda: predictions(self.model, heldout),
             rate=rate,
         )
@@ -122,6 +133,17 @@ def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], d
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
     model = assemble(run, tokenizer, objective).to(device)
     return Parts(objective, model, loader, text, Vocabulary.of(tokenizer))
+
+
+def evaluated_of(run: Pretraining) -> tuple[str, ...]:
+    """What is measured on held-out text: of the tokens, and of the pairs where there are any."""
+    names = ("loss", "accuracy")
+    return names if run.pairs is None else (*names, *(f"{run.pairs.task.type}/{name}" for name in names))
+
+
+def metrics_of(run: Pretraining) -> tuple[str, ...]:
+    """Train metrics that a run's report plots."""
+    return METRICS if run.pairs is None else (*METRICS, f"{run.pairs.task.type}/accuracy")
 
 
 def machine_rate(parts: Parts) -> float:
@@ -183,7 +205,10 @@ def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Sa
 def prepare_samples(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], say: Say) -> Text:
     """The samples to learn from, in their order, and those to measure on."""
     opened = by_length(opened, run.by_length) if run.by_length else opened
-    return samples_of(opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say)
+    pairs = None if run.pairs is None else run.pairs.task
+    return samples_of(
+        opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say, pairs
+    )
 
 
 def pass_tokens(text: Text) -> int:
@@ -212,7 +237,7 @@ def account(tallies: Sequence[Tally], say: Say) -> Table:
     return Table("Data", columns, rows, note="Over one pass, text was seen more than once.")
 
 
-def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
+def build(run: Pretraining, tokenizer: Tokenizer) -> Objectives:
     """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
     objective = unfilled(run, Vocabulary.of(tokenizer))
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
@@ -221,22 +246,56 @@ def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
     return objective
 
 
-def unfilled(run: Pretraining, vocabulary: Vocabulary) -> MaskedLanguageModeling:
+def unfilled(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
     """The objective, whose weights are whatever torch makes of them."""
     encoder = Encoder(run.encoder)
     head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
-    return MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
+    if run.predicts == "next":
+        return CausalLanguageModeling(encoder, head)
+    masked: MaskedLanguageModeling | DecodedLanguageModeling
+    if run.decoder is None:
+        masked = MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
+    else:
+        masked = DecodedLanguageModeling(encoder, head, run.masking, vocabulary, _decoder(run))
+    if run.pairs is None:
+        return masked
+    second = Classifier(run.pairs.head, run.encoder.hidden_size)
+    return PairedLanguageModeling(masked, second, run.pairs.task.type, run.pairs.weight)
 
 
-def assemble(run: Pretraining, tokenizer: Tokenizer, objective: MaskedLanguageModeling) -> Model:
+def _decoder(run: Pretraining) -> UnmaskingDecoder | EnhancedMaskDecoder:
+    if isinstance(run.decoder, MaskDecoderHead):
+        return EnhancedMaskDecoder(run.decoder, run.encoder)
+    assert run.decoder is not None
+    return UnmaskingDecoder(run.decoder, run.encoder)
+
+
+def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> Model:
     """The model a user loads, on the very modules that are trained."""
     family = next(one for one in FAMILIES if one.name == run.family)
-    spec = Spec(encoder=run.encoder, heads=Heads(masked_lm=run.head), pad_id=tokenizer.pad_id or 0)
+    spec = Spec(encoder=run.encoder, heads=_heads(run, family), pad_id=tokenizer.pad_id or 0)
     with torch.device("meta"):
         model = Model(family, spec, tokenizer, name=run.family)
     model.encoder = objective.encoder
     model.heads["masked_lm"] = objective.head
+    if run.pairs is not None and run.pairs.task.type in model.heads:
+        assert isinstance(objective, PairedLanguageModeling)
+        model.heads[run.pairs.task.type] = objective.pair_head
+    if "mask_decoder" in model.heads:
+        masked = objective.masked if isinstance(objective, PairedLanguageModeling) else objective
+        model.heads["mask_decoder"] = masked.decoder
     return model
+
+
+def _heads(run: Pretraining, family: Family) -> Heads:
+    """What is saved of what is trained: all that the family's folders have a place for."""
+    heads = Heads(masked_lm=run.head)
+    if run.pairs is not None and run.pairs.task.type in family.marks:
+        heads = replace(heads, **{run.pairs.task.type: run.pairs.head})
+    # absolute positions that the embedding adds leave no place for those of the decoder
+    if isinstance(run.decoder, MaskDecoderHead) and "mask_decoder" in family.marks and run.encoder.embedding.position is None:
+        heads = replace(heads, mask_decoder=run.decoder)
+    return heads
 
 
 def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12) -> list[dict[str, str]]:
@@ -271,3 +330,11 @@ def check(run: Pretraining) -> None:
         raise InputError(f"max_length {run.max_length} exceeds encoder.max_length {run.encoder.max_length}")
     if run.max_length > run.batching.tokens:
         raise InputError(f"max_length {run.max_length} exceeds batching.tokens {run.batching.tokens}: a sample must fit a batch")
+    if run.pairs is not None and run.pairs.head.labels != 2:
+        raise InputError(f"pairs.head.labels: {run.pairs.head.labels}, but a pair is of one of 2 classes")
+    if run.predicts == "next" and (run.pairs is not None or run.decoder is not None):
+        raise InputError("predicts: the next token goes without pairs and decoder, which are for masked tokens")
+    if run.pairs is not None and run.length_warmup is not None:
+        raise InputError("length_warmup: pairs are not cut into shorter ones; leave it out, or make stages")
+    with torch.device("meta"):  # what cannot be built is told of before any text is read
+        unfilled(run, Vocabulary(run.encoder.vocab_size, 0, frozenset()))
