@@ -11,7 +11,10 @@ from bothways.data.segments import Sentences
 from bothways.data.tokenizer import Tokenizer, bert_template
 from bothways.data.tokenizer_training import ByteLevelBpe, Unigram, WordPiece, train_tokenizer
 
-TEXT = 'The ship left. "Where to?" asked 3 men! (It cost 3.50 pounds.) Then... the end?! He said no.\nA new line begins 12. 13 men came'
+TEXT = (
+    'The ship left. "Where to?" asked 3 men! (It cost 3.50 pounds.) Then... the end?! He said no.'
+    "\nA new line begins 12. 13 men came"
+)
 
 
 def pieces(tokenizer: Tokenizer, text: str) -> list[str]:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from bothways.data.masking import Masking, Vocabulary
 from bothways.data.sample import Sample
+from bothways.encoder.decoder_layers import DecoderLayers
 from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder, MaskDecoderHead
-from bothways.encoder.unmasking_decoder import GradualUnmasking, UnmaskingDecoder
 from bothways.errors import InputError
 from bothways.layers.heads import MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
-from bothways.objectives.decoded_lm import DecodedInputs, DecodedLanguageModeling
+from bothways.objectives.decoded_lm import DecodedInputs, DecodedLanguageModeling, GradualUnmasking
 from bothways.objectives.masked_lm import MaskedLanguageModeling
 from bothways.ragged import Ragged, Visible
 
@@ -31,10 +31,9 @@ def objective(name: str, config: GradualUnmasking | MaskDecoderHead, layers: int
     encoder = tiny_encoder(name, layers=layers)
     head = MaskedLm(MaskedLmHead(transform=Transform(norm=LayerNorm())), SIZE, VOCAB, CONFIGS[name].embedding.size)
     randomise(head, seed=1)
-    kind = EnhancedMaskDecoder if isinstance(config, MaskDecoderHead) else UnmaskingDecoder
-    decoder = kind(config, encoder.config)  # type: ignore[arg-type]
-    randomise(decoder, seed=2)
-    return DecodedLanguageModeling(encoder, head, HALF, VOCABULARY, decoder).eval()
+    task = DecodedLanguageModeling(encoder, head, HALF, VOCABULARY, config)
+    randomise(task.decoder, seed=2)
+    return task.eval()
 
 
 def samples(lengths: list[int]) -> list[Sample]:
@@ -66,7 +65,7 @@ def test_without_layers_it_is_plain_masked_language_modelling(name: str) -> None
 def attended(task: DecodedLanguageModeling, inputs: DecodedInputs, layer: int) -> Tensor:
     """Which tokens' vectors reach other tokens through one layer of the decoder, bool [tokens, tokens]: by its gradient."""
     decoder = task.decoder
-    assert isinstance(decoder, UnmaskingDecoder)
+    assert isinstance(decoder, DecoderLayers)
     ragged = inputs.batch.ragged
     context = replace(task.encoder.context(ragged), visible=inputs.visible[layer])
 
@@ -169,8 +168,8 @@ def test_an_enhanced_mask_decoder_refuses_other_trunks(name: str) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(InputError, match="has no attention"):
-        UnmaskingDecoder(GradualUnmasking(), CONFIGS["m2_bert"])
+    with pytest.raises(InputError, match="needs attention in the first of them"):
+        objective("m2_bert", GradualUnmasking())
     with pytest.raises(InputError, match="falls"):
         GradualUnmasking(readmitted=(0.5, 0.2))
 

@@ -16,13 +16,12 @@ from torch import Tensor
 import bothways
 from bothways.data.masking import BERT, Vocabulary
 from bothways.data.sample import Sample
-from bothways.encoder.unmasking_decoder import GradualUnmasking, UnmaskingDecoder
 from bothways.errors import InputError
 from bothways.families.convert import expand, to_theirs
 from bothways.layers.heads import Classifier, ClassifierHead, MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.model.model import Model
-from bothways.objectives.decoded_lm import DecodedLanguageModeling
+from bothways.objectives.decoded_lm import DecodedLanguageModeling, GradualUnmasking
 from bothways.objectives.masked_lm import MaskedLanguageModeling
 from bothways.objectives.sentence_pair import PairedInputs, PairedLanguageModeling
 
@@ -176,9 +175,8 @@ def test_the_second_loss_is_weighted() -> None:
 
 def test_the_classifier_reads_the_encoder_and_not_a_decoder() -> None:
     plain = objective("bert")
-    decoder = UnmaskingDecoder(GradualUnmasking(mixing=0.0), plain.encoder.config)
-    randomise(decoder, seed=4)
-    decoded = DecodedLanguageModeling(plain.encoder, plain.head, BERT, VOCABULARY, decoder)
+    decoded = DecodedLanguageModeling(plain.encoder, plain.head, BERT, VOCABULARY, GradualUnmasking(mixing=0.0))
+    randomise(decoded.decoder, seed=4)
     both = PairedLanguageModeling(decoded, plain.pair_head, "next_sentence").eval()
     given = samples([9, 30, 17])
     one, other = plain(plain.prepare(given, 0, 0)), both(both.prepare(given, 0, 0))

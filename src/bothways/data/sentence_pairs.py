@@ -22,6 +22,7 @@ from jaxtyping import Int
 from pydantic import Field, PositiveInt
 
 from bothways.config import config
+from bothways.data.masking import Share
 from bothways.data.order import generator
 from bothways.data.sample import Sample
 from bothways.data.segments import Sentences
@@ -30,7 +31,6 @@ from bothways.data.token_data import cut
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Range: TypeAlias = tuple[int, int, int]
 """A document (its place among those chosen), and the tokens of it from one place to another."""
 Pair: TypeAlias = tuple[Range, Range, int]

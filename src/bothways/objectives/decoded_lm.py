@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, Num
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from bothways.config import config
 from bothways.data.hashing import draw, keys, uniform
-from bothways.data.masking import Masking, Vocabulary
+from bothways.data.masking import Masking, Share, Vocabulary
 from bothways.data.sample import Epochs, Sample
+from bothways.encoder.decoder_layers import DecoderLayers
 from bothways.encoder.encoder import Encoder
-from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder
-from bothways.encoder.unmasking_decoder import GradualUnmasking, UnmaskingDecoder
+from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder, MaskDecoderHead
+from bothways.errors import InputError
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
 from bothways.objectives.objective import Objective
@@ -24,6 +28,34 @@ from bothways.ragged import Batch, Encoded, Visible
 # Of the random numbers of a sample, those for the decoder; masking has its own
 _DECODER = 0xDEC0DE
 _DRAWS, _ADMIT, _MIX = 2, 0, 1
+
+
+@config
+class GradualUnmasking:
+    """Further layers between the encoder and the vocabulary, which at first do not look at tokens that show the mask token.
+
+    BPDec, once called DrBERT (arXiv 2401.15861). The paper says how this is done, and publishes no code; the shares are ours.
+
+    Attributes:
+        layers: how many, each of the kind of the encoder's first.
+        readmitted: the share of the mask tokens that each of them sees, drawn anew for every sample and epoch; what one sees,
+            the next sees too. The last number holds for all further layers.
+        mixing: the share of the predicted tokens that are, in training, predicted from the encoder's output in place of the
+            decoder's.
+    """
+
+    type: Literal["gradual_unmasking"] = "gradual_unmasking"
+    layers: NonNegativeInt = 2
+    readmitted: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 1.0)
+    mixing: Share = 0.1
+
+    def __post_init__(self) -> None:
+        if list(self.readmitted) != sorted(self.readmitted):
+            raise InputError(f"GradualUnmasking.readmitted: {self.readmitted} falls; a layer sees what the one before it saw")
+
+    def share(self, layer: int) -> float:
+        """Of the mask tokens, what the layer of this number sees."""
+        return self.readmitted[min(layer, len(self.readmitted) - 1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +127,17 @@ class DecodedLanguageModeling(Objective[DecodedInputs]):
         head: MaskedLm,
         masking: Masking,
         vocabulary: Vocabulary,
-        decoder: UnmaskingDecoder | EnhancedMaskDecoder,
+        decoder: GradualUnmasking | MaskDecoderHead,
     ) -> None:
         super().__init__()
         self.masked = MaskedLanguageModeling(encoder, head, masking, vocabulary)
-        self.decoder = decoder
         self.weights = self.masked.weights
-        config = decoder.config if isinstance(decoder, UnmaskingDecoder) else None
-        self.prepare = PrepareDecoded(PrepareMasked(masking, vocabulary), config)
+        prepare = PrepareMasked(masking, vocabulary)
+        self.decoder: EnhancedMaskDecoder | DecoderLayers
+        if isinstance(decoder, MaskDecoderHead):
+            self.decoder, self.prepare = EnhancedMaskDecoder(decoder, encoder.config), PrepareDecoded(prepare, None)
+        else:
+            self.decoder, self.prepare = DecoderLayers(encoder.config, decoder.layers), PrepareDecoded(prepare, decoder)
 
     @property
     def encoder(self) -> Encoder:
@@ -131,7 +166,7 @@ class DecodedLanguageModeling(Objective[DecodedInputs]):
         return self.masked.read(replace(encoded, hidden=hidden), inputs.masked)
 
     def _mixed(self, encoded: Encoded, inputs: DecodedInputs) -> Tensor:
-        assert isinstance(self.decoder, UnmaskingDecoder)
+        assert isinstance(self.decoder, DecoderLayers)
         hidden = self.decoder(self.encoder, encoded.hidden, encoded.ragged, inputs.visible)
         if not self.training:
             return hidden

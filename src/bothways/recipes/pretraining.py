@@ -21,9 +21,8 @@ from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.encoder.encoder import Encoder
-from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder, MaskDecoderHead
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.initialisation import initialise
-from bothways.encoder.unmasking_decoder import UnmaskingDecoder
 from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.family import Family, Heads, Spec
@@ -256,18 +255,11 @@ def unfilled(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
     if run.decoder is None:
         masked = MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
     else:
-        masked = DecodedLanguageModeling(encoder, head, run.masking, vocabulary, _decoder(run))
+        masked = DecodedLanguageModeling(encoder, head, run.masking, vocabulary, run.decoder)
     if run.pairs is None:
         return masked
     second = Classifier(run.pairs.head, run.encoder.hidden_size)
     return PairedLanguageModeling(masked, second, run.pairs.task.type, run.pairs.weight)
-
-
-def _decoder(run: Pretraining) -> UnmaskingDecoder | EnhancedMaskDecoder:
-    if isinstance(run.decoder, MaskDecoderHead):
-        return EnhancedMaskDecoder(run.decoder, run.encoder)
-    assert run.decoder is not None
-    return UnmaskingDecoder(run.decoder, run.encoder)
 
 
 def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> Model:

@@ -18,9 +18,9 @@ from bothways.data.tokenizer_training import TokenizerTraining
 from bothways.data.warmup import LengthWarmup
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
-from bothways.encoder.unmasking_decoder import GradualUnmasking
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
 from bothways.objectives.contrastive import InfoNce
+from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.training.settings import TrainingConfig
 
 # Where a config is read without a list of families at hand; a test holds it to `bothways.families.FAMILIES`.
