@@ -195,7 +195,7 @@ def test_mosaicbert_loses_the_published_share_of_a_weight() -> None:
 
 
 def test_the_second_tasks() -> None:
-    """As published: a tenth of the documents in short pairs, the text ten and forty times, single sentences beside random ones."""
+    """As published: a tenth of the documents in short pairs, ten and forty copies, a single sentence beside a random one."""
     (first,), (second,) = stages("bert_next_sentence"), stages("albert")
     assert first.pairs == SentencePairs(task=NextSentence(short=0.1, copies=10))
     assert second.pairs is not None
