@@ -52,10 +52,12 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def texts(tmp_path: Path) -> TextFiles:
     """Paragraphs of several sentences."""
     draw = random.Random(0)
-    documents = [
-        " ".join(" ".join(draw.choices(WORDS.split(), k=draw.randint(3, 9))) + "." for _ in range(draw.randint(1, 8)))
-        for _ in range(60)
-    ]
+    words = WORDS.split()
+
+    def sentence() -> str:
+        return " ".join(draw.choices(words, k=draw.randint(3, 9))) + "."
+
+    documents = [" ".join(sentence() for _ in range(draw.randint(1, 8))) for _ in range(60)]
     path = tmp_path / "texts.txt"
     path.write_text("\n\n".join(documents))
     return TextFiles(paths=(str(path),), split="paragraph")
@@ -175,7 +177,8 @@ def test_two_phases(texts: TextFiles, tmp_path: Path) -> None:
     assert from_json(Staged, to_json(run), "here") == run
     trained = pretrain_stages(run, tmp_path / "run")
     assert trained.result.step == 8
-    first, second = ([line for line in log.read(tmp_path / "run" / name) if line["kind"] == "train"][0] for name in run.folders)
+    lines = [log.read(tmp_path / "run" / name) for name in run.folders]
+    first, second = (next(line for line in own if line["kind"] == "train") for own in lines)
     assert "masked" not in first["metrics"]
     assert first["loss"] > second["loss"]  # near the vocabulary's logarithm at first
     model = bothways.load(tmp_path / "run" / "model", strict=True)

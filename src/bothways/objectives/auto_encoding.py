@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
@@ -30,7 +29,7 @@ from bothways.layers.heads import MaskedLm, Pooling, pool
 from bothways.objectives.causal_lm import PrepareCausal
 from bothways.objectives.masked_lm import MaskedInputs, PrepareMasked
 from bothways.objectives.objective import Objective
-from bothways.ragged import Encoded
+from bothways.ragged import Batch, Encoded
 
 # Random numbers of a sample that are not those of the encoder's masks
 _DECODER, _DELETION = 0xDEC0DE, 0xDE1E7E
@@ -83,14 +82,12 @@ class PrepareAutoEncoding:
     def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> AutoEncodingInputs:
         if isinstance(self.config, Denoising):
             fewer = delete_tokens(samples, self.config.deleted, self.vocabulary, seed, epoch)
-            read = replace(PrepareCausal()(fewer, seed, epoch), rows=_NONE, labels=_NONE)
-            return AutoEncodingInputs(read, PrepareCausal()(samples, seed, epoch))
+            read = Batch.of([one.sequences[0] for one in fewer], samples=[one.id for one in fewer])
+            nothing = torch.zeros(0, dtype=torch.int64)
+            return AutoEncodingInputs(MaskedInputs(read, nothing, nothing, hidden=0), PrepareCausal()(samples, seed, epoch))
         hidden = replace(self.config.encoder, rate=self.config.masked, mask=1.0, random=0.0)
         masked = [PrepareMasked(masking, self.vocabulary) for masking in (self.config.encoder, hidden)]
         return AutoEncodingInputs(masked[0](samples, seed, epoch), masked[1](samples, seed ^ _DECODER, epoch))
-
-
-_NONE = torch.zeros(0, dtype=torch.int64)
 
 
 def delete_tokens(samples: Sequence[Sample], share: float, vocabulary: Vocabulary, seed: int, epoch: Epochs) -> list[Sample]:
@@ -99,7 +96,8 @@ def delete_tokens(samples: Sequence[Sample], share: float, vocabulary: Vocabular
     kept = []
     for sample, owner in zip(samples, owners, strict=True):
         ids = sample.sequences[0]
-        stays = (uniform(draw(owner[None], np.arange(len(ids)))) >= share) | vocabulary.is_special[ids]
+        drawn = uniform(draw(np.full(len(ids), owner), np.arange(len(ids))))
+        stays = (drawn >= share) | vocabulary.is_special[ids]
         kept.append(replace(sample, sequences=(ids[stays],), types=None))
     return kept
 
@@ -121,7 +119,7 @@ class AutoEncoding(Objective[AutoEncodingInputs]):
         self.decoder = DecoderLayers(encoder.config, config.layers, causal=isinstance(config, Denoising))
         self.prepare = PrepareAutoEncoding(config, vocabulary)
         names = ("decoder",) if isinstance(config, Denoising) else ("decoder", "encoder")
-        self.weights: Mapping[str, float] = MappingProxyType(dict.fromkeys(names, 1.0))
+        self.weights: Mapping[str, float] = dict.fromkeys(names, 1.0)
 
     def counts(self, inputs: AutoEncodingInputs) -> dict[str, Num[Tensor, ""]]:
         predicted = torch.tensor(len(inputs.decoder.labels))

@@ -131,7 +131,7 @@ class DecodedLanguageModeling(Objective[DecodedInputs]):
     ) -> None:
         super().__init__()
         self.masked = MaskedLanguageModeling(encoder, head, masking, vocabulary)
-        self.weights = self.masked.weights
+        self.weights = dict(self.masked.weights)
         prepare = PrepareMasked(masking, vocabulary)
         self.decoder: EnhancedMaskDecoder | DecoderLayers
         if isinstance(decoder, MaskDecoderHead):
