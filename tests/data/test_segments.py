@@ -31,7 +31,9 @@ def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
 def test_sentences_of_every_kind_of_vocabulary(training: WordPiece | ByteLevelBpe | Unigram) -> None:
     tokenizer = train_tokenizer(training, [TEXT] * 3, 128)
     found = [one.replace(" ", "").lower() for one in pieces(tokenizer, TEXT)]
-    expected = ['theshipleft."', 'whereto?"', "asked3men!", "(itcost3.50pounds.)", "then...", "theend?!", "hesaidno."]
+    # nor do quotes say whether they open or close
+    quoted = ['theshipleft."', 'whereto?"'] if training.type == "wordpiece" else ["theshipleft.", '"whereto?"']
+    expected = [*quoted, "asked3men!", "(itcost3.50pounds.)", "then...", "theend?!", "hesaidno."]
     assert found[: len(expected)] == expected
     rest = ["anewlinebegins12.", "13mencame"]
     # digits of a WordPiece text do not say whether a space was between them

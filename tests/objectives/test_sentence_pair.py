@@ -48,6 +48,12 @@ def objective(name: str, weight: float = 1.0) -> PairedLanguageModeling:
     return PairedLanguageModeling(masked, second, "next_sentence", weight).eval()
 
 
+@pytest.fixture(autouse=True)
+def _two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ALBERT's second head has as many outputs as its config has labels."""
+    monkeypatch.setattr(references, "LABELS", 2)
+
+
 def of_model(model: Model, name: str) -> PairedLanguageModeling:
     head, second = model.heads["masked_lm"], model.heads[name]
     assert isinstance(head, MaskedLm)

@@ -39,7 +39,7 @@ class Sentences:
         """Raises InputError for a vocabulary that marks the ends of words."""
         pieces = Pieces(tokenizer)
         tables = np.zeros((4, tokenizer.vocab_size), dtype=bool)
-        # a WordPiece vocabulary does not say whether a space came before a digit
+        # a WordPiece vocabulary does not say whether a space came before a digit or a quote
         spaced = pieces.marks in ("bytes", "metaspace")
         for piece, number in pieces.ids.items():
             spelling = None if number in tokenizer.special_ids else pieces.spelling(piece)
@@ -64,7 +64,7 @@ def _kinds(spelling: Spelling, spaced: bool) -> tuple[bool, bool, bool, bool]:
     bare = text.rstrip(_CLOSING)
     return (
         bare.endswith(tuple(_FINAL)) or "\n" in text,
-        bool(text) and not bare,
+        bool(text) and not bare and not (spaced and spelling.begins),
         text[-1:].isdigit(),
         text[:1].isdigit() and not (spaced and spelling.begins),
     )
