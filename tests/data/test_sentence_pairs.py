@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bothways.data.loader import Loader
 from bothways.data.packing import TokenBudget
 from bothways.data.sample import Sample
-from bothways.data.sentence_pairs import NextSentence, PairData, SentenceOrder, plan
+from bothways.data.sentence_pairs import NextSentence, PairData, SentenceOrder, _divided, plan
 from bothways.data.shard_writer import write_shards
 from bothways.data.shards import Shards
 from bothways.data.source import Document
@@ -221,6 +221,14 @@ def test_sentences_longer_than_a_sample_are_cut_and_nothing_is_lost(shards: Shar
     data = opened(shards, letters, replace(NEXT, short=0.0), copies=1)
     total = int(shards.lengths.sum())
     assert int(data.lengths.sum()) - 3 * len(data) >= 0.8 * total
+
+
+@pytest.mark.parametrize(
+    ("ends", "room", "expected"),
+    [([3, 13], 10, [3, 13]), ([3, 14], 10, [3, 8, 13, 14]), ([25, 26], 10, [5, 10, 15, 20, 25, 26]), ([3], 2, [1, 2, 3])],
+)
+def test_long_sentences_are_cut_by_hand(ends: list[int], room: int, expected: list[int]) -> None:
+    assert _divided(np.array(ends), room).tolist() == expected
 
 
 def test_pairs_are_a_function_of_seed_and_copy(shards: Shards, letters: Tokenizer) -> None:

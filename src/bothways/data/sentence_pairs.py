@@ -6,8 +6,8 @@ been are put back, and begin the next pair. What a pair is made of is a function
 planned when the data is opened, so that lengths are known beforehand, and read in the loader's workers. What is masked in it is
 new in every epoch.
 
-Sentences are told from tokens (`data/segments.py`). One that is longer than a sample is cut into several first, which the
-published code does not do: it would lose all that does not fit.
+Sentences are told from tokens (`data/segments.py`). One that is longer than a sample is cut into pieces of half a sample first,
+which the published code does not do: it would lose all that does not fit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from bothways.data.order import generator
 from bothways.data.sample import Sample
 from bothways.data.segments import Sentences
 from bothways.data.shards import Shards
-from bothways.data.token_data import cut
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
 
@@ -125,16 +124,26 @@ class PairData:
         return Sample(number, (ids,), (types,), row[6])
 
     def _sentences(self, rule: Sentences, room: int) -> list[Sequence[int]]:
-        """Where the sentences of each document end, none of them longer than `room`."""
+        """Where the sentences of each document end."""
         found: list[Sequence[int]] = []
         for place, document in enumerate(self._documents):
             ends = rule.ends(self._read(place, 0, int(self._shards.lengths[document])))
-            last, pieces = cut(np.diff(ends, prepend=0), room)
-            found.append(array("i", (np.cumsum(pieces) if last[-1] > len(ends) else ends).tolist()))
+            found.append(array("i", _divided(ends, room).tolist()))
         return found
 
     def _read(self, place: int, start: int, end: int) -> Int[np.ndarray, " tokens"]:
         return self._shards.read(int(self._documents[place]), start, end)
+
+
+def _divided(ends: Int[np.ndarray, " sentences"], room: int) -> Int[np.ndarray, " pieces"]:
+    """The same ends, and in each sentence longer than `room` one after every half of it, so that two pieces make a pair."""
+    sizes, half = np.diff(ends, prepend=0), room // 2
+    counts = np.where(sizes > room, -(-sizes // half), 1)
+    last = np.cumsum(counts)
+    places = np.arange(int(last[-1])) - np.repeat(last - counts, counts)
+    found = np.repeat(ends - sizes, counts) + (places + 1) * half
+    found[last - 1] = ends
+    return found
 
 
 def draws(seed: int, copy: int) -> Callable[[], float]:
