@@ -56,7 +56,7 @@ def walk(
                 cut = 1 if len(held) == 1 else 1 + below(len(held) - 1)
                 first, second, label = [*chain(*held[:cut])], [*chain(*held[cut:])], 0
                 if len(held) == 1 or (isinstance(task, NextSentence) and draw() < 0.5):
-                    label, second = 1, []
+                    label, second, other = 1, [], number
                     for _ in range(10):
                         other = below(len(text))
                         if other != number:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ def test_the_decoder_knows_the_text_by_its_vector_alone(config: RetroMae | Denoi
     """The decoder's loss has a gradient in the encoder's output at first tokens, and at no others."""
     task = objective("bert", config)
     inputs = task.prepare(samples([9, 30]), 0, 0)
-    kept: list[torch.Tensor] = []
+    kept: list[Any] = []
     hook = task.encoder.final_norm.register_forward_hook(lambda module, args, output: kept.append(output))
     loss = task(inputs)["decoder"]
     hook.remove()

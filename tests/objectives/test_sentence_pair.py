@@ -43,7 +43,8 @@ def samples(lengths: list[int]) -> list[Sample]:
 def objective(name: str, weight: float = 1.0) -> PairedLanguageModeling:
     head = MaskedLm(MaskedLmHead(transform=Transform(norm=LayerNorm())), SIZE, VOCAB, CONFIGS[name].embedding.size)
     second = Classifier(ClassifierHead(labels=2, transform=Transform(activation="tanh")), SIZE)
-    randomise(head, seed=1), randomise(second, seed=2)
+    randomise(head, seed=1)
+    randomise(second, seed=2)
     masked = MaskedLanguageModeling(tiny_encoder(name, layers=2), head, BERT, VOCABULARY)
     return PairedLanguageModeling(masked, second, "next_sentence", weight).eval()
 
@@ -63,7 +64,7 @@ def of_model(model: Model, name: str) -> PairedLanguageModeling:
 
 def their_losses(theirs: Any, name: str, inputs: PairedInputs) -> tuple[Tensor, Tensor]:
     """What their class makes of the same batch, a padded row for each sequence: both losses."""
-    masked = inputs.masked
+    masked: Any = inputs.masked
     lengths = masked.batch.ragged.lengths
     labels = torch.full((masked.tokens,), -100)
     labels[masked.rows] = masked.labels
@@ -164,14 +165,15 @@ def test_masks_and_types() -> None:
     task, given = objective("bert"), samples([9, 30, 17])
     inputs = task.prepare(given, 0, 0)
     plain = task.masked.prepare(given, 0, 0)
-    assert torch.equal(inputs.masked.rows, plain.rows)
+    made: Any = inputs.masked
+    assert torch.equal(made.rows, plain.rows)
     assert torch.equal(inputs.masked.batch.ids, plain.batch.ids)
     assert inputs.labels.tolist() == [0, 1, 0]
     assert inputs.masked.batch.types is not None
     assert inputs.masked.batch.types.tolist() == [i >= n // 2 for n in (9, 30, 17) for i in range(n)]
     assert objective("modernbert").prepare(given, 0, 0).masked.batch.types is None
     # reference check 1.(2): round(.15 · length), one at least, in every sample
-    counts = np.bincount(np.searchsorted([9, 39], inputs.masked.rows.numpy(), side="right"), minlength=3)
+    counts = np.bincount(np.searchsorted([9, 39], made.rows.numpy(), side="right"), minlength=3)
     assert counts.tolist() == [1, 4, 3]
 
 

@@ -16,7 +16,6 @@ import torch
 from bothways.config import to_json
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
-from bothways.data.sample import Samples
 from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
@@ -38,6 +37,7 @@ from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.continuing import Objectives, take_over
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
+from bothways.recipes.predictions import predictions
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
 from bothways.training.checkpoint import position
@@ -275,6 +275,7 @@ def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> M
         model.heads[run.pairs.task.type] = objective.pair_head
     if "mask_decoder" in model.heads:
         masked = objective.masked if isinstance(objective, PairedLanguageModeling) else objective
+        assert isinstance(masked, DecodedLanguageModeling)
         model.heads["mask_decoder"] = masked.decoder
     return model
 
@@ -288,32 +289,6 @@ def _heads(run: Pretraining, family: Family) -> Heads:
     if isinstance(run.decoder, MaskDecoderHead) and "mask_decoder" in family.marks and run.encoder.embedding.position is None:
         heads = replace(heads, mask_decoder=run.decoder)
     return heads
-
-
-def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12) -> list[dict[str, str]]:
-    """What the model puts in the place of one token of a few held-out texts."""
-    tokenizer = model.tokenizer
-    assert tokenizer is not None
-    assert tokenizer.mask_id is not None
-    rows = []
-    longest = np.argsort(-heldout.lengths, kind="stable")[:count]
-    for number in longest.tolist():
-        ids = heldout[number].sequences[0].copy()
-        place = len(ids) // 2
-        truth, ids[place] = int(ids[place]), tokenizer.mask_id
-        with torch.no_grad():
-            hidden = model.hidden_states([ids])[0][place]
-            logits = model.masked_lm(torch.from_numpy(hidden).to(model.device)[None])[0]
-        best = logits[: tokenizer.vocab_size].topk(min(3, tokenizer.vocab_size)).indices.tolist()
-        left, right = tokenizer.decode(ids[max(place - around, 0) : place]), tokenizer.decode(ids[place + 1 : place + around])
-        rows.append(
-            {
-                "text": f"{left} ____ {right}",
-                "was": tokenizer.decode([truth]),
-                "guesses": ", ".join(tokenizer.decode([token]) for token in best),
-            }
-        )
-    return rows
 
 
 def check(run: Pretraining) -> None:
