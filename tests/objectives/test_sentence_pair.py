@@ -72,7 +72,7 @@ def their_losses(theirs: Any, name: str, inputs: PairedInputs) -> tuple[Tensor, 
     assert types is not None
 
     def rows(values: Tensor, pad: int) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence(values.split(list(lengths)), batch_first=True, padding_value=pad)
+        return torch.nn.utils.rnn.pad_sequence(list(values.split(list(lengths))), batch_first=True, padding_value=pad)
 
     given = {"input_ids": rows(masked.batch.ids, 0), "token_type_ids": rows(types, 0), "labels": rows(labels, -100)}
     given["attention_mask"] = rows(torch.ones_like(masked.batch.ids), 0)
