@@ -204,6 +204,8 @@ def samples_of(
         return PairData(shards, tokenizer, max_length, documents, pairs, seed, copies)
 
     copies = 1 if pairs is None else pairs.copies
+    if pairs is not None:
+        say(f"making pairs of the text, {copies} times over")
     training, heldout, measured = list[TokenData | PairData](), list[TokenData | PairData](), list[float]()
     for one in opened:
         kept, held = (np.intersect1d(side, one.documents) for side in hold_out(len(one.shards.lengths), held_out, seed))
