@@ -169,11 +169,11 @@ def plot(figures: dict[str, dict[str, Figure]], path: Path) -> None:
     figure = drawing.Figure(figsize=(9, 3.8), layout="constrained")
     both = figure.subplots(1, 2)
     for axes, (key, title) in zip(both, {"seconds": "seconds", "mebibytes": "peak memory, MiB"}.items(), strict=True):
-        for family, rows in figures.items():
+        for number, (family, rows) in enumerate(figures.items()):
             axes.plot(
                 [int(length) for length in rows],
                 [float(np.median(row[key])) for row in rows.values()],
-                "o-",
+                "o-" if number < 10 else "s--",  # matplotlib has ten colours
                 markersize=3,
                 label=family,
             )

@@ -12,38 +12,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import in_turn, record
+from harness import Turns, in_turn, record
 from masked_lm_step import LENGTH, ROWS, VOCABULARY, our_parts, own_folder, texts, their_parts
 
 LR = 1e-4
-
-
-class Turns:
-    """Holds a loop after every `steps` steps: tells the time since it was let go on, and waits for its next turn."""
-
-    def __init__(self, pipe: Connection, steps: int) -> None:
-        self.pipe, self.steps, self.done, self.tokens, self.told = pipe, steps, 0, 0, 0
-        self.begin = time.perf_counter()
-
-    def count(self, tokens: int) -> None:
-        self.tokens += tokens
-
-    def after(self, _step: int = 0) -> None:
-        self.done += 1
-        if self.done % self.steps:
-            return
-        self.pipe.send((self.tokens - self.told, time.perf_counter() - self.begin))
-        self.told = self.tokens
-        if not self.pipe.recv():
-            raise SystemExit
-        self.begin = time.perf_counter()
 
 
 def ours(corpus: Path, folder: Path, steps: int, turns: Turns) -> None:

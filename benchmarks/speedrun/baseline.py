@@ -67,10 +67,10 @@ def held_out(model: BertForMaskedLM, task: Task) -> float:
 
 
 class Curve(TrainerCallback):
-    """Writes the figure every `every` steps."""
+    """Writes the figure every `every` steps, and ends the run where it is `until` nats or less."""
 
-    def __init__(self, task: Task, path: Path, every: int) -> None:
-        self.task, self.path, self.every = task, path, every
+    def __init__(self, task: Task, path: Path, every: int, until: float) -> None:
+        self.task, self.path, self.every, self.until = task, path, every, until
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
@@ -78,6 +78,20 @@ class Curve(TrainerCallback):
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
+            control.should_training_stop |= line["loss"] <= self.until
+
+
+def trainer(task: Task, folder: Path, tokenizer: Path, lr: float, steps: int, callbacks: list[TrainerCallback]) -> Trainer:
+    """All of the baseline."""
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=BATCH, learning_rate=lr, max_steps=steps,
+        save_steps=200, save_total_limit=2, logging_steps=50, report_to=[], use_cpu=True, seed=0, dataloader_num_workers=0,
+        disable_tqdm=True,
+    )  # fmt: skip
+    loaded = PreTrainedTokenizerFast.from_pretrained(tokenizer)
+    torch.manual_seed(0)
+    collate = DataCollatorForLanguageModeling(loaded, mlm_probability=0.15)
+    return Trainer(bert(), arguments, collate, Rows(task), processing_class=loaded, callbacks=callbacks)
 
 
 def main() -> None:
@@ -87,26 +101,19 @@ def main() -> None:
     parser.add_argument("--lr", type=float, required=True)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--until", type=float, default=0.0, help="nats at which it may end")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     task = prepare(options.corpus, options.work)
     folder = options.work / f"baseline-lr{options.lr:g}-steps{options.steps}"
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(options.work / "tokenizer")
-    arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=BATCH, learning_rate=options.lr, max_steps=options.steps,
-        save_steps=200, save_total_limit=2, logging_steps=50, report_to=[], use_cpu=True, seed=0, dataloader_num_workers=0,
-        disable_tqdm=True,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    trainer = Trainer(
-        bert(), arguments, DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15), Rows(task),
-        callbacks=[Curve(task, folder / "curve.jsonl", options.every)],
-    )  # fmt: skip
+    callbacks = [Curve(task, folder / "curve.jsonl", options.every, options.until)]
+    trained = trainer(task, folder, options.work / "tokenizer", options.lr, options.steps, callbacks)
     print(f"unigram {task.unigram:.3f} nats; {len(Rows(task)):,} sequences", flush=True)
-    trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")))
-    print(folder, held_out(trainer.model, task))
+    trained.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")))
+    trained.save_model(str(folder / "model"))
+    print(folder, held_out(trained.model, task))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from bothways.config import config
 from bothways.data.masking import BERT, MODERNBERT, Masking
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
 from bothways.families.bert import bert, masked_lm_head
+from bothways.families.decoder import decoder
 from bothways.families.modernbert import modernbert
 from bothways.layers.attention import Attention
 from bothways.layers.embedding import Embedding
@@ -17,6 +18,7 @@ from bothways.layers.heads import MaskedLmHead, Transform
 from bothways.layers.mlp import Gated, Plain
 from bothways.layers.norm import LayerNorm, RmsNorm
 from bothways.layers.position import Rotary
+from bothways.recipes.runs import FamilyName
 from bothways.training.optimizer import AdamW, Muon, Optimizer, StableAdamW
 from bothways.training.schedule import Fraction, Linear, Schedule, Trapezoidal
 
@@ -27,7 +29,7 @@ class Entry:
 
     Attributes:
         batch: sequences of 128 a step.
-        frequencies: the vocabulary's biases start at the logarithms of the training text's token frequencies.
+        family: the published family that the network is a case of, if it is one.
     """
 
     encoder: EncoderConfig
@@ -35,15 +37,16 @@ class Entry:
     masking: Masking
     optimizer: Optimizer
     schedule: Schedule
+    family: FamilyName | None = None
     batch: int = 32
     clip: float | None = 1.0
-    frequencies: bool = False
 
 
 def _bert() -> Entry:
     """The baseline's network and recipe, computed by us: what our engine alone brings."""
     encoder = bert(VOCABULARY, WIDTH, LAYERS, 2, 4 * WIDTH, LENGTH)
     return Entry(
+        family="bert",
         encoder=encoder,
         head=masked_lm_head(encoder),
         masking=BERT,
@@ -58,6 +61,7 @@ def _modernbert() -> Entry:
     norm = encoder.final_norm
     assert isinstance(norm, LayerNorm)
     return Entry(
+        family="modernbert",
         encoder=encoder,
         head=MaskedLmHead(transform=Transform(bias=False, norm=norm)),
         masking=MODERNBERT,
@@ -88,15 +92,29 @@ def _trunk(mlp: Gated | Plain, heads: int = 2) -> EncoderConfig:
     )
 
 
+def _qwen3() -> Entry:
+    """As `muon`, in the shape of a published family that every tool reads: Qwen3's, read both ways."""
+    position = Rotary(theta=10_000.0)
+    encoder = decoder(
+        VOCABULARY, WIDTH, LAYERS, 2, None, 352, LENGTH, position, causal=False, qk_norm=True, head_size=64, eps=1e-6
+    )
+    encoder = replace(encoder, initialisation=TruncatedNormal(std=0.05, zero_residual=True))
+    head = MaskedLmHead(transform=None, tied=True, bias=False)
+    return replace(_muon(), family="qwen3", encoder=encoder, head=head)
+
+
+def _optimizer(muon: float = 0.02, adam: float = 5e-3) -> Muon:
+    return Muon(lr=muon, rest=AdamW(lr=adam, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))
+
+
 def _muon() -> Entry:
     return Entry(
         encoder=_trunk(Gated(size=352, bias=False)),
         head=MaskedLmHead(transform=None),
         masking=Masking(rate=0.3, mask=1.0, random=0.0),
-        optimizer=Muon(lr=0.02, rest=AdamW(lr=5e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)),
+        optimizer=_optimizer(),
         schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.5), final=0.0),
         batch=16,
-        frequencies=True,
     )
 
 
@@ -105,12 +123,18 @@ ENTRIES: dict[str, Entry] = {
     "bert": _bert(),
     "modernbert": _modernbert(),
     "muon": muon,
+    "qwen3": _qwen3(),
     "muon-batch8": replace(muon, batch=8),
     "muon-batch32": replace(muon, batch=32),
     "muon-relu2": replace(muon, encoder=_trunk(Plain(size=512, activation="relu2", bias=False))),
-    "muon-nofreq": replace(muon, frequencies=False),
+    "muon-nofreq": replace(muon),
     "muon-head": replace(muon, head=MaskedLmHead(transform=Transform(bias=False, norm=RmsNorm(eps=1e-6)))),
     "muon-80": replace(muon, masking=Masking(rate=0.3)),
     "muon-40": replace(muon, masking=Masking(rate=0.4, mask=1.0, random=0.0)),
+    "muon-gated-relu2": replace(muon, encoder=_trunk(Gated(size=352, activation="relu2", bias=False))),
+    "muon-adam1e-2": replace(muon, optimizer=Muon(lr=0.02, rest=AdamW(lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))),
+    "muon-adam25e-4": replace(
+        muon, optimizer=Muon(lr=0.02, rest=AdamW(lr=2.5e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))
+    ),
     "muon-heads4": replace(muon, encoder=_trunk(Gated(size=352, bias=False), heads=4)),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,10 @@ from bothways.data.masking import Vocabulary
 from bothways.data.packing import TokenBudget
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
+from bothways.families import FAMILIES
+from bothways.families.family import Heads, Spec
 from bothways.layers.heads import MaskedLm
+from bothways.model.model import Model
 from bothways.objectives.masked_lm import MaskedLanguageModeling
 from bothways.ragged import Batch
 from bothways.training import log
@@ -36,10 +40,18 @@ def objective(entry: Entry, task: Task, seed: int) -> MaskedLanguageModeling:
     head = MaskedLm(entry.head, WIDTH, VOCABULARY)
     made = MaskedLanguageModeling(encoder, head, entry.masking, Vocabulary.of(task.tokenizer, VOCABULARY))
     initialise(made, entry.encoder.initialisation, entry.encoder.num_layers, seed)
-    if entry.frequencies and head.bias is not None:
-        with torch.no_grad():
-            head.bias.copy_(torch.from_numpy(task.log_frequencies))
     return made
+
+
+def saved_as(entry: Entry, task: Task, made: MaskedLanguageModeling) -> Model | None:
+    """The model to save; None where no published family has this network."""
+    if entry.family is None:
+        return None
+    spec = Spec(encoder=entry.encoder, heads=Heads(masked_lm=entry.head), pad_id=task.tokenizer.pad_id or 0)
+    model = Model(next(one for one in FAMILIES if one.name == entry.family), spec, task.tokenizer, name=entry.family)
+    model.encoder = made.encoder
+    model.heads["masked_lm"] = made.head
+    return model
 
 
 def held_out(made: MaskedLanguageModeling, task: Task) -> float:
@@ -54,19 +66,29 @@ def held_out(made: MaskedLanguageModeling, task: Task) -> float:
     return total / count
 
 
-def run(entry: Entry, task: Task, tokens: int, seed: int, folder: Path, evaluations: int) -> list[dict[str, float]]:
-    """Train, and the curve."""
+def run(
+    entry: Entry,
+    task: Task,
+    tokens: int,
+    seed: int,
+    folder: Path,
+    evaluations: int,
+    after_step: Callable[[int], None] | None = None,
+) -> list[dict[str, float]]:
+    """Train and save the model; the curve."""
     made = objective(entry, task, seed)
     print(f"{sum(p.numel() for p in made.parameters()):,} parameters; unigram {task.unigram:.3f}", flush=True)
     loader = Loader(task.data, TokenBudget(tokens=entry.batch * LENGTH), made.prepare, seed)
     steps = tokens // (entry.batch * LENGTH)
     settings = TrainingConfig(
         optimizer=entry.optimizer, schedule=entry.schedule, budget=Tokens(count=tokens), clip=entry.clip, seed=seed,
-        log_every=max(steps // 50, 1), evaluate_every=max(steps // evaluations, 1), keep=1,
+        log_every=max(steps // 50, 1), evaluate_every=max(steps // evaluations, 1) if evaluations else None, keep=1,
     )  # fmt: skip
     watch = Watch(evaluate=lambda: {"heldout": held_out(made, task)})
     config = json.dumps({"entry": json.loads(to_json(entry)), "tokens": tokens, "seed": seed})
-    train(made, loader.open, settings, folder, device="cpu", run=config, watch=watch)
+    train(made, loader.open, settings, folder, device="cpu", run=config, watch=watch, after_step=after_step)
+    if (made_of := saved_as(entry, task, made)) is not None:
+        made_of.save(folder / "model")
     lines = [line for line in log.read(folder) if line["kind"] == "evaluation"]
     curve = [{"step": one["step"], "tokens": one["tokens"], "loss": one["metrics"]["heldout"]} for one in lines]
     (folder / "curve.jsonl").write_text("".join(json.dumps(one) + "\n" for one in curve))

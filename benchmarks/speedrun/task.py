@@ -45,8 +45,8 @@ class Task:
 
     Attributes:
         ids, masked: int32 [sequences, length]: the held-out text, and as it is read; `places` is true where a token is predicted.
-        log_frequencies: float32 [vocabulary], of the training text's tokens, each counted once more than it occurs.
-        unigram: cross-entropy of the predicted tokens under them.
+        unigram: cross-entropy of the predicted tokens under the frequencies of the training text's, each counted once more than
+            it occurs.
     """
 
     tokenizer: Tokenizer
@@ -54,7 +54,6 @@ class Task:
     ids: np.ndarray
     masked: np.ndarray
     places: np.ndarray
-    log_frequencies: np.ndarray
     unigram: float
 
 
@@ -66,6 +65,11 @@ def prepare(corpus: Path, work: Path) -> Task:
         tokenizer = Tokenizer.load(work / "tokenizer")
         for name, texts in (("heldout", _joined(held)), ("train", _joined(kept))):
             write_shards((Document(text, "") for text in texts), tokenizer, work / name)
+    return prepared(work)
+
+
+def prepared(work: Path) -> Task:
+    """The task that `prepare` has written."""
     tokenizer = Tokenizer.load(work / "tokenizer")
     data = TokenData(Shards(work / "train", tokenizer, "sizes"), tokenizer, LENGTH)
     heldout = TokenData(Shards(work / "heldout", tokenizer, "sizes"), tokenizer, LENGTH)
@@ -76,10 +80,9 @@ def prepare(corpus: Path, work: Path) -> Task:
     corrupted = mask_tokens(_HIDDEN, Vocabulary.of(tokenizer, VOCABULARY), ids.ravel(), lengths, np.arange(SEQUENCES), 0, 0)
     places = np.zeros(ids.size, dtype=bool)
     places[corrupted.positions] = True
-    frequencies = _log_frequencies(work)
-    unigram = float(-frequencies[corrupted.labels].mean())
+    unigram = float(-_log_frequencies(work)[corrupted.labels].mean())
     shape = ids.shape
-    return Task(tokenizer, data, ids, corrupted.ids.reshape(shape), places.reshape(shape), frequencies, unigram)
+    return Task(tokenizer, data, ids, corrupted.ids.reshape(shape), places.reshape(shape), unigram)
 
 
 def _joined(paragraphs: list[str], most: int = 20_000) -> list[str]:

@@ -230,9 +230,16 @@ def _near(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, sco
     if (together := max(1, rows // q.shape[2])) < q.shape[0]:
         parts = zip(q.split(together), k.split(together), v.split(together), strict=True)
         return torch.cat([_near(*part, first_query, first_key, score) for part in parts])
-    blocks = q.split(min(rows, q.shape[2]), dim=2)
-    out = [_one(block, k, v, first_query + i * rows, first_key, score) for i, block in enumerate(blocks)]
-    return torch.cat(out, dim=2) if len(out) > 1 else out[0]
+    if rows >= q.shape[2]:
+        return _one(q, k, v, first_query, first_key, score)
+    blocks = enumerate(q.split(rows, dim=2))
+    if torch.is_grad_enabled():
+        return torch.cat([_one(block, k, v, first_query + i * rows, first_key, score) for i, block in blocks], dim=2)
+    # written at once: small results that are kept between large scores that are not leave an allocator with holes it cannot use
+    out = torch.empty_like(q)
+    for i, block in blocks:
+        out[:, :, i * rows : (i + 1) * rows] = _one(block, k, v, first_query + i * rows, first_key, score)
+    return out
 
 
 def _one(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:

@@ -1,0 +1,82 @@
+"""Tokens a second of the baseline and of entries, their loops held and let go on in turn: what turns tokens into time.
+
+python benchmarks/speedrun/paired.py CORPUS.jsonl.gz --work build/speedrun --entries modernbert muon [--rounds 7] [--steps 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from baseline import BATCH, trainer
+from entries import ENTRIES
+from run import run
+from task import LENGTH, prepare
+from transformers import TrainerCallback
+
+sys.path.append(str(Path(__file__).parent.parent))
+from harness import Turns, in_turn, record
+
+BASELINE = "baseline"
+
+
+class Held(TrainerCallback):
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.turns.count(BATCH * LENGTH)
+        self.turns.after()
+
+
+def worker(name: str, corpus: Path, work: Path, steps: int, rounds: int, pipe: Connection) -> None:
+    """One side's loop, as it runs in the speedrun but for the evaluations."""
+    torch.set_num_threads(2)
+    task, turns, folder = prepare(corpus, work), Turns(pipe, steps), work / "paired" / name
+    count = steps * (rounds + 2)
+    if name == BASELINE:
+        trainer(task, folder, work / "tokenizer", 1e-3, count, [Held(turns)]).train()
+        return
+    entry = ENTRIES[name]
+
+    def after(step: int) -> None:
+        turns.count(entry.batch * LENGTH)
+        turns.after(step)
+
+    run(entry, task, count * entry.batch * LENGTH, 0, folder, 0, after)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--entries", nargs="+", choices=ENTRIES, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    prepare(options.corpus, options.work)
+    shutil.rmtree(options.work / "paired", ignore_errors=True)
+    names = [BASELINE, *options.entries]
+    told = in_turn(worker, names, (options.corpus, options.work, options.steps, options.rounds), options.rounds)
+    speeds = {name: [tokens / seconds for tokens, seconds in rows] for name, rows in told.items()}
+    ratios = {
+        name: round(statistics.median(a / b for a, b in zip(speeds[name], speeds[BASELINE], strict=True)), 2) for name in names
+    }
+    result = {
+        "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
+        "times_the_baseline": ratios,
+        "rounds": {name: [round(value) for value in values] for name, values in speeds.items()},
+    }
+    for key, value in result.items():
+        print(f"{key}: {value}")
+    print(record("speedrun_paired", result))
+
+
+if __name__ == "__main__":
+    main()
