@@ -93,6 +93,30 @@ class Ragged:
 
 
 @dataclass(frozen=True, eq=False)
+class Visible:
+    """Some tokens of a packed batch, which alone are seen by attention.
+
+    Attributes:
+        rows: int64 [visible], ascending.
+        ragged: their boundaries; `positions` are those they have in the batch.
+    """
+
+    rows: Int[Tensor, " visible"]
+    ragged: Ragged
+
+    @classmethod
+    def of(cls, mask: Bool[np.ndarray, " tokens"], ragged: Ragged) -> Visible:
+        """The tokens that a mask on the host holds for, of a batch with these boundaries."""
+        owners = np.repeat(np.arange(ragged.sequences), ragged.lengths)[mask]
+        counts = np.bincount(owners, minlength=ragged.sequences)
+        rows = torch.from_numpy(np.flatnonzero(mask))
+        return cls(rows, replace(Ragged.of(counts.tolist()), positions=ragged.positions[rows]))
+
+    def to(self, device: torch.device | str) -> Visible:
+        return replace(self, rows=self.rows.to(device, non_blocking=True), ragged=self.ragged.to(device))
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """The encoder's input: packed token ids and their boundaries. A change returns a new one.
 

@@ -54,7 +54,9 @@ def check_toy(run: Run, command: tuple[object, ...], out: Path, recipe: str) -> 
     expected = [f"{number}-{name}" for number, name in enumerate(stages, start=1)] if len(stages) > 1 else [None]
     lines = log.read(out)
     assert list(dict.fromkeys(line.get("stage") for line in lines)) == expected
-    assert said["evaluation"].keys() == {"loss", "accuracy"}
+    pairs = {"bert_next_sentence": "next_sentence", "albert": "sentence_order"}.get(recipe)
+    beside = {f"{pairs}/loss", f"{pairs}/accuracy"} if pairs else set()
+    assert said["evaluation"].keys() == {"loss", "accuracy"} | beside
     model = bothways.load(out / "model", strict=True)
     assert len(model.fill(f"the cat {model.tokenizer.tokens['mask_token']}")[0]) == 5  # type: ignore[union-attr]
     assert (out / "report.html").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import bothways
 from bothways.config import from_json, to_json
+from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
@@ -19,7 +21,7 @@ from bothways.layers.position import Rotary
 from bothways.model.model import Model
 from bothways.recipes.published import RECIPES
 from bothways.recipes.recipe import Size, divided
-from bothways.recipes.runs import Pretraining, Staged
+from bothways.recipes.runs import Pretraining, SentencePairs, Staged
 from bothways.training.ramp import EqualUpdates, micro_batches
 from bothways.training.schedule import Elapsed, Hours, Steps, Tokens, factor, units
 
@@ -56,6 +58,8 @@ def thetas(encoder: EncoderConfig) -> set[tuple[bool, float]]:
 # them but for the first layer's, and the head's 768² + 2 · 768 + 32,768.
 COUNTS = {
     "bert": 109_514_298,
+    "bert_next_sentence": 109_514_298,
+    "albert": 11_221_680,
     "tunbert": 109_514_298,
     "roberta": 124_697_433,
     "gottbert": 124_697_433 + (52_000 - 50_265) * 769,
@@ -69,6 +73,8 @@ COUNTS = {
 }
 # family, tokens a full step, highest rates, share masked, tokens a text, and the budget of each stage
 FIGURES = {
+    "bert_next_sentence": ("bert", [131_072], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
+    "albert": ("albert", [4096 * 512], [0.00176], [0.15], [512], [Steps(count=125_000)]),
     "bert": ("bert", [131_072], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "tunbert": ("bert", [128 * 128], [1e-4], [0.15], [128], [Steps(count=616_000)]),
     "roberta": ("roberta", [2048 * 512], [5e-4], [0.15], [512], [Steps(count=125_000)]),
@@ -186,6 +192,17 @@ def test_mosaicbert_loses_the_published_share_of_a_weight() -> None:
     optimizer = run.training.optimizer
     assert optimizer.lr * optimizer.weight_decay == pytest.approx(1e-5)  # type: ignore[union-attr]
     assert (run.held_out_rate, run.training.schedule.final, run.training.seed) == (0.15, 0.02, 17)  # type: ignore[union-attr]
+
+
+def test_the_second_tasks() -> None:
+    """As published: a tenth of the documents in short pairs, ten and forty copies, a single sentence beside a random one."""
+    (first,), (second,) = stages("bert_next_sentence"), stages("albert")
+    assert first.pairs == SentencePairs(task=NextSentence(short=0.1, copies=10))
+    assert second.pairs is not None
+    assert second.pairs.task == SentenceOrder(short=0.1, copies=40, single="random")
+    assert second.pairs.head.dropout == 0.1
+    assert units(second.training.schedule.warmup, 125_000) == pytest.approx(3125)  # type: ignore[union-attr]
+    assert replace(first, pairs=None) == stages("bert")[0]
 
 
 def test_comments_are_documents_of_a_line() -> None:

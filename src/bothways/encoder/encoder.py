@@ -134,7 +134,7 @@ class Encoder(nn.Module):
                 relative = self.relative.weight
             case _:
                 relative = None
-        return Context(ragged, rotary, slopes, relative, everywhere, self.backend)
+        return Context(ragged, rotary, slopes, relative, everywhere, backend=self.backend)
 
     def forward(self, batch: Batch, keep: bool = False) -> Encoded:
         """Hidden states of a batch; with `keep`, the embedding's and every layer's output as well."""

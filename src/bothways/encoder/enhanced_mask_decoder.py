@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ class MaskDecoderHead:
         passes: how often; each gives the next one's queries.
     """
 
+    type: Literal["enhanced_mask"] = "enhanced_mask"
     passes: PositiveInt = 2
 
 

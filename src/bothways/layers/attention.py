@@ -118,7 +118,10 @@ class SelfAttention(nn.Module):
         if self.everywhere is not None and context.everywhere is not None:
             mixed = self.everywhere(x, (q, k, v), score, context.everywhere, context)
         else:
-            mixed = attention(q, k, v, context.ragged, context.ragged, score, context.backend)
+            keys = context.ragged
+            if (visible := context.visible) is not None:
+                k, v, keys = k[visible.rows], v[visible.rows], visible.ragged
+            mixed = attention(q, k, v, context.ragged, keys, score, context.backend)
         return self.dropout(self.out(mixed.flatten(1)))
 
     def _bias(self) -> Float[Tensor, " outs"] | None:

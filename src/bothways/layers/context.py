@@ -10,7 +10,7 @@ from torch import Tensor
 from bothways.layers.position import Rotary
 from bothways.ops.attention import Backend
 from bothways.ops.global_attention import Globals
-from bothways.ragged import Ragged
+from bothways.ragged import Ragged, Visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,7 @@ class Context:
         slopes: of ALiBi [heads], for each number of heads in use.
         relative: the table of relative positions that all layers share, where there is one.
         everywhere: the tokens that see all of their sequence and are seen by all of it; None: there are none.
+        visible: the tokens whose keys and values attention sees; None: all.
         backend: the attention backend to use; None lets the dispatcher choose.
     """
 
@@ -31,4 +32,5 @@ class Context:
     slopes: Mapping[int, Tensor] = field(default_factory=dict)
     relative: Tensor | None = None
     everywhere: Globals | None = None
+    visible: Visible | None = None
     backend: Backend | None = None

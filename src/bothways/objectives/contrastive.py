@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Num
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from bothways.config import config
 from bothways.data.sample import Epochs, Sample
@@ -81,18 +81,38 @@ class PrepareContrastive:
         return ContrastiveInputs(Batch.of([sequences[i] for i in order]), place, len(samples))
 
 
+@dataclass(frozen=True)
+class PrepareViews:
+    """Packs every text twice, as a text and its partner: dropout alone tells the two apart (SimCSE, arXiv 2104.08821)."""
+
+    pairs: PrepareContrastive
+
+    def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> ContrastiveInputs:
+        return self.pairs([replace(one, sequences=(one.sequences[0],) * 2) for one in samples], seed, epoch)
+
+
 class Contrastive(Objective[ContrastiveInputs]):
-    """InfoNCE over pooled vectors. Sums: `loss` in nats, and `accuracy` (the partner is the nearest)."""
+    """InfoNCE over pooled vectors. Sums: `loss` in nats, and `accuracy` (the partner is the nearest).
+
+    With `views`, a sample is a single text, and its partner is the same text under another dropout.
+
+    Raises:
+        InputError: views, and an encoder without dropout, whose two passes would be one.
+    """
 
     weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
     whole_batch = True
 
-    def __init__(self, encoder: Encoder, pooling: Pooling, loss: InfoNce) -> None:
+    def __init__(self, encoder: Encoder, pooling: Pooling, loss: InfoNce, views: bool = False) -> None:
         super().__init__()
+        if views and not _drops(encoder):
+            raise InputError(
+                "views: this encoder has no dropout, so that a text would be its own partner; give pairs, or dropout"
+            )
         self.encoder = encoder
         self.pooling: Pooling = pooling
         self.loss = loss
-        self.prepare = PrepareContrastive()
+        self.prepare = PrepareViews(PrepareContrastive()) if views else PrepareContrastive()
 
     def counts(self, inputs: ContrastiveInputs) -> dict[str, Num[Tensor, ""]]:
         return {"loss": torch.tensor(inputs.pairs), "accuracy": torch.tensor(inputs.pairs)}
@@ -113,3 +133,9 @@ class Contrastive(Objective[ContrastiveInputs]):
 
     def flops(self, inputs: ContrastiveInputs) -> float:
         return self.encoder.flops(inputs.batch.ragged)
+
+
+def _drops(encoder: Encoder) -> bool:
+    return any(isinstance(part, nn.Dropout) and part.p > 0 for part in encoder.modules()) or any(
+        mixer.dropout > 0 for mixer in encoder.config.attentions
+    )

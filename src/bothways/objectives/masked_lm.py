@@ -20,7 +20,7 @@ from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.objective import Objective
-from bothways.ragged import Batch
+from bothways.ragged import Batch, Encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,9 @@ class MaskedInputs:
     @property
     def tokens(self) -> int:
         return self.batch.ragged.tokens
+
+    def with_types(self, types: Int[Tensor, " tokens"]) -> MaskedInputs:
+        return replace(self, batch=replace(self.batch, types=types))
 
     def to(self, device: torch.device | str) -> MaskedInputs:
         return replace(self, batch=self.batch.to(device), rows=self.rows.to(device), labels=self.labels.to(device))
@@ -105,7 +108,14 @@ class MaskedLanguageModeling(Objective[MaskedInputs]):
         return {"loss": predicted, "accuracy": predicted, "masked": tokens, "mask_token": predicted}
 
     def forward(self, inputs: MaskedInputs) -> dict[str, Num[Tensor, ""]]:
-        encoded = self.encoder(inputs.batch)
+        return self.read(self.encode(inputs), inputs)
+
+    def encode(self, inputs: MaskedInputs) -> Encoded:
+        """The encoder's pass, which another objective may read as well."""
+        return self.encoder(inputs.batch)
+
+    def read(self, encoded: Encoded, inputs: MaskedInputs) -> dict[str, Num[Tensor, ""]]:
+        """The sums, of a batch that has been encoded."""
         loss, right = self.head.loss(encoded.hidden[inputs.rows], self.encoder.embedding.tokens.weight, inputs.labels)
         return {
             "loss": loss,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Num
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ I = TypeVar("I")  # noqa: E741
 I_co = TypeVar("I_co", covariant=True)
 
 
+@runtime_checkable
 class Prepare(Protocol[I_co]):
     """From samples to inputs, in the loader's workers: a pure function that can be sent to them."""
 

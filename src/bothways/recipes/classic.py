@@ -6,15 +6,18 @@ from dataclasses import replace
 
 from bothways.data.masking import BERT, ROBERTA, Masking
 from bothways.data.packing import TokenBudget
-from bothways.data.tokenizer_training import ByteLevelBpe, WordPiece
+from bothways.data.sentence_pairs import NextSentence, SentenceOrder
+from bothways.data.tokenizer_training import ByteLevelBpe, Unigram, WordPiece
+from bothways.families.albert import albert as albert_encoder
 from bothways.families.bert import bert as bert_encoder
 from bothways.families.bert import masked_lm_head
 from bothways.families.mosaicbert import masked_lm_head as mosaic_head
 from bothways.families.mosaicbert import mosaicbert as mosaicbert_encoder
 from bothways.families.roberta import roberta as roberta_encoder
+from bothways.layers.heads import ClassifierHead, Transform
 from bothways.recipes.recipe import Budget, Shape, Size, Source, budget_of, shape_of
-from bothways.recipes.runs import Pretraining
-from bothways.training.optimizer import AdamW, BertAdam
+from bothways.recipes.runs import Pretraining, SentencePairs
+from bothways.training.optimizer import AdamW, BertAdam, Lamb
 from bothways.training.schedule import Cosine, Fraction, Linear, Steps
 from bothways.training.settings import TrainingConfig
 
@@ -47,6 +50,49 @@ def bert(source: Source, budget: Budget | None, size: Size = "base") -> Pretrain
             clip=1.0,
         ),
         max_length=shape.max_length,
+    )
+
+
+def bert_next_sentence(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
+    """BERT with both of its tasks: masked tokens, and whether the second part of a text follows the first.
+
+    `bert`, on pairs of stretches of sentences as the published code makes them (arXiv 1810.04805): half random, those of a single
+    sentence always, a tenth of the documents in short pairs, the text made into pairs ten times. Sentences are told by their
+    final signs, where the paper's text has one a line.
+    """
+    return replace(bert(source, budget, size), pairs=SentencePairs(task=NextSentence()))
+
+
+def albert(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
+    """ALBERT: layers that are one module, a narrow embedding, masked tokens and the order of two parts of a text.
+
+    4,096 samples of 512 tokens a step, LAMB at 0.00176, 125,000 steps, warm-up of 3,125, no dropout (arXiv 1909.11942, the base
+    of version 2). A stretch of a single sentence takes a second part of another document, as the published code does and the
+    paper does not say. Single tokens are masked, where the paper masks n-grams of up to three.
+    """
+    shape = shape_of(size, Shape(768, 12, 12, 3072, 30000, 512, 16384, 128))
+    encoder = albert_encoder(
+        shape.vocab_size, 128 if size == "base" else shape.hidden_size // 2, shape.hidden_size, shape.num_layers, shape.heads,
+        shape.intermediate_size, max_length=shape.max_length, initializer_range=shape.initializer_range,
+    )  # fmt: skip
+    second = ClassifierHead(labels=2, transform=Transform(activation="tanh"), dropout=0.1)
+    return Pretraining(
+        family="albert",
+        encoder=encoder,
+        head=masked_lm_head(encoder),
+        masking=BERT,
+        source=source,
+        tokenizer=Unigram(vocab_size=shape.vocab_size, lowercase=True, specials="bert"),
+        batching=TokenBudget(tokens=shape.tokens),
+        training=TrainingConfig(
+            optimizer=Lamb(lr=0.00176 if size == "base" else 5e-3),
+            schedule=Linear(warmup=Fraction(of=3125 / 125_000)),
+            budget=budget_of(budget, size, Steps(count=125_000)),
+            accumulate=shape.accumulate,
+            clip=1.0,
+        ),
+        max_length=shape.max_length,
+        pairs=SentencePairs(task=SentenceOrder(), head=second),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeAlias
 
 from torch import nn
 
@@ -10,7 +11,10 @@ from bothways.data.masking import Masking
 from bothways.data.packing import TokenBudget
 from bothways.errors import InputError
 from bothways.model.folder import load
+from bothways.objectives.causal_lm import CausalLanguageModeling
+from bothways.objectives.decoded_lm import DecodedLanguageModeling
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.sentence_pair import PairedLanguageModeling
 from bothways.recipes.published import RECIPES
 from bothways.recipes.recipe import Budget, Source
 from bothways.recipes.runs import GivenTokenizer, Pretraining, Staged
@@ -72,7 +76,11 @@ def adaptation(source: Source, budget: Budget, start: str) -> Pretraining:
     )
 
 
-def take_over(objective: MaskedLanguageModeling, start: str, family: str) -> None:
+Objectives: TypeAlias = MaskedLanguageModeling | CausalLanguageModeling | DecodedLanguageModeling | PairedLanguageModeling
+"""What a run of pretraining trains: an encoder and its masked-language head, whatever stands beside them."""
+
+
+def take_over(objective: Objectives, start: str, family: str) -> None:
     """Copy a model's weights into an objective's modules; a head that the model lacks keeps its own.
 
     Raises:
@@ -84,6 +92,8 @@ def take_over(objective: MaskedLanguageModeling, start: str, family: str) -> Non
     parts: list[tuple[str, nn.Module, nn.Module]] = [("encoder", objective.encoder, model.encoder)]
     if "masked_lm" in model.heads:
         parts.append(("head", objective.head, model.heads["masked_lm"]))
+    if isinstance(objective, PairedLanguageModeling) and objective.name in model.heads:
+        parts.append(("pair_head", objective.pair_head, model.heads[objective.name]))
     for part, ours, theirs in parts:
         mine, given = ours.state_dict(), theirs.state_dict()
         for name in mine.keys() | given.keys():

@@ -14,6 +14,7 @@ from bothways.data.mixture import Corpus, Joined, Mixture, Part, TokenFolder, mi
 from bothways.data.order import Order, Shuffled
 from bothways.data.packing import Plan, TokenBudget
 from bothways.data.sample import Samples
+from bothways.data.sentence_pairs import NextSentence, PairData, SentenceOrder
 from bothways.data.shard_writer import write_shards
 from bothways.data.shards import MANIFEST, Manifest, Shards
 from bothways.data.source import Column, TextFiles, list_source, open_source, read_documents
@@ -56,7 +57,7 @@ class Text:
     heldout_order: Order | None
     names: tuple[str, ...]
     weights: tuple[float, ...]
-    parts: tuple[TokenData, ...]
+    parts: tuple[TokenData | PairData, ...]
     specials: int
     overlapping: bool = False
 
@@ -187,24 +188,34 @@ def samples_of(
     batching: TokenBudget,
     warmup: LengthWarmup | None,
     say: Say,
+    pairs: NextSentence | SentenceOrder | None = None,
 ) -> Text:
-    """Cut opened sources into samples, with a part of each held out.
+    """Cut opened sources into samples, with a part of each held out; or make `pairs` of them, one copy of those held out.
 
     A document is on one side in all of a mixture's parts that are chosen from one folder.
 
     Raises:
         InputError: a source whose documents cannot be divided, or too little text.
     """
-    training, heldout, measured = list[TokenData](), list[TokenData](), list[float]()
+
+    def opened_as(shards: Shards, documents: Int[np.ndarray, " chosen"], copies: int) -> TokenData | PairData:
+        if pairs is None:
+            return TokenData(shards, tokenizer, max_length, documents)
+        return PairData(shards, tokenizer, max_length, documents, pairs, seed, copies)
+
+    copies = 1 if pairs is None else pairs.copies
+    if pairs is not None:
+        say(f"making pairs of the text, {copies} times over")
+    training, heldout, measured = list[TokenData | PairData](), list[TokenData | PairData](), list[float]()
     for one in opened:
         kept, held = (np.intersect1d(side, one.documents) for side in hold_out(len(one.shards.lengths), held_out, seed))
-        training.append(TokenData(one.shards, tokenizer, max_length, kept))
+        training.append(opened_as(one.shards, kept, copies))
         tokens = 0
         if one.shards.lengths[held].sum():
-            heldout.append(TokenData(one.shards, tokenizer, max_length, held))
+            heldout.append(opened_as(one.shards, held, 1))
             measured.append(one.weight)
             tokens = int(heldout[-1].lengths.sum())
-        share = tokens / (tokens + int(training[-1].lengths.sum(dtype=np.int64)))
+        share = tokens / (tokens + int(training[-1].lengths.sum(dtype=np.int64)) / copies)
         where = f"{one.name}: " if len(opened) > 1 else ""
         say(f"{where}{len(held):,} of {len(one.documents):,} documents held out, {share:.1%} of the tokens")
     if not heldout:
@@ -216,15 +227,17 @@ def samples_of(
         if warmup.stages[-1].max_length >= max_length:
             raise InputError(f"length_warmup: a limit of {warmup.stages[-1].max_length} is not below max_length {max_length}")
         data, order = growing(warmup, order or Shuffled(np.asarray(data.lengths)), data, tokenizer)
+    specials = tokenizer.specials_per_sequence if pairs is None else tokenizer.specials_per_pair
     names = tuple(one.name for one in opened)
     folders = {one.shards.folder for one in opened}
     return Text(
-        data, order, measure, measure_order, names, weights, tuple(training), tokenizer.specials_per_sequence,
-        overlapping=len(folders) < len(opened),
-    )  # fmt: skip
+        data, order, measure, measure_order, names, weights, tuple(training), specials, overlapping=len(folders) < len(opened)
+    )
 
 
-def _together(parts: Sequence[TokenData], weights: Sequence[float], batching: TokenBudget) -> tuple[Samples, Order | None]:
+def _together(
+    parts: Sequence[TokenData | PairData], weights: Sequence[float], batching: TokenBudget
+) -> tuple[Samples, Order | None]:
     if len(parts) == 1:
         return parts[0], None
     return Joined(parts), mixed(parts, weights, batching)

@@ -8,32 +8,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from bothways.config import to_json
 from bothways.data.loader import Loader
-from bothways.data.sample import Samples
 from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families import FAMILIES
-from bothways.families.family import Heads, Spec
+from bothways.families.family import Family, Heads, Spec
 from bothways.files import replacing, write_text
-from bothways.layers.heads import MaskedLm
+from bothways.layers.heads import Classifier, MaskedLm
 from bothways.model.folder import resolve
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
+from bothways.objectives.causal_lm import CausalLanguageModeling
+from bothways.objectives.decoded_lm import DecodedLanguageModeling
+from bothways.objectives.masked_lm import MaskedLanguageModeling, PrepareMasked
+from bothways.objectives.sentence_pair import PairedLanguageModeling
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
-from bothways.recipes.continuing import take_over
+from bothways.recipes.continuing import Objectives, take_over
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
 from bothways.recipes.masks import check_schedule, opener, scheduled, vocabulary_of
+from bothways.recipes.predictions import predictions
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
 from bothways.training.checkpoint import position
@@ -76,7 +81,8 @@ def pretrain(
     parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
         run, folder, parts.objective, parts.opener(run, folder), parts.model, parts.watch(run, machine_rate(parts)),
-        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say, audit=find_audit(files_of(run.source)),
+        title=f"Pretraining {run.family}", command=command, metrics=metrics_of(run), say=say,
+        audit=find_audit(files_of(run.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
     )  # fmt: skip
     return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
@@ -90,9 +96,9 @@ class Parts:
         model: on the very modules of the objective.
     """
 
-    objective: MaskedLanguageModeling
+    objective: Objectives
     model: Model
-    loader: Loader[MaskedInputs]
+    loader: Loader[Any]
     text: Text
     vocabulary: Vocabulary
 
@@ -101,21 +107,24 @@ class Parts:
         """The tokens of one pass over all the text that is learned from."""
         return pass_tokens(self.text)
 
-    def opener(self, run: Pretraining, folder: Path, state: State | None = None) -> OpenStream[MaskedInputs]:
+    def opener(self, run: Pretraining, folder: Path, state: State | None = None) -> OpenStream[Any]:
         """Opens the streams of a run that begins at a state of its text, or at the text's beginning."""
         prepare = self.objective.prepare
-        assert isinstance(prepare, PrepareMasked)
+        if not isinstance(prepare, PrepareMasked):
+            return self.loader.open
         origin = 0 if state is None or run.masking.schedule is None else self.loader.tokens_before(state)
         return opener(run, self.loader, prepare, folder, origin)
 
     def watch(self, run: Pretraining, rate: float) -> Watch:
         """Held-out figures, and predictions, of the model; `rate` is the machine's."""
         device, heldout = str(self.model.device), self.text.heldout
-        prepare = PrepareMasked(run.masking.measured(run.held_out_rate), self.vocabulary)
-        measured = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
+        measured_run = replace(run, masking=run.masking.measured(run.held_out_rate))
+        with torch.device("meta"):  # what prepares inputs is a function of the run
+            prepare: Any = unfilled(measured_run, self.vocabulary).prepare
+        measured: Loader[Any] = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
         evaluation = list(islice(measured.evaluation(), EVALUATED))
         return Watch(
-            evaluate=lambda: averages(self.objective, evaluation, device, ("loss", "accuracy")),
+            evaluate=lambda: averages(self.objective, evaluation, device, evaluated_of(run)),
             samples=lambda: predictions(self.model, heldout),
             rate=rate,
         )
@@ -131,6 +140,17 @@ def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], d
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
     model = assemble(run, tokenizer, objective).to(device)
     return Parts(objective, model, loader, text, vocabulary)
+
+
+def evaluated_of(run: Pretraining) -> tuple[str, ...]:
+    """What is measured on held-out text: of the tokens, and of the pairs where there are any."""
+    names = ("loss", "accuracy")
+    return names if run.pairs is None else (*names, *(f"{run.pairs.task.type}/{name}" for name in names))
+
+
+def metrics_of(run: Pretraining) -> tuple[str, ...]:
+    """Train metrics that a run's report plots."""
+    return METRICS if run.pairs is None else (*METRICS, f"{run.pairs.task.type}/accuracy")
 
 
 def machine_rate(parts: Parts) -> float:
@@ -192,7 +212,10 @@ def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Sa
 def prepare_samples(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], say: Say) -> Text:
     """The samples to learn from, in their order, and those to measure on."""
     opened = by_length(opened, run.by_length) if run.by_length else opened
-    return samples_of(opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say)
+    pairs = None if run.pairs is None else run.pairs.task
+    return samples_of(
+        opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say, pairs
+    )
 
 
 def pass_tokens(text: Text) -> int:
@@ -221,7 +244,7 @@ def account(tallies: Sequence[Tally], say: Say) -> Table:
     return Table("Data", columns, rows, note="Over one pass, text was seen more than once.")
 
 
-def build(run: Pretraining, vocabulary: Vocabulary) -> MaskedLanguageModeling:
+def build(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
     """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
     objective = unfilled(run, vocabulary)
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
@@ -230,48 +253,50 @@ def build(run: Pretraining, vocabulary: Vocabulary) -> MaskedLanguageModeling:
     return objective
 
 
-def unfilled(run: Pretraining, vocabulary: Vocabulary) -> MaskedLanguageModeling:
+def unfilled(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
     """The objective, whose weights are whatever torch makes of them."""
     encoder = Encoder(run.encoder)
     head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
-    return MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
+    if run.predicts == "next":
+        return CausalLanguageModeling(encoder, head)
+    masked: MaskedLanguageModeling | DecodedLanguageModeling
+    if run.decoder is None:
+        masked = MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
+    else:
+        masked = DecodedLanguageModeling(encoder, head, run.masking, vocabulary, run.decoder)
+    if run.pairs is None:
+        return masked
+    second = Classifier(run.pairs.head, run.encoder.hidden_size)
+    return PairedLanguageModeling(masked, second, run.pairs.task.type, run.pairs.weight)
 
 
-def assemble(run: Pretraining, tokenizer: Tokenizer, objective: MaskedLanguageModeling) -> Model:
+def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> Model:
     """The model a user loads, on the very modules that are trained."""
     family = next(one for one in FAMILIES if one.name == run.family)
-    spec = Spec(encoder=run.encoder, heads=Heads(masked_lm=run.head), pad_id=tokenizer.pad_id or 0)
+    spec = Spec(encoder=run.encoder, heads=_heads(run, family), pad_id=tokenizer.pad_id or 0)
     with torch.device("meta"):
         model = Model(family, spec, tokenizer, name=run.family)
     model.encoder = objective.encoder
     model.heads["masked_lm"] = objective.head
+    if run.pairs is not None and run.pairs.task.type in model.heads:
+        assert isinstance(objective, PairedLanguageModeling)
+        model.heads[run.pairs.task.type] = objective.pair_head
+    if "mask_decoder" in model.heads:
+        masked = objective.masked if isinstance(objective, PairedLanguageModeling) else objective
+        assert isinstance(masked, DecodedLanguageModeling)
+        model.heads["mask_decoder"] = masked.decoder
     return model
 
 
-def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12) -> list[dict[str, str]]:
-    """What the model puts in the place of one token of a few held-out texts."""
-    tokenizer = model.tokenizer
-    assert tokenizer is not None
-    assert tokenizer.mask_id is not None
-    rows = []
-    longest = np.argsort(-heldout.lengths, kind="stable")[:count]
-    for number in longest.tolist():
-        ids = heldout[number].sequences[0].copy()
-        place = len(ids) // 2
-        truth, ids[place] = int(ids[place]), tokenizer.mask_id
-        with torch.no_grad():
-            hidden = model.hidden_states([ids])[0][place]
-            logits = model.masked_lm(torch.from_numpy(hidden).to(model.device)[None])[0]
-        best = logits[: tokenizer.vocab_size].topk(min(3, tokenizer.vocab_size)).indices.tolist()
-        left, right = tokenizer.decode(ids[max(place - around, 0) : place]), tokenizer.decode(ids[place + 1 : place + around])
-        rows.append(
-            {
-                "text": f"{left} ____ {right}",
-                "was": tokenizer.decode([truth]),
-                "guesses": ", ".join(tokenizer.decode([token]) for token in best),
-            }
-        )
-    return rows
+def _heads(run: Pretraining, family: Family) -> Heads:
+    """What is saved of what is trained: all that the family's folders have a place for."""
+    heads = Heads(masked_lm=run.head)
+    if run.pairs is not None and run.pairs.task.type in family.marks:
+        heads = replace(heads, **{run.pairs.task.type: run.pairs.head})
+    # absolute positions that the embedding adds leave no place for those of the decoder
+    if isinstance(run.decoder, MaskDecoderHead) and "mask_decoder" in family.marks and run.encoder.embedding.position is None:
+        heads = replace(heads, mask_decoder=run.decoder)
+    return heads
 
 
 def check(run: Pretraining) -> None:
@@ -281,3 +306,11 @@ def check(run: Pretraining) -> None:
     if run.max_length > run.batching.tokens:
         raise InputError(f"max_length {run.max_length} exceeds batching.tokens {run.batching.tokens}: a sample must fit a batch")
     check_schedule(run)
+    if run.pairs is not None and run.pairs.head.labels != 2:
+        raise InputError(f"pairs.head.labels: {run.pairs.head.labels}, but a pair is of one of 2 classes")
+    if run.predicts == "next" and (run.pairs is not None or run.decoder is not None):
+        raise InputError("predicts: the next token goes without pairs and decoder, which are for masked tokens")
+    if run.pairs is not None and run.length_warmup is not None:
+        raise InputError("length_warmup: pairs are not cut into shorter ones; leave it out, or make stages")
+    with torch.device("meta"):  # what cannot be built is told of before any text is read
+        unfilled(run, Vocabulary(run.encoder.vocab_size, 0, frozenset()))

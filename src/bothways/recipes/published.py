@@ -8,7 +8,7 @@ caller's. Where a budget is not given, base has the paper's.
 
 from __future__ import annotations
 
-from bothways.recipes.classic import bert, gottbert, mosaicbert, roberta, tunbert
+from bothways.recipes.classic import albert, bert, bert_next_sentence, gottbert, mosaicbert, roberta, tunbert
 from bothways.recipes.deep import cramming, neobert
 from bothways.recipes.modern import ettin, modernbert, modernbert_short, rexbert
 from bothways.recipes.recipe import Recipe
@@ -19,6 +19,8 @@ RECIPES = {
     one.name: one
     for one in (
         Recipe(bert, "arXiv 1810.04805", "110M", "English text, 3.3 billion words"),
+        Recipe(bert_next_sentence, "arXiv 1810.04805", "110M", "English text, documents of several sentences"),
+        Recipe(albert, "arXiv 1909.11942", "12M", "English text, documents of several sentences"),
         Recipe(roberta, "arXiv 1907.11692", "125M", "English text, 160 GB"),
         Recipe(mosaicbert, "arXiv 2312.17482", "137M", "English web text (C4), short documents"),
         Recipe(modernbert, "arXiv 2412.13663", "149M", f"English text and code, {_LONG}, the best of it for the last"),

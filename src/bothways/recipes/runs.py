@@ -12,12 +12,15 @@ from bothways.data.masking import Masking
 from bothways.data.mixture import Corpus
 from bothways.data.packing import SampleCount, TokenBudget
 from bothways.data.rows import Table
+from bothways.data.sentence_pairs import PairTask
 from bothways.data.table import Contrast, SingleText, TextPair
 from bothways.data.tokenizer_training import TokenizerTraining
 from bothways.data.warmup import LengthWarmup
 from bothways.encoder.config import EncoderConfig
-from bothways.layers.heads import MaskedLmHead, Pooling
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
+from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
 from bothways.objectives.contrastive import InfoNce
+from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.training.settings import TrainingConfig
 
 # Where a config is read without a list of families at hand; a test holds it to `bothways.families.FAMILIES`.
@@ -26,6 +29,9 @@ FamilyName = Literal[
     "mpnet", "ernie_gram", "mosaicbert", "nomic_bert", "modernbert", "neobert", "m2_bert", "eurobert",
     "llama", "mistral", "qwen2", "qwen3",
 ]  # fmt: skip
+
+# Which tokens a run predicts
+Predicts = Literal["masked", "next"]
 
 # Fields that may differ when a run goes on: how it is computed and watched, not what.
 FREE = ("workers", "training.log_every", "training.checkpoint_every", "training.keep", "training.parallel")
@@ -48,6 +54,20 @@ class ByLength:
 
 
 @config
+class SentencePairs:
+    """A second task beside masked language modelling, on pairs of stretches of sentences.
+
+    Attributes:
+        head: what tells the two classes apart. It is saved where the family has a place for it, and dropped elsewhere.
+        weight: of the second loss.
+    """
+
+    task: PairTask
+    head: ClassifierHead = ClassifierHead(labels=2, transform=Transform(activation="tanh"))
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+@config
 class Pretraining:
     """Masked-language pretraining from text: raw, tokenised, or a mixture.
 
@@ -59,6 +79,9 @@ class Pretraining:
         by_length: the text as a mixture of its longer documents and all others, in these shares of the tokens; None: as it is.
         held_out: the share of documents kept for evaluation.
         held_out_rate: the share of tokens masked in them; None: as in training.
+        predicts: the tokens that are masked, or each time the next one, which needs causal attention.
+        pairs: a second task on pairs of sentences; None: samples are single stretches of text.
+        decoder: what stands before the vocabulary in pretraining alone; None: nothing.
         start: the folder or repository of a model whose weights the run begins with; `family`, the shapes of `encoder` and
             `head`, and `tokenizer` are that model's. None: fresh weights.
     """
@@ -76,6 +99,9 @@ class Pretraining:
     by_length: Annotated[tuple[ByLength, ...], Field(min_length=1)] | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
     held_out_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    predicts: Predicts = "masked"
+    pairs: SentencePairs | None = None
+    decoder: Annotated[GradualUnmasking | MaskDecoderHead, Field(discriminator="type")] | None = None
     start: str | None = None
     workers: NonNegativeInt = 0
 
@@ -86,7 +112,7 @@ class Stage:
 
     Attributes:
         name: of its folder, behind its number.
-        encoder: another config of the same weights: rotary bases, dropout, `max_length` where no table depends on it.
+        encoder: another config of the same weights: rotary bases, dropout, `max_length` where no table depends on it, `causal`.
         training: its budget, learning rate, schedule and all else of training; the seed is the run's.
         average: the stage ends with the mean of the weights of its last so many checkpoints; None: with its last weights.
         moments: whether the optimizer goes on with what it has gathered, or begins afresh.
@@ -95,6 +121,7 @@ class Stage:
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     encoder: EncoderConfig | None = None
     masking: Masking | None = None
+    predicts: Predicts | None = None
     source: Corpus | None = None
     batching: TokenBudget | None = None
     training: TrainingConfig | None = None
@@ -137,7 +164,7 @@ class Staged:
 
 
 # The fields of a run that a stage may change
-CHANGED = ("encoder", "masking", "source", "batching", "training", "max_length", "by_length")
+CHANGED = ("encoder", "masking", "predicts", "source", "batching", "training", "max_length", "by_length")
 
 
 @config

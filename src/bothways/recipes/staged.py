@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from bothways.config import override, to_json
+from bothways.data.masking import Vocabulary
 from bothways.data.tokenizer import Tokenizer
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
@@ -29,17 +30,19 @@ from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
 from bothways.recipes.corpus import Opened, files_of, with_tokenizer
 from bothways.recipes.pretraining import (
-    METRICS,
     Parts,
+    assemble,
     check,
     chosen,
     machine_rate,
+    metrics_of,
     pass_tokens,
     prepare_samples,
     prepare_shards,
     prepare_tokenizer,
     remember_corpus,
     set_up,
+    unfilled,
 )
 from bothways.recipes.runs import FREE, Pretraining, Stage, Staged
 from bothways.training import checkpoint, log, record
@@ -101,6 +104,9 @@ def pretrain_stages(
         tokenizer = prepare_tokenizer(run.base, folder, say)
         corpora = _corpora(run, folder, tokenizer, say)
         _record(run, folder)
+    with torch.device("meta"):  # before hours of training rather than after; what other stages train is not saved
+        final = unfilled(run.runs[-1], Vocabulary.of(tokenizer))
+        check_expressed(assemble(run.runs[-1], tokenizer, final))
     before: Before = Before()
     parts: Parts | None = None
     rate: float | None = None
@@ -121,7 +127,8 @@ def pretrain_stages(
         say(notes[-1])
     return deliver(
         result, parts.model, folder,
-        title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command, metrics=METRICS, say=say,
+        title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command,
+        metrics=metrics_of(run.base), say=say,
         extra=[_table(run, folder, corpora, tokenizer, notes)],
         audit=find_audit([file for one in run.runs for file in files_of(one.source)]),
     )  # fmt: skip
@@ -197,7 +204,6 @@ def read_with(run: Pretraining | Staged, tokenizer: Path) -> Pretraining | Stage
 
 def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: bool, rate: float) -> None:
     """Train one stage in its folder, or go on with it."""
-    check_expressed(parts.model)
     before.give(parts.objective)
     state = before.state(run)
     stream = None if state is None else parts.loader.after(state)

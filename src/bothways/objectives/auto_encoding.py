@@ -1,0 +1,153 @@
+"""Sentence vectors by auto-encoding: a weak decoder gets a text back from its vector and what little else it is shown.
+
+RetroMAE (arXiv 2205.12035): a layer reads the vector in the place of the first token, and the text with most tokens masked; the
+encoder predicts its own masked tokens beside. This is the paper's plain decoding; its enhanced one, in which every token has
+a view of its own, is not here. After TSDAE (arXiv 2104.06979): the encoder reads a text that has lost most of its tokens, and
+a causal layer spells out the whole text behind its vector. (The paper's decoder is as deep as the encoder and looks at the
+vector by cross-attention; here it is read as a first token.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Num
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from bothways.config import config
+from bothways.data.hashing import draw, keys, uniform
+from bothways.data.masking import Masking, Share, Vocabulary
+from bothways.data.sample import Epochs, Sample
+from bothways.encoder.decoder_layers import DecoderLayers
+from bothways.encoder.encoder import Encoder
+from bothways.layers.heads import MaskedLm, Pooling, pool
+from bothways.objectives.causal_lm import PrepareCausal
+from bothways.objectives.masked_lm import MaskedInputs, PrepareMasked
+from bothways.objectives.objective import Objective
+from bothways.ragged import Batch, Encoded
+
+# Random numbers of a sample that are not those of the encoder's masks
+_DECODER, _DELETION = 0xDEC0DE, 0xDE1E7E
+
+
+@config
+class RetroMae:
+    """The decoder sees the vector, and the text with `masked` of its tokens hidden; the encoder's own masks are `encoder`."""
+
+    type: Literal["retromae"] = "retromae"
+    encoder: Masking = Masking(rate=0.3)
+    masked: Share = 0.5
+    layers: PositiveInt = 1
+
+
+@config
+class Denoising:
+    """The encoder reads the text without `deleted` of its tokens; the decoder spells out all of it."""
+
+    type: Literal["denoising"] = "denoising"
+    deleted: Share = 0.6
+    layers: PositiveInt = 1
+
+
+AutoEncoder: TypeAlias = Annotated[RetroMae | Denoising, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, eq=False)
+class AutoEncodingInputs:
+    """What the encoder reads (and predicts, where it does), and what the decoder does; `tokens` are those of both."""
+
+    encoder: MaskedInputs
+    decoder: MaskedInputs
+
+    @property
+    def tokens(self) -> int:
+        return self.encoder.tokens + self.decoder.tokens
+
+    def to(self, device: torch.device | str) -> AutoEncodingInputs:
+        return AutoEncodingInputs(self.encoder.to(device), self.decoder.to(device))
+
+
+@dataclass(frozen=True)
+class PrepareAutoEncoding:
+    """Corrupts every sample twice, by (seed, epoch, its number): for the encoder, and for the decoder."""
+
+    config: RetroMae | Denoising
+    vocabulary: Vocabulary
+
+    def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> AutoEncodingInputs:
+        if isinstance(self.config, Denoising):
+            fewer = delete_tokens(samples, self.config.deleted, self.vocabulary, seed, epoch)
+            read = Batch.of([one.sequences[0] for one in fewer], samples=[one.id for one in fewer])
+            nothing = torch.zeros(0, dtype=torch.int64)
+            return AutoEncodingInputs(MaskedInputs(read, nothing, nothing, hidden=0), PrepareCausal()(samples, seed, epoch))
+        hidden = replace(self.config.encoder, rate=self.config.masked, mask=1.0, random=0.0)
+        masked = [PrepareMasked(masking, self.vocabulary) for masking in (self.config.encoder, hidden)]
+        return AutoEncodingInputs(masked[0](samples, seed, epoch), masked[1](samples, seed ^ _DECODER, epoch))
+
+
+def delete_tokens(samples: Sequence[Sample], share: float, vocabulary: Vocabulary, seed: int, epoch: Epochs) -> list[Sample]:
+    """The samples without about `share` of their tokens, each token on its own; special ones stay."""
+    owners = keys(seed, epoch, _DELETION, items=np.array([sample.id for sample in samples], dtype=np.int64))
+    kept = []
+    for sample, owner in zip(samples, owners, strict=True):
+        ids = sample.sequences[0]
+        drawn = uniform(draw(np.full(len(ids), owner), np.arange(len(ids))))
+        stays = (drawn >= share) | vocabulary.is_special[ids]
+        kept.append(replace(sample, sequences=(ids[stays],), types=None))
+    return kept
+
+
+class AutoEncoding(Objective[AutoEncodingInputs]):
+    """Sums: `decoder` (cross-entropy in nats of what the decoder predicts), `accuracy` of these; for RetroMAE `encoder`, its own.
+
+    The head serves both. The vector is that of `pooling`, which is how the model is to be used afterwards.
+    """
+
+    def __init__(
+        self, encoder: Encoder, head: MaskedLm, vocabulary: Vocabulary, config: RetroMae | Denoising, pooling: Pooling = "cls"
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.config = config
+        self.pooling: Pooling = pooling
+        self.decoder = DecoderLayers(encoder.config, config.layers, causal=isinstance(config, Denoising))
+        self.prepare = PrepareAutoEncoding(config, vocabulary)
+        names = ("decoder",) if isinstance(config, Denoising) else ("decoder", "encoder")
+        self.weights: Mapping[str, float] = dict.fromkeys(names, 1.0)
+
+    def counts(self, inputs: AutoEncodingInputs) -> dict[str, Num[Tensor, ""]]:
+        predicted = torch.tensor(len(inputs.decoder.labels))
+        own = {"encoder": torch.tensor(len(inputs.encoder.labels))} if "encoder" in self.weights else {}
+        return {"decoder": predicted, "accuracy": predicted, **own}
+
+    def forward(self, inputs: AutoEncodingInputs) -> dict[str, Num[Tensor, ""]]:
+        encoded = self.encoder(inputs.encoder.batch)
+        loss, right = self._predicted(self._decoded(encoded, inputs.decoder), inputs.decoder)
+        sums = {"decoder": loss, "accuracy": right}
+        if "encoder" in self.weights:
+            sums["encoder"] = self._predicted(encoded.hidden, inputs.encoder)[0]
+        return sums
+
+    def _decoded(self, encoded: Encoded, inputs: MaskedInputs) -> Float[Tensor, "tokens size"]:
+        """What the decoder makes of its text, whose first token is the vector."""
+        vectors, ragged = pool(self.pooling, encoded.hidden, encoded.ragged), inputs.batch.ragged
+        x = self.encoder.embedding(inputs.batch)
+        there = [number for number, length in enumerate(ragged.lengths) if length]
+        first = torch.tensor([ragged.offsets[number] for number in there], device=x.device)
+        x = x.index_copy(0, first, vectors[torch.tensor(there, device=x.device)].to(x.dtype))
+        return self.decoder(self.encoder, x, ragged)
+
+    def _predicted(self, hidden: Tensor, inputs: MaskedInputs) -> tuple[Tensor, Tensor]:
+        return self.head.loss(hidden[inputs.rows], self.encoder.embedding.tokens.weight, inputs.labels)
+
+    def flops(self, inputs: AutoEncodingInputs) -> float:
+        rows = len(inputs.encoder.labels) + len(inputs.decoder.labels)
+        head = self.head.flops(rows, self.encoder.embedding.tokens.weight)
+        read, spelt = inputs.encoder.batch.ragged, inputs.decoder.batch.ragged
+        return self.encoder.flops(read) + self.encoder.embedding.flops(spelt.tokens) + self.decoder.flops(spelt) + head

@@ -1,0 +1,125 @@
+"""Auto-encoding: what each side is shown, and that the decoder knows the encoder's text by its vector alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.builders import CONFIGS, SIZE, VOCAB, gap, random_ids, randomise, tiny_encoder
+
+from bothways.data.masking import Masking, Vocabulary
+from bothways.data.sample import Sample
+from bothways.errors import InputError
+from bothways.layers.heads import MaskedLm, MaskedLmHead, Transform
+from bothways.layers.norm import LayerNorm
+from bothways.objectives.auto_encoding import AutoEncoding, Denoising, RetroMae, delete_tokens
+from bothways.objectives.masked_lm import MaskedLanguageModeling
+
+MASK = 4
+VOCABULARY = Vocabulary(VOCAB, MASK, frozenset(range(5)))
+BOTH = pytest.mark.parametrize("config", [RetroMae(), Denoising()], ids=lambda one: one.type)
+TRUNKS = [name for name in CONFIGS if name not in ("m2_bert", "longformer")]
+
+
+def objective(name: str, config: RetroMae | Denoising) -> AutoEncoding:
+    head = MaskedLm(MaskedLmHead(transform=Transform(norm=LayerNorm())), SIZE, VOCAB, CONFIGS[name].embedding.size)
+    task = AutoEncoding(tiny_encoder(name, layers=2), head, VOCABULARY, config)
+    randomise(head, seed=1)
+    randomise(task.decoder, seed=2)
+    return task.eval()
+
+
+def samples(lengths: list[int], first: int = 100) -> list[Sample]:
+    rows = [np.concatenate([[2], ids, [3]]) for ids in random_ids(lengths)]
+    return [Sample(id=first + i, sequences=(ids,)) for i, ids in enumerate(rows)]
+
+
+@BOTH
+@pytest.mark.parametrize("name", TRUNKS)
+def test_packed_is_alone(name: str, config: RetroMae | Denoising) -> None:
+    task, given = objective(name, config), samples([9, 30, 1, 17])
+    packed, alone = task.prepare(given, 0, 0), [task.prepare([one], 0, 0) for one in given]
+    assert task(packed).keys() == task.counts(packed).keys()
+    for key, total in task(packed).items():
+        assert gap(total.float(), torch.stack([task(one)[key].float() for one in alone]).sum()) <= 1e-5
+        assert task.counts(packed)[key] == sum(task.counts(one)[key] for one in alone)
+
+
+@BOTH
+def test_the_decoder_knows_the_text_by_its_vector_alone(config: RetroMae | Denoising) -> None:
+    """The decoder's loss has a gradient in the encoder's output at first tokens, and at no others."""
+    task = objective("bert", config)
+    inputs = task.prepare(samples([9, 30]), 0, 0)
+    kept: list[Any] = []
+    hook = task.encoder.final_norm.register_forward_hook(lambda module, args, output: kept.append(output))
+    loss = task(inputs)["decoder"]
+    hook.remove()
+    (gradient,) = torch.autograd.grad(loss, kept[0])
+    starts = inputs.encoder.batch.ragged.starts[:-1].tolist()
+    assert gradient.abs().sum(dim=1).nonzero().flatten().tolist() == starts
+
+
+def test_what_retromae_shows() -> None:
+    """The decoder's text has half of its tokens hidden, others than the encoder's; all of them are predicted."""
+    task, given = objective("bert", RetroMae(encoder=Masking(rate=0.3), masked=0.5)), samples([200] * 20)
+    inputs = task.prepare(given, 0, 0)
+    hidden = [(one.batch.ids == MASK).float().mean().item() for one in (inputs.encoder, inputs.decoder)]
+    assert hidden[0] == pytest.approx(0.24, abs=0.02)
+    assert hidden[1] == pytest.approx(0.5, abs=0.03)
+    both = np.isin(inputs.encoder.rows.numpy(), inputs.decoder.rows.numpy()).mean()
+    assert both == pytest.approx(0.5, abs=0.06)
+    plain = MaskedLanguageModeling(task.encoder, task.head, Masking(rate=0.3), VOCABULARY)
+    assert torch.equal(task(inputs)["encoder"], plain(plain.prepare(given, 0, 0))["loss"])
+    assert dict(task.weights) == {"decoder": 1.0, "encoder": 1.0}
+
+
+def test_what_denoising_shows() -> None:
+    """The encoder's text keeps its special tokens, and two fifths of the others in their order; the decoder's is whole."""
+    task, given = objective("bert", Denoising(deleted=0.6)), samples([200] * 20)
+    inputs = task.prepare(given, 0, 0)
+    assert inputs.decoder.batch.ragged.lengths == (202,) * 20
+    assert sum(inputs.encoder.batch.ragged.lengths) - 40 == pytest.approx(0.4 * 4000, rel=0.06)
+    for sample, fewer in zip(given, delete_tokens(given, 0.6, VOCABULARY, 0, 0), strict=True):
+        left = iter(sample.sequences[0].tolist())
+        assert all(token in left for token in fewer.sequences[0].tolist())  # a subsequence
+        assert (fewer.sequences[0][0], fewer.sequences[0][-1]) == (2, 3)
+    assert len(inputs.decoder.rows) == 20 * 201
+    assert dict(task.weights) == {"decoder": 1.0}
+
+
+def test_the_spelling_decoder_does_not_look_ahead() -> None:
+    task = objective("bert", Denoising())
+    inputs = task.prepare(samples([12]), 0, 0)
+    encoded = task.encoder(inputs.encoder.batch)
+    before = task._decoded(encoded, inputs.decoder)
+    ids = inputs.decoder.batch.ids.clone()
+    ids[-1] = 50
+    changed = inputs.decoder.__class__(inputs.decoder.batch.with_ids(ids), inputs.decoder.rows, inputs.decoder.labels, 0)
+    assert torch.equal(task._decoded(encoded, changed)[:-1], before[:-1])
+
+
+@BOTH
+def test_prepared_by_seed_epoch_and_number(config: RetroMae | Denoising) -> None:
+    task, given = objective("bert", config), samples([30, 20])
+    one, same = task.prepare(given, 0, 0), task.prepare(given[::-1], 0, 0)
+    lengths = list(one.encoder.batch.ragged.lengths)
+    assert torch.equal(one.encoder.batch.ids.split(lengths)[0], same.encoder.batch.ids.split(lengths[::-1])[1])
+    assert not torch.equal(one.encoder.batch.ids, task.prepare(given, 0, 1).encoder.batch.ids)
+
+
+def test_trunks_that_are_refused() -> None:
+    with pytest.raises(InputError, match="needs attention in the first"):
+        objective("m2_bert", RetroMae())
+    with pytest.raises(InputError, match="a causal decoder cannot be of layers with global tokens"):
+        objective("longformer", Denoising())
+
+
+@BOTH
+def test_flops(config: RetroMae | Denoising) -> None:
+    task = objective("bert", config)
+    inputs = task.prepare(samples([30, 7]), 0, 0)
+    rows = len(inputs.encoder.labels) + len(inputs.decoder.labels)
+    parts = task.encoder.flops(inputs.encoder.batch.ragged) + task.decoder.flops(inputs.decoder.batch.ragged)
+    assert task.flops(inputs) == parts + rows * 2 * SIZE * (VOCAB + SIZE)
