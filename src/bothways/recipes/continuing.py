@@ -11,6 +11,8 @@ from bothways.data.packing import TokenBudget
 from bothways.errors import InputError
 from bothways.model.folder import load
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.replaced_token import ReplacedTokenDetection
+from bothways.objectives.sharing import folded, unfold
 from bothways.recipes.published import RECIPES
 from bothways.recipes.recipe import Budget, Source
 from bothways.recipes.runs import GivenTokenizer, Pretraining, Staged
@@ -29,7 +31,8 @@ def continued(run: Pretraining, start: str) -> Pretraining:
         InputError: no such model; one without a tokenizer, or without a head in another family than the run's.
     """
     model = load(start, device="cpu")
-    head = model.spec.heads.masked_lm
+    # the head of a generator is the run's: no model holds one beside it
+    head = model.spec.heads.masked_lm if run.replaced_tokens is None else run.head
     if model.tokenizer is None:
         raise InputError(f"{start}: has no tokenizer, and the new text has to be cut into the pieces that the model knows")
     if head is None and model.family.name != run.family:
@@ -72,8 +75,8 @@ def adaptation(source: Source, budget: Budget, start: str) -> Pretraining:
     )
 
 
-def take_over(objective: MaskedLanguageModeling, start: str, family: str) -> None:
-    """Copy a model's weights into an objective's modules; a head that the model lacks keeps its own.
+def take_over(objective: MaskedLanguageModeling | ReplacedTokenDetection, start: str, family: str) -> None:
+    """Copy a model's weights into an objective's modules; a head that the model lacks keeps its own, and so does a generator.
 
     Raises:
         InputError: a model of another family, or of another shape; the message names the first weight that differs.
@@ -81,9 +84,11 @@ def take_over(objective: MaskedLanguageModeling, start: str, family: str) -> Non
     model = load(start, device="cpu")
     if model.family.name != family:
         raise InputError(f"start: {start} is of the family {model.family.name}, the run's is {family}")
-    parts: list[tuple[str, nn.Module, nn.Module]] = [("encoder", objective.encoder, model.encoder)]
-    if "masked_lm" in model.heads:
-        parts.append(("head", objective.head, model.heads["masked_lm"]))
+    encoder = folded(objective.encoder)
+    parts: list[tuple[str, nn.Module, nn.Module]] = [("encoder", encoder, model.encoder)]
+    head = "replaced_token" if isinstance(objective, ReplacedTokenDetection) else "masked_lm"
+    if head in model.heads:
+        parts.append(("head", objective.head, model.heads[head]))
     for part, ours, theirs in parts:
         mine, given = ours.state_dict(), theirs.state_dict()
         for name in mine.keys() | given.keys():
@@ -91,3 +96,4 @@ def take_over(objective: MaskedLanguageModeling, start: str, family: str) -> Non
             if shapes[0] != shapes[1]:
                 raise InputError(f"start: {part}.{name} is {shapes[0]} in {start}, this run's is {shapes[1]}")
         ours.load_state_dict(given)
+    unfold(objective.encoder, encoder)

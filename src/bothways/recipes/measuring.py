@@ -16,9 +16,8 @@ from torch import Tensor
 from bothways.data.loader import Loader
 from bothways.data.masking import Vocabulary
 from bothways.encoder.initialisation import initialise
-from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
 from bothways.recipes.planned_text import Invented, PlannedText
-from bothways.recipes.pretraining import unfilled
+from bothways.recipes.pretraining import Pretrained, unfilled
 from bothways.recipes.runs import Pretraining
 from bothways.training import step as steps
 from bothways.training.distributed import Spread
@@ -80,17 +79,17 @@ class Network:
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(self.run.encoder.vocab_size, _SPECIAL - 1, frozenset(range(_SPECIAL)))
 
-    def build(self) -> MaskedLanguageModeling:
+    def build(self) -> Pretrained:
         return unfilled(self.run, self.vocabulary)
 
-    def loader(self, tokens: int, objective: MaskedLanguageModeling) -> Loader[MaskedInputs]:
+    def loader(self, tokens: int, objective: Pretrained) -> Loader[Any]:
         """Micro-batches of at most `tokens` tokens, of the text's lengths."""
         lengths = np.minimum(self.text.lengths, tokens)
         lengths = np.tile(lengths, -(-_BATCHES * tokens // int(lengths.sum())))
         data = Invented(lengths, range(_SPECIAL, self.run.encoder.vocab_size))
         return Loader(data, replace(self.run.batching, tokens=tokens), objective.prepare, self.run.training.seed)
 
-    def inputs(self, tokens: int) -> MaskedInputs:
+    def inputs(self, tokens: int) -> Any:
         """The fullest of some micro-batches."""
         stream = self.loader(tokens, self._hollow).open()
         drawn = (next(stream) for _ in range(8))
@@ -109,7 +108,7 @@ class Network:
         return footprint(self.build, [inputs] * min(self.run.training.accumulate, 2), self.run.training)
 
     @cached_property
-    def _hollow(self) -> MaskedLanguageModeling:
+    def _hollow(self) -> Pretrained:
         """The network without memory for its weights."""
         with torch.device("meta"):
             return self.build()
@@ -123,7 +122,7 @@ def _rates(sampler: Sampler, seconds: float) -> list[float]:
     return found
 
 
-def _ready(network: Network, device: str, step: Step[MaskedInputs]) -> tuple[MaskedLanguageModeling, Updates[MaskedInputs]]:
+def _ready(network: Network, device: str, step: Step[Any]) -> tuple[Pretrained, Updates[Any]]:
     """The network with its optimizer; a step has one micro-batch."""
     objective = network.build()
     # as drawn by torch alone, scores would be so far apart that products of vanishing numbers slow a processor down

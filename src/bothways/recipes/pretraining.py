@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -28,7 +29,10 @@ from bothways.files import replacing, write_text
 from bothways.layers.heads import MaskedLm
 from bothways.model.folder import resolve
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
+from bothways.objectives.masked_lm import MaskedLanguageModeling, PrepareMasked
+from bothways.objectives.replaced_token import PrepareReplaced, ReplacedTokenDetection
+from bothways.objectives.sharing import refold
+from bothways.recipes import detecting
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.continuing import take_over
@@ -37,11 +41,14 @@ from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
 from bothways.training.checkpoint import position
 from bothways.training.loop import Result
+from bothways.training.optimizer import Group
 from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
 from bothways.training.team import team
 
+# What a run trains
+Pretrained: TypeAlias = MaskedLanguageModeling | ReplacedTokenDetection
 # Micro-batches of held-out text: a fixed sample, always the same masks
 EVALUATED = 20
 # Train metrics that reports plot
@@ -74,8 +81,10 @@ def pretrain(
     parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
         run, folder, parts.objective, parts.loader.open, parts.model, parts.watch(run, machine_rate(parts)),
-        title=f"Pretraining {run.family}", command=command, metrics=METRICS, say=say, audit=find_audit(files_of(run.source)),
+        title=f"Pretraining {run.family}", command=command, metrics=parts.metrics, say=say,
+        audit=find_audit(files_of(run.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
+        groups=parts.groups(run), finish=parts.finish, beside=parts.beside,
     )  # fmt: skip
     return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
 
@@ -85,30 +94,49 @@ class Parts:
     """What a run trains, and on what.
 
     Attributes:
-        model: on the very modules of the objective.
+        model: on the very modules of the objective, but for tables that `finish` brings up to date.
+        filling: the model that predicts masked tokens, which may be another one.
+        beside: other models to save, by name.
     """
 
-    objective: MaskedLanguageModeling
+    objective: Pretrained
     model: Model
-    loader: Loader[MaskedInputs]
+    loader: Loader[Any]
     text: Text
     vocabulary: Vocabulary
+    filling: Model
+    beside: Mapping[str, Model] = field(default_factory=dict)
 
     @property
     def epoch_tokens(self) -> int:
         """The tokens of one pass over all the text that is learned from."""
         return pass_tokens(self.text)
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Train metrics that reports plot."""
+        return detecting.METRICS if isinstance(self.objective, ReplacedTokenDetection) else METRICS
+
+    def groups(self, run: Pretraining) -> tuple[Group, ...] | None:
+        """Which parameters get which learning rate; None: as ever."""
+        one = self.objective
+        return detecting.detection_groups(one, run.training.optimizer) if isinstance(one, ReplacedTokenDetection) else None
+
+    def finish(self) -> None:
+        """Make the model what was trained."""
+        refold(self.objective.encoder, self.model.encoder)
+
     def watch(self, run: Pretraining, rate: float) -> Watch:
         """Held-out figures, and predictions, of the model; `rate` is the machine's."""
         device, heldout = str(self.model.device), self.text.heldout
         rate_held = run.masking.rate if run.held_out_rate is None else run.held_out_rate
-        prepare = PrepareMasked(replace(run.masking, rate=rate_held), self.vocabulary)
+        masked = PrepareMasked(replace(run.masking, rate=rate_held), self.vocabulary)
+        prepare = PrepareReplaced(masked) if isinstance(self.objective, ReplacedTokenDetection) else masked
         measured = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
         evaluation = list(islice(measured.evaluation(), EVALUATED))
         return Watch(
-            evaluate=lambda: averages(self.objective, evaluation, device, ("loss", "accuracy")),
-            samples=lambda: predictions(self.model, heldout),
+            evaluate=lambda: figures(self.objective, evaluation, device),
+            samples=lambda: predictions(self.filling, heldout),
             rate=rate,
         )
 
@@ -120,8 +148,16 @@ def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], d
     loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order)
     fill = loader.plan.epoch(0).fill
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
-    model = assemble(run, tokenizer, objective).to(device)
-    return Parts(objective, model, loader, text, Vocabulary.of(tokenizer))
+    model, filling = (one.to(device) for one in assemble(run, tokenizer, objective))
+    beside = {} if filling is model else detecting.savable_generator(filling, say)
+    return Parts(objective, model, loader, text, Vocabulary.of(tokenizer), filling, beside)
+
+
+def figures(objective: Pretrained, batches: Sequence[Any], device: str) -> Mapping[str, float]:
+    """What evaluation lines say of held-out batches."""
+    if isinstance(objective, ReplacedTokenDetection):
+        return detecting.detection_figures(objective, batches, device)
+    return averages(objective, batches, device, ("loss", "accuracy"))
 
 
 def machine_rate(parts: Parts) -> float:
@@ -212,31 +248,39 @@ def account(tallies: Sequence[Tally], say: Say) -> Table:
     return Table("Data", columns, rows, note="Over one pass, text was seen more than once.")
 
 
-def build(run: Pretraining, tokenizer: Tokenizer) -> MaskedLanguageModeling:
+def build(run: Pretraining, tokenizer: Tokenizer) -> Pretrained:
     """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
     objective = unfilled(run, Vocabulary.of(tokenizer))
-    initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
+    if isinstance(objective, ReplacedTokenDetection):
+        detecting.initialise_detection(objective, run.training.seed)
+    else:
+        initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     if run.start is not None:
         take_over(objective, run.start, run.family)
     return objective
 
 
-def unfilled(run: Pretraining, vocabulary: Vocabulary) -> MaskedLanguageModeling:
+def unfilled(run: Pretraining, vocabulary: Vocabulary) -> Pretrained:
     """The objective, whose weights are whatever torch makes of them."""
+    if run.replaced_tokens is not None:
+        return detecting.unfilled_detection(run, run.replaced_tokens, vocabulary)
     encoder = Encoder(run.encoder)
     head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
     return MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
 
 
-def assemble(run: Pretraining, tokenizer: Tokenizer, objective: MaskedLanguageModeling) -> Model:
-    """The model a user loads, on the very modules that are trained."""
+def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Pretrained) -> tuple[Model, Model]:
+    """The model a user loads, and the one that fills in masked tokens, on the very modules that are trained."""
+    if isinstance(objective, ReplacedTokenDetection):
+        discriminator = detecting.discriminator_model(run, tokenizer, objective)
+        return discriminator, detecting.generator_model(run, tokenizer, objective)
     family = next(one for one in FAMILIES if one.name == run.family)
     spec = Spec(encoder=run.encoder, heads=Heads(masked_lm=run.head), pad_id=tokenizer.pad_id or 0)
     with torch.device("meta"):
         model = Model(family, spec, tokenizer, name=run.family)
     model.encoder = objective.encoder
     model.heads["masked_lm"] = objective.head
-    return model
+    return model, model
 
 
 def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12) -> list[dict[str, str]]:
@@ -271,3 +315,5 @@ def check(run: Pretraining) -> None:
         raise InputError(f"max_length {run.max_length} exceeds encoder.max_length {run.encoder.max_length}")
     if run.max_length > run.batching.tokens:
         raise InputError(f"max_length {run.max_length} exceeds batching.tokens {run.batching.tokens}: a sample must fit a batch")
+    if run.replaced_tokens is not None:
+        detecting.check_detection(run, run.replaced_tokens)

@@ -18,6 +18,7 @@ from bothways.data.warmup import LengthWarmup
 from bothways.encoder.config import EncoderConfig
 from bothways.layers.heads import MaskedLmHead, Pooling
 from bothways.objectives.contrastive import InfoNce
+from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.training.settings import TrainingConfig
 
 # Where a config is read without a list of families at hand; a test holds it to `bothways.families.FAMILIES`.
@@ -49,7 +50,7 @@ class ByLength:
 
 @config
 class Pretraining:
-    """Masked-language pretraining from text: raw, tokenised, or a mixture.
+    """Pretraining from text (raw, tokenised, or a mixture) by masked tokens, or by tokens that were put in their place.
 
     Attributes:
         family: the published family the model is saved as.
@@ -61,6 +62,8 @@ class Pretraining:
         held_out_rate: the share of tokens masked in them; None: as in training.
         start: the folder or repository of a model whose weights the run begins with; `family`, the shapes of `encoder` and
             `head`, and `tokenizer` are that model's. None: fresh weights.
+        replaced_tokens: `encoder` learns to tell tokens that a generator has put in the place of masked ones; `head` is the
+            generator's. None: it learns to predict masked tokens, and `head` is its own.
     """
 
     family: FamilyName
@@ -77,6 +80,7 @@ class Pretraining:
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
     held_out_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     start: str | None = None
+    replaced_tokens: ReplacedTokens | None = None
     workers: NonNegativeInt = 0
 
 

@@ -29,7 +29,6 @@ from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
 from bothways.recipes.corpus import Opened, files_of, with_tokenizer
 from bothways.recipes.pretraining import (
-    METRICS,
     Parts,
     check,
     chosen,
@@ -119,11 +118,12 @@ def pretrain_stages(
         result = replace(result, evaluation=_measured(before, parts, run.runs[-1]))
         notes.append(f"The model is the mean of its last {len(before.averaged)} checkpoints: {result.evaluation}.")
         say(notes[-1])
+    parts.finish()
     return deliver(
         result, parts.model, folder,
-        title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command, metrics=METRICS, say=say,
+        title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command, metrics=parts.metrics, say=say,
         extra=[_table(run, folder, corpora, tokenizer, notes)],
-        audit=find_audit([file for one in run.runs for file in files_of(one.source)]),
+        audit=find_audit([file for one in run.runs for file in files_of(one.source)]), beside=parts.beside,
     )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: b
     state = before.state(run)
     train(
         parts.objective, parts.loader.open, run.training, folder,
-        device=str(parts.model.device), run=to_json(run), free=FREE, watch=parts.watch(run, rate),
+        device=str(parts.model.device), run=to_json(run), free=FREE, watch=parts.watch(run, rate), groups=parts.groups(run),
         beginning=Beginning(
             steps=before.steps,
             stream=None if state is None else parts.loader.after(state),
