@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,8 +28,10 @@ from bothways.layers.shifted import ShiftedEmbedding
 from bothways.objectives.replaced_token import ReplacedTokenDetection
 from bothways.objectives.sharing import DisentangledTables, NothingShared, SharedTables, Sharing, WholeEmbedding
 from bothways.ragged import Batch
-from bothways.recipes import detecting, pretraining
+from bothways.recipes import detecting, planning, pretraining
 from bothways.recipes.finetuning import finetune
+from bothways.recipes.measuring import Network
+from bothways.recipes.planned_text import PlannedText
 from bothways.recipes.pretraining import pretrain
 from bothways.recipes.published import RECIPES
 from bothways.recipes.runs import Finetuning, Pretraining, Stage, Staged
@@ -286,3 +289,15 @@ def test_the_generator_has_a_learning_rate_of_its_own(sharing: Sharing, tmp_path
     known = read(tmp_path / "run")
     assert known is not None
     assert {row.name: row.lr for row in known.parameters} == rates
+
+
+@recipes
+def test_a_plan_counts_both_networks(name: str, tmp_path: Path) -> None:
+    """What is shared once; and a step of both has its operations and its memory."""
+    run = toy(name, tmp_path)
+    expected = sum(parameter.numel() for parameter in begun(run).parameters())
+    assert sum(planning._parameters(run).values()) == expected
+    network = Network(run, PlannedText(np.full(10, 32), "some text", tokens=10_000))
+    plain = Network(replace(run, replaced_tokens=None), network.text)
+    assert network.flops > 1.01 * plain.flops
+    assert network.footprint(64).weights >= 4 * expected

@@ -20,8 +20,8 @@ class ShiftedEmbedding(nn.Module):
         self.delta = nn.Parameter(torch.zeros_like(base.weight))
 
     def forward(self, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens size"]:
-        tables = (self.base.weight.detach(), self.delta)
-        return torch.stack([F.embedding(ids, table, self.base.padding_idx) for table in tables]).sum(dim=0)
+        filler = self.base.padding_idx
+        return F.embedding(ids, self.base.weight.detach(), filler) + F.embedding(ids, self.delta, filler)
 
     @property
     def weight(self) -> Float[Tensor, "rows size"]:
