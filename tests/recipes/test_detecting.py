@@ -131,7 +131,7 @@ def test_a_generator_of_another_family_is_saved_as_one(tmp_path: Path) -> None:
     assert bothways.load(tmp_path / "run" / "generator").family.name == "bert"
 
 
-@recipes
+@pytest.mark.parametrize("name", ["deberta_v3", "modernbert_rtd"])
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a step without a checkpoint: what was drawn for the steps after it is drawn again."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
