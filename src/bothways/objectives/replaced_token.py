@@ -31,8 +31,8 @@ from bothways.objectives.objective import Objective
 from bothways.objectives.sharing import Sharing, WholeEmbedding, share
 from bothways.ops.sampling import draw_tokens
 
-_OF_PREDICTED = ("generator", "generator_accuracy", "mask_token")
-_OF_ALL = ("replaced", "discriminator_accuracy", "masked", "share_replaced", "share_flagged", "share_found")
+_OF_PREDICTED: tuple[str, ...] = ("generator", "generator_accuracy", "mask_token")
+_OF_ALL: tuple[str, ...] = ("replaced", "discriminator_accuracy", "masked", "share_replaced", "share_flagged", "share_found")
 # Tells the numbers that tokens are drawn by from those that places are chosen by
 _DRAWN = 0x525444
 

@@ -90,13 +90,14 @@ def savable_generator(generator: Model, say: Say) -> Mapping[str, Model]:
     reason = refusal(generator)
     if reason is None:
         return {"generator": generator}
-    say(f"the generator will not be saved as a model: {reason}")
+    say(f"the generator will not be saved as a model: {reason.removesuffix('; nothing was written')}")
     return {}
 
 
 def detection_figures(objective: ReplacedTokenDetection, batches: Sequence[Any], device: str) -> dict[str, float]:
     """Held-out means, with the weighted loss, recall and precision."""
-    figures = dict(averages(objective, batches, device, objective.names))
+    found = averages(objective, batches, device, objective.names)
+    figures = {name: found[name] for name in objective.names if name in found}
     shares = {name: figures.pop(name) for name in ("share_flagged", "share_found")}
     return {"loss": loss(objective.weights, figures), **figures, **detection({**figures, **shares})}
 
