@@ -81,10 +81,9 @@ def folded(encoder: Encoder) -> Encoder:
         if not isinstance(module, ShiftedEmbedding):
             setattr(plain.embedding, name, module)
             continue
-        table = module.base.weight
-        setattr(
-            plain.embedding, name, nn.Embedding(*table.shape, module.base.padding_idx, dtype=table.dtype, device=table.device)
-        )
+        table, filler = module.base.weight, module.base.padding_idx
+        rows, size = table.shape
+        setattr(plain.embedding, name, nn.Embedding(rows, size, filler, dtype=table.dtype, device=table.device))
     refold(encoder, plain)
     return plain.train(encoder.training)
 
