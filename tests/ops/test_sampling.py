@@ -15,40 +15,40 @@ def test_shares_are_the_softmax(temperature: float) -> None:
     """Evenly spaced numbers give each token its share, to one in a thousand."""
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0])
     uniforms = (torch.arange(1000) + 0.5) / 1000
-    drawn = draw_tokens(logits.expand(1000, 4), uniforms, temperature)
+    drawn = draw_tokens(logits.exp().expand(1000, 4), uniforms, temperature)
     shares = torch.bincount(drawn, minlength=4) / 1000
     torch.testing.assert_close(shares, (logits / temperature).softmax(dim=0), atol=1.1e-3, rtol=0)
 
 
 def test_a_row_is_drawn_alike_in_any_company() -> None:
-    logits, uniforms = torch.randn(40, 101), torch.rand(40)
-    together = draw_tokens(logits, uniforms)
-    assert together.tolist() == [draw_tokens(logits[i : i + 1], uniforms[i : i + 1]).item() for i in range(40)]
+    odds, uniforms = torch.randn(40, 101).exp(), torch.rand(40)
+    together = draw_tokens(odds, uniforms)
+    assert together.tolist() == [draw_tokens(odds[i : i + 1], uniforms[i : i + 1]).item() for i in range(40)]
     assert len(set(together.tolist())) > 10
 
 
 def test_an_excluded_token_is_not_drawn() -> None:
-    logits = torch.zeros(200, 3)
-    logits[:, 2] = 5.0
+    odds = torch.ones(200, 3)
+    odds[:, 2] = 150.0
     uniforms = torch.arange(200) / 200
     excluded = torch.full((200,), 2)
-    assert (draw_tokens(logits, uniforms) == 2).float().mean() > 0.9
-    drawn = draw_tokens(logits, uniforms, excluded=excluded)
+    assert (draw_tokens(odds, uniforms) == 2).float().mean() > 0.9
+    drawn = draw_tokens(odds, uniforms, excluded=excluded)
     assert torch.bincount(drawn, minlength=3).tolist() == [100, 100, 0]
-    assert logits[0].tolist() == [0.0, 0.0, 5.0]  # which the loss has yet to read
+    assert odds[0].tolist() == [1.0, 1.0, 150.0]  # which the loss has yet to read
 
 
 @pytest.mark.parametrize("uniform", [0.0, LARGEST])
 def test_a_token_without_probability_is_never_drawn(uniform: float) -> None:
     """At either end, whatever the sum of the probabilities was rounded to."""
-    logits = torch.randn(64, 101)
-    logits[:, [0, 100]] = -torch.inf
-    drawn = draw_tokens(logits, torch.full((64,), uniform))
+    odds = torch.randn(64, 101).exp()
+    odds[:, [0, 100]] = 0.0
+    drawn = draw_tokens(odds, torch.full((64,), uniform))
     assert drawn.min() >= 1
     assert drawn.max() <= 99
 
 
 def test_no_gradient_and_no_rows() -> None:
-    logits = torch.randn(3, 5, requires_grad=True)
-    assert not draw_tokens(logits, torch.rand(3)).requires_grad
-    assert draw_tokens(logits[:0], torch.rand(0)).shape == (0,)
+    odds = torch.rand(3, 5, requires_grad=True)
+    assert not draw_tokens(odds, torch.rand(3)).requires_grad
+    assert draw_tokens(odds[:0], torch.rand(0)).shape == (0,)

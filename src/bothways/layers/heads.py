@@ -99,7 +99,7 @@ class MaskedLm(nn.Module):
         labels: Int[Tensor, " rows"],
         see: See | None = None,
     ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-        """Summed cross-entropy in nats over the rows, and how many are predicted right; `see` is shown all logits."""
+        """Summed cross-entropy in nats over the rows, and how many are predicted right; `see` is shown the odds of all tokens."""
         return linear_cross_entropy(self.transform(hidden), self.weight(table), self.bias, labels, see)
 
     def weight(self, table: Float[Tensor, "vocab width"]) -> Float[Tensor, "vocab width"]:

@@ -146,9 +146,9 @@ class ReplacedTokenDetection(Objective[ReplacedInputs]):
         masked, settings = inputs.masked, self.settings
         drawn = torch.empty_like(masked.labels)
 
-        def see(logits: Tensor, rows: slice) -> None:
+        def see(odds: Tensor, rows: slice) -> None:
             excluded = masked.labels[rows] if settings.disallow_correct else None
-            drawn[rows] = draw_tokens(logits, inputs.uniforms[rows], settings.temperature, excluded)
+            drawn[rows] = draw_tokens(odds, inputs.uniforms[rows], settings.temperature, excluded)
 
         hidden, table = self.generator(masked.batch).hidden, self.generator.embedding.tokens.weight
         loss, right = self.generator_head.loss(hidden[masked.rows], table, masked.labels, see)

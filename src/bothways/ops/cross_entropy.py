@@ -17,7 +17,7 @@ from torch import Tensor
 _CHUNK = 512
 
 See: TypeAlias = Callable[[Float[Tensor, "rows vocab"], slice], None]
-"""Is shown the float32 logits of some rows, and which rows they are; they are overwritten when it returns."""
+"""Is shown float32 odds, exp(logit - the largest of its row), and which rows they are of; they are to be left as they are."""
 
 
 def linear_cross_entropy(
@@ -29,7 +29,7 @@ def linear_cross_entropy(
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Summed cross-entropy in nats of softmax(hidden @ weight.T + bias), and how many were right.
 
-    `see` looks at all logits as they pass: what is drawn from them needs no second projection.
+    `see` looks at the odds of all rows as they pass: what is drawn by them needs no second projection.
 
     Products are in autocast's precision where that is on, all else in float32. Equal to
     `cross_entropy(linear(...), reduction="sum")`; no rows give 0.
@@ -56,13 +56,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for first in range(0, len(labels), _CHUNK):
             rows = slice(first, first + _CHUNK)
             logits = F.linear(hidden[rows], weight, bias).float()
-            if see is not None:
-                see(logits, rows)
             target = labels[rows].unsqueeze(1)
             highest = logits.amax(dim=1, keepdim=True)
             aimed = logits.gather(1, target) - highest
             right += _guessed(logits, target, aimed)
             odds = logits.sub_(highest).exp_()
+            if see is not None:
+                see(odds, rows)
             total = odds.sum(dim=1, keepdim=True)
             loss += (total.log() - aimed).sum()
             if any(wanted):
