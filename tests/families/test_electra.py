@@ -11,6 +11,7 @@ import torch
 from tests.builders import SIZE, VOCAB, randomise
 
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.generator import narrowed
 from bothways.errors import InputError
 from bothways.families import electra
 from bothways.families.convert import Reader
@@ -50,7 +51,7 @@ def test_what_the_config_leaves_out_is_small() -> None:
 
 
 def test_a_generator_is_a_quarter_as_wide_on_the_same_tables() -> None:
-    small, full = electra.generator(electra.SIZES["small"], 1 / 4), electra.SIZES["small"]
+    small, full = narrowed(electra.SIZES["small"], 1 / 4), electra.SIZES["small"]
     assert (small.hidden_size, small.num_layers, small.layer(0).mixer.heads, small.layer(0).mlp.size) == (64, 12, 1, 256)
     with torch.device("meta"):
         one, other = Encoder(small).embedding, Encoder(full).embedding
@@ -58,18 +59,18 @@ def test_a_generator_is_a_quarter_as_wide_on_the_same_tables() -> None:
     tables = ("tokens.weight", "positions.weight", "types.weight", "norm.weight", "norm.bias")
     assert all(one.get_parameter(name).shape == other.get_parameter(name).shape for name in tables)
     # a generator as wide as its tables needs no map
-    assert electra.generator(electra.electra(embedding_size=64), 1 / 4).embedding.size is None
+    assert narrowed(electra.electra(embedding_size=64), 1 / 4).embedding.size is None
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1e-3, -1.0])
 def test_a_generator_without_width(fraction: float) -> None:
-    with pytest.raises(InputError, match=f"fraction={fraction} of 256 features makes .*: not 1 equal heads"):
-        electra.generator(electra.SIZES["small"], fraction)
+    with pytest.raises(InputError, match=f"width={fraction} of 256 features makes .*: not 1 equal heads"):
+        narrowed(electra.SIZES["small"], fraction)
 
 
 def test_a_generator_whose_heads_do_not_divide_it() -> None:
     with pytest.raises(InputError, match="1024 features makes 200: not 3 equal heads"):
-        electra.generator(electra.SIZES["large"], 200 / 1024)
+        narrowed(electra.SIZES["large"], 200 / 1024)
 
 
 def test_the_map_is_there_only_between_different_widths() -> None:

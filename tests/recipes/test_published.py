@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import bothways
 from bothways.config import from_json, to_json
@@ -14,10 +15,12 @@ from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.generator import generator_of
 from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.layers.heads import MaskedLm, MaskedLmHead
 from bothways.layers.position import Rotary
+from bothways.layers.replaced_token import ReplacedToken
 from bothways.model.model import Model
 from bothways.recipes.published import RECIPES
 from bothways.recipes.recipe import Size, divided
@@ -69,6 +72,11 @@ COUNTS = {
     "rexbert": 149_655_232,
     "ettin": 16_913_600,
     "neobert": 245_136_954,
+    # with the head for replaced tokens, a matrix and a row of the hidden size and their biases; DeBERTa's has a norm before them
+    "electra": 109_483_009,
+    "electra_small": 13_549_057,
+    "deberta_v3": 183_831_552 + 768**2 + 4 * 768 + 1,
+    "modernbert_rtd": 149_014_272 + 768**2 + 768 + 1,
     "cramming": 16 * (4 * 768**2 + 3 * 768 * 1536 + 4 * 768) + 32768 * 768 + 2 * 768 + (768**2 + 2 * 768 + 32768),
 }
 # family, tokens a full step, highest rates, share masked, tokens a text, and the budget of each stage
@@ -91,8 +99,19 @@ FIGURES = {
         "modernbert", [4608 * 1024, 4608 * 8192, 4608 * 8192], [3e-3, 3e-3, 1.5e-3], [0.3, 0.3, 0.15], [1024, 7999, 7999],
         [Tokens(count=billions * BILLION) for billions in (1700, 250, 50)],
     ),
+    "electra": ("electra", [256 * 512], [2e-4], [0.15], [512], [Steps(count=766_000)]),
+    "electra_small": ("electra", [128 * 128], [5e-4], [0.15], [128], [Steps(count=1_000_000)]),
+    "deberta_v3": ("deberta-v2", [256 * 512], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "cramming": ("modernbert", [8192 * 128], [1e-3], [0.25], [128], [Elapsed(hours=24.0)]),
 }  # fmt: skip
+
+
+def head_of(run: Pretraining) -> nn.Module:
+    """What stands on the encoder while it is trained."""
+    size = run.encoder.hidden_size
+    if run.replaced_tokens is not None:
+        return ReplacedToken(run.replaced_tokens.head, size)
+    return MaskedLm(run.head, size, run.encoder.vocab_size, run.encoder.embedding.size)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -100,7 +119,7 @@ def test_parameters_of_the_paper(name: str) -> None:
     (first, *_) = stages(name)
     with torch.device("meta"):
         encoder = Encoder(first.encoder)
-        head = MaskedLm(first.head, first.encoder.hidden_size, first.encoder.vocab_size, first.encoder.embedding.size)
+        head = head_of(first)
     assert sum(parameter.numel() for module in (encoder, head) for parameter in module.parameters()) == COUNTS[name]
 
 
@@ -203,6 +222,28 @@ def test_the_second_tasks() -> None:
     assert second.pairs.head.dropout == 0.1
     assert units(second.training.schedule.warmup, 125_000) == pytest.approx(3125)  # type: ignore[union-attr]
     assert replace(first, pairs=None) == stages("bert")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "generator", "sharing"),
+    [
+        ("electra", (256, 12, 4, 1024), "embedding"),
+        ("electra_small", (64, 12, 1, 256), "embedding"),
+        ("deberta_v3", (768, 6, 12, 3072), "disentangled_tables"),
+        ("modernbert_rtd", (192, 22, 3, 288), "embedding"),
+    ],
+)
+def test_the_generators_of_the_papers(name: str, generator: tuple[int, ...], sharing: str) -> None:
+    (run,) = stages(name)
+    settings = run.replaced_tokens
+    assert settings is not None
+    small = generator_of(settings.generator, run.encoder)
+    layer = small.layer(0)
+    assert (small.hidden_size, small.num_layers, layer.mixer.heads, layer.mlp.size) == generator  # type: ignore[union-attr]
+    assert (settings.sharing.type, settings.weight, settings.temperature, settings.disallow_correct) == (sharing, 50, 1, False)
+    masked = {"deberta_v3": (1.0, 0.0)}.get(name, (0.85, 0.0))
+    assert (run.masking.mask, run.masking.random) == masked
+    assert (settings.head.beside_first is not None) == (name == "deberta_v3")
 
 
 def test_comments_are_documents_of_a_line() -> None:

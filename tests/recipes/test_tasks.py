@@ -27,7 +27,7 @@ from bothways.families.bert import bert, masked_lm_head
 from bothways.families.deberta import deberta
 from bothways.families.modernbert import modernbert
 from bothways.objectives.decoded_lm import GradualUnmasking
-from bothways.recipes import pretraining
+from bothways.recipes import assembling, pretraining
 from bothways.recipes.continuing import continued
 from bothways.recipes.measuring import Network
 from bothways.recipes.planned_text import assumed
@@ -155,7 +155,7 @@ def test_a_task_and_a_decoder_go_together_and_go_on(texts: TextFiles, tmp_path: 
     first = pretrain(run, tmp_path / "run")
     assert pretrain(run, tmp_path / "run").result.loss == first.result.loss
     further = continued(run, str(tmp_path / "run" / "model"))
-    objective = pretraining.build(further, bothways.load(tmp_path / "run" / "model").tokenizer)  # type: ignore[arg-type]
+    objective = assembling.build(further, Vocabulary.of(bothways.load(tmp_path / "run" / "model").tokenizer))  # type: ignore[arg-type]
     saved = bothways.load(tmp_path / "run" / "model").heads["next_sentence"].state_dict()
     assert all(torch.equal(saved[name], one) for name, one in objective.pair_head.state_dict().items())  # type: ignore[union-attr]
 

@@ -125,9 +125,12 @@ def test_sigterm_to_torchrun_saves_once(alone: dict[int, Path], tmp_path: Path) 
     assert_alike(tmp_path, alone[3])
 
 
-@pytest.mark.parametrize("names", [("albert", "bert", "modernbert"), ("longformer", "m2_bert", "deberta-v2")])
+@pytest.mark.parametrize(
+    "names",
+    [("albert", "bert", "modernbert"), ("longformer", "m2_bert", "deberta-v2"), ("whole-embedding", "disentangled-tables")],
+)
 def test_shared_modules_and_tables_survive_sharding(names: tuple[str, ...]) -> None:
-    """ALBERT's layers, tied heads, tables of positions that all layers share: gradients are those of one process."""
+    """ALBERT's layers, tied heads, tables of positions that all layers share, two networks on one embedding: nothing changes."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(SOURCE), str(Path(__file__).parents[2])])}
     script = str(SCRIPT.with_name("spread_models.py"))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from bothways.encoder.config import EncoderConfig
-from bothways.errors import InputError
+from bothways.encoder.generator import narrowed
 from bothways.families.bert import bert, body, masked_lm_head, write_encoder
 from bothways.families.convert import Reader, Rename, Rule, Tied, affine
 from bothways.families.family import ACTIVATIONS, INERT, Family, Heads, Spec, read_labels, read_problem, read_types
@@ -45,30 +45,14 @@ def electra(
     return replace(config, embedding=replace(config.embedding, size=size))
 
 
-def generator(discriminator: EncoderConfig, fraction: float) -> EncoderConfig:
-    """The generator for a discriminator: as deep, a fraction as wide, on an embedding that both can share.
-
-    Raises:
-        InputError: a width of no feature, or one that heads of about 64 do not divide.
-    """
-    width, layer = round(discriminator.hidden_size * fraction), discriminator.layer(0)
-    heads = max(1, width // 64)
-    if width < 1 or width % heads:
-        raise InputError(f"fraction={fraction} of {discriminator.hidden_size} features makes {width}: not {heads} equal heads")
-    inner = discriminator.embedding.size or discriminator.hidden_size
-    small = replace(layer, mixer=replace(layer.mixer, heads=heads), mlp=replace(layer.mlp, size=4 * width))
-    embedding = replace(discriminator.embedding, size=None if inner == width else inner)
-    return replace(discriminator, hidden_size=width, layers=(small,), embedding=embedding)
-
-
 _SMALL = electra()
 _BASE = electra(embedding_size=768, hidden_size=768, heads=12, intermediate_size=3072)
 _LARGE = electra(embedding_size=1024, hidden_size=1024, num_layers=24, heads=16, intermediate_size=4096)
 SIZES = {
     **{"small": _SMALL, "base": _BASE, "large": _LARGE},
     # the small one was released with a generator of its own width
-    **{"small-generator": generator(_SMALL, 1), "base-generator": generator(_BASE, 1 / 3)},
-    **{"large-generator": generator(_LARGE, 1 / 4)},
+    **{"small-generator": narrowed(_SMALL, 1), "base-generator": narrowed(_BASE, 1 / 3)},
+    **{"large-generator": narrowed(_LARGE, 1 / 4)},
 }
 
 

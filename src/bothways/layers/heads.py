@@ -14,7 +14,7 @@ from bothways.errors import InputError
 from bothways.layers.activation import Activation, activate
 from bothways.layers.norm import Norm, build_norm
 from bothways.layers.ranges import Dropout
-from bothways.ops.cross_entropy import linear_cross_entropy
+from bothways.ops.cross_entropy import See, linear_cross_entropy
 from bothways.ops.segment import segment_first, segment_max, segment_mean
 from bothways.ragged import Batch, Ragged
 
@@ -93,10 +93,14 @@ class MaskedLm(nn.Module):
         return nn.functional.linear(self.transform(hidden), self.weight(table), self.bias)
 
     def loss(
-        self, hidden: Float[Tensor, "rows size"], table: Float[Tensor, "vocab width"], labels: Int[Tensor, " rows"]
+        self,
+        hidden: Float[Tensor, "rows size"],
+        table: Float[Tensor, "vocab width"],
+        labels: Int[Tensor, " rows"],
+        see: See | None = None,
     ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-        """Summed cross-entropy in nats over the rows, and how many are predicted right."""
-        return linear_cross_entropy(self.transform(hidden), self.weight(table), self.bias, labels)
+        """Summed cross-entropy in nats over the rows, and how many are predicted right; `see` is shown the odds of all tokens."""
+        return linear_cross_entropy(self.transform(hidden), self.weight(table), self.bias, labels, see)
 
     def weight(self, table: Float[Tensor, "vocab width"]) -> Float[Tensor, "vocab width"]:
         return table if self.decoder is None else self.decoder.weight

@@ -40,3 +40,7 @@ class ReplacedToken(nn.Module):
         if self.config.beside_first is not None:
             hidden = self.norm(segment_first(hidden, ragged)[ragged.segments] + hidden)
         return self.out(self.transform(hidden)).squeeze(-1)
+
+    def flops(self, tokens: int) -> float:
+        """Matrix-multiply FLOPs of one forward pass over `tokens` tokens."""
+        return self.transform.flops(tokens) + 2.0 * tokens * self.out.weight.numel()

@@ -6,7 +6,8 @@ training. Here they exist for one chunk of rows at a time, and their gradient is
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -15,27 +16,35 @@ from torch import Tensor
 
 _CHUNK = 512
 
+See: TypeAlias = Callable[[Float[Tensor, "rows vocab"], slice], None]
+"""Is shown float32 odds, exp(logit - the largest of its row), and which rows they are of; they are to be left as they are."""
+
 
 def linear_cross_entropy(
     hidden: Float[Tensor, "rows size"],
     weight: Float[Tensor, "vocab size"],
     bias: Float[Tensor, " vocab"] | None,
     labels: Int[Tensor, " rows"],
+    see: See | None = None,
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Summed cross-entropy in nats of softmax(hidden @ weight.T + bias), and how many were right.
+
+    `see` looks at the odds of all rows as they pass: what is drawn by them needs no second projection.
 
     Products are in autocast's precision where that is on, all else in float32. Equal to
     `cross_entropy(linear(...), reduction="sum")`; no rows give 0.
     """
     if not torch.is_grad_enabled():  # a Function is told what requires gradients, not whether anyone wants them
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    loss, right = _LinearCrossEntropy.apply(hidden, weight, bias, labels)  # type: ignore[misc]
+    loss, right = _LinearCrossEntropy.apply(hidden, weight, bias, labels, see)  # type: ignore[misc]
     return loss, right
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, see: See | None
+    ) -> tuple[Tensor, Tensor]:
         wanted = ctx.needs_input_grad[:3]
         empty = torch.empty_like if len(labels) else torch.zeros_like  # of 30,000 x 256 numbers, zeros cost as much as the loss
         grads = [empty(x) if x is not None and want else None for x, want in zip((hidden, weight, bias), wanted, strict=True)]
@@ -52,6 +61,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             aimed = logits.gather(1, target) - highest
             right += _guessed(logits, target, aimed)
             odds = logits.sub_(highest).exp_()
+            if see is not None:
+                see(odds, rows)
             total = odds.sum(dim=1, keepdim=True)
             loss += (total.log() - aimed).sum()
             if any(wanted):
@@ -64,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = outputs[0]
-        return (*(None if g is None else g.mul_(scale.to(g.dtype)) for g in ctx.saved_tensors), None)
+        return (*(None if g is None else g.mul_(scale.to(g.dtype)) for g in ctx.saved_tensors), None, None)
 
 
 def _guessed(logits: Tensor, target: Tensor, aimed: Tensor) -> Tensor:

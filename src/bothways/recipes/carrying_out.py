@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bothways.config import to_json
@@ -17,6 +18,7 @@ from bothways.recipes.audit import Audit, describe_corpus, overview
 from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining, Staged
 from bothways.training import record
 from bothways.training.loop import Result, train
+from bothways.training.optimizer import Group
 from bothways.training.report import report
 from bothways.training.sections import Section
 from bothways.training.settings import Watch
@@ -55,9 +57,15 @@ def claim(run: Run, folder: Path) -> None:
         free = run.free if isinstance(run, Staged) else FREE
         record.same_run(known.run, json.loads(to_json(run)), free, folder / record.NAME)
         return
-    taken = [name for name in ("model", "report.html") if (folder / name).exists()]
+    made = ("model", "report.html", *(["generator"] if _has_generator(run) else []))
+    taken = [name for name in made if (folder / name).exists()]
     if taken:
         raise InputError(f"{folder / taken[0]}: exists, and no run of this folder made it; choose another folder")
+
+
+def _has_generator(run: Run) -> bool:
+    first = run.base if isinstance(run, Staged) else run
+    return isinstance(first, Pretraining) and first.replaced_tokens is not None
 
 
 def carry_out(
@@ -74,8 +82,16 @@ def carry_out(
     say: Say,
     extra: Callable[[Result], Sequence[Section]] = lambda result: (),
     audit: Audit | None = None,
+    groups: Sequence[Group] | None = None,
+    finish: Callable[[], object] = lambda: None,
+    beside: Mapping[str, Model] = MappingProxyType({}),
 ) -> Trained:
     """Train the objective, whose modules are the model's, and leave `model/` and `report.html` in the folder.
+
+    Args:
+        groups: of parameters, as `train` takes them.
+        finish: makes the model of what was trained, where its modules are not all the objective's own.
+        beside: other models on modules of the objective, each saved in a folder of its name.
 
     Raises:
         InputError: the model's family could not save it; or as `train`.
@@ -83,10 +99,15 @@ def carry_out(
     """
     check_expressed(model)  # before hours of training rather than after
     device = str(model.device)
-    result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
+    result = train(
+        objective, open_stream, run.training, folder,
+        device=device, run=to_json(run), free=FREE, watch=watch, groups=groups,
+    )  # fmt: skip
+    finish()
     return deliver(
-        result, model, folder, title=title, command=command, metrics=metrics, say=say, extra=extra(result), audit=audit
-    )
+        result, model, folder,
+        title=title, command=command, metrics=metrics, say=say, extra=extra(result), audit=audit, beside=beside,
+    )  # fmt: skip
 
 
 def deliver(
@@ -100,11 +121,13 @@ def deliver(
     say: Say,
     extra: Sequence[Section] = (),
     audit: Audit | None = None,
+    beside: Mapping[str, Model] = MappingProxyType({}),
 ) -> Trained:
     """Save a trained model, and write the report; `audit`, the account of its text's curation, goes into both."""
     page = None
     if team().first:
-        model.eval().save(folder / "model")
+        for name, one in {"model": model, **beside}.items():
+            one.eval().save(folder / name)
         if audit:
             describe_corpus(audit, folder / "model")
         try:

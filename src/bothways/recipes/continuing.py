@@ -14,7 +14,9 @@ from bothways.model.folder import load
 from bothways.objectives.causal_lm import CausalLanguageModeling
 from bothways.objectives.decoded_lm import DecodedLanguageModeling
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.replaced_token import ReplacedTokenDetection
 from bothways.objectives.sentence_pair import PairedLanguageModeling
+from bothways.objectives.sharing import folded, unfold
 from bothways.recipes.published import RECIPES
 from bothways.recipes.recipe import Budget, Source
 from bothways.recipes.runs import GivenTokenizer, Pretraining, Staged
@@ -33,7 +35,8 @@ def continued(run: Pretraining, start: str) -> Pretraining:
         InputError: no such model; one without a tokenizer, or without a head in another family than the run's.
     """
     model = load(start, device="cpu")
-    head = model.spec.heads.masked_lm
+    # the head of a generator is the run's: no model holds one beside it
+    head = model.spec.heads.masked_lm if run.replaced_tokens is None else run.head
     if model.tokenizer is None:
         raise InputError(f"{start}: has no tokenizer, and the new text has to be cut into the pieces that the model knows")
     if head is None and model.family.name != run.family:
@@ -76,12 +79,14 @@ def adaptation(source: Source, budget: Budget, start: str) -> Pretraining:
     )
 
 
-Objectives: TypeAlias = MaskedLanguageModeling | CausalLanguageModeling | DecodedLanguageModeling | PairedLanguageModeling
-"""What a run of pretraining trains: an encoder and its masked-language head, whatever stands beside them."""
+Objectives: TypeAlias = (
+    MaskedLanguageModeling | CausalLanguageModeling | DecodedLanguageModeling | PairedLanguageModeling | ReplacedTokenDetection
+)
+"""What a run of pretraining trains: an encoder and a head, whatever stands beside them."""
 
 
 def take_over(objective: Objectives, start: str, family: str) -> None:
-    """Copy a model's weights into an objective's modules; a head that the model lacks keeps its own.
+    """Copy a model's weights into an objective's modules; a head that the model lacks keeps its own, and so does a generator.
 
     Raises:
         InputError: a model of another family, or of another shape; the message names the first weight that differs.
@@ -89,9 +94,11 @@ def take_over(objective: Objectives, start: str, family: str) -> None:
     model = load(start, device="cpu")
     if model.family.name != family:
         raise InputError(f"start: {start} is of the family {model.family.name}, the run's is {family}")
-    parts: list[tuple[str, nn.Module, nn.Module]] = [("encoder", objective.encoder, model.encoder)]
-    if "masked_lm" in model.heads:
-        parts.append(("head", objective.head, model.heads["masked_lm"]))
+    encoder = folded(objective.encoder)
+    parts: list[tuple[str, nn.Module, nn.Module]] = [("encoder", encoder, model.encoder)]
+    head = "replaced_token" if isinstance(objective, ReplacedTokenDetection) else "masked_lm"
+    if head in model.heads:
+        parts.append(("head", objective.head, model.heads[head]))
     if isinstance(objective, PairedLanguageModeling) and objective.name in model.heads:
         parts.append(("pair_head", objective.pair_head, model.heads[objective.name]))
     for part, ours, theirs in parts:
@@ -101,3 +108,4 @@ def take_over(objective: Objectives, start: str, family: str) -> None:
             if shapes[0] != shapes[1]:
                 raise InputError(f"start: {part}.{name} is {shapes[0]} in {start}, this run's is {shapes[1]}")
         ours.load_state_dict(given)
+    unfold(objective.encoder, encoder)

@@ -42,8 +42,11 @@ def vocabulary_of(masking: Masking, tokenizer: Tokenizer, opened: Sequence[Opene
 def check_schedule(run: Pretraining) -> None:
     """Raises InputError where a mask rate is to move beside another task, or within a budget of no number of tokens."""
     line = run.masking.schedule
-    if line is not None and (run.pairs is not None or run.decoder is not None or run.predicts == "next"):
-        raise InputError("masking.schedule: a rate that moves goes with masked tokens alone, without pairs, decoder and predicts")
+    beside = (run.pairs, run.decoder, run.replaced_tokens)
+    if line is not None and (any(one is not None for one in beside) or run.predicts == "next"):
+        raise InputError(
+            "masking.schedule: a rate that moves goes with masked tokens alone, without pairs, decoder, replaced_tokens, predicts"
+        )
     if line is not None and line.tokens is None and isinstance(run.training.budget, Elapsed):
         raise InputError(
             "masking.schedule: a budget of the clock does not say within how many tokens the rate moves; "

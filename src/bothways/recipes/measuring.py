@@ -16,9 +16,9 @@ from torch import Tensor
 from bothways.data.loader import Loader
 from bothways.data.vocabulary import Vocabulary, WordTable
 from bothways.encoder.initialisation import initialise
+from bothways.recipes.assembling import unfilled
 from bothways.recipes.continuing import Objectives
 from bothways.recipes.planned_text import Invented, PlannedText
-from bothways.recipes.pretraining import unfilled
 from bothways.recipes.runs import Pretraining
 from bothways.training import step as steps
 from bothways.training.distributed import Spread

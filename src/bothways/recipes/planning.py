@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
+from bothways.data.masking import Vocabulary
 from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.model.cost import parameters_by_part
 from bothways.model.model import Model
+from bothways.recipes.assembling import unfilled
 from bothways.recipes.measuring import Measured, Network, measure, program
 from bothways.recipes.planned_text import PlannedText, assumed, sampled
 from bothways.recipes.pretraining import EVALUATED, check
@@ -284,11 +286,15 @@ def _memory(
 
 
 def _parameters(run: Pretraining) -> dict[str, int]:
-    family = next(one for one in FAMILIES if one.name == run.family)
+    family, settings = next(one for one in FAMILIES if one.name == run.family), run.replaced_tokens
+    heads = Heads(masked_lm=run.head) if settings is None else Heads(replaced_token=settings.head)
     with torch.device("meta"):
-        return parameters_by_part(
-            Model(family, Spec(encoder=run.encoder, heads=Heads(masked_lm=run.head)), None, name=run.family)
-        )
+        parts = parameters_by_part(Model(family, Spec(encoder=run.encoder, heads=heads), None, name=run.family))
+        if settings is None:
+            return parts
+        objective = unfilled(run, Vocabulary(run.encoder.vocab_size, 0, frozenset()))
+    # of what is shared, the discriminator has it already
+    return {**parts, "generator": sum(one.numel() for one in objective.parameters()) - sum(parts.values())}
 
 
 def _cost(run: Pretraining) -> tuple[int, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,30 +19,26 @@ from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.data.vocabulary import Vocabulary
-from bothways.encoder.encoder import Encoder
-from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
-from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
-from bothways.families import FAMILIES
-from bothways.families.family import Family, Heads, Spec
 from bothways.files import replacing, write_text
-from bothways.layers.heads import Classifier, MaskedLm
 from bothways.model.folder import resolve
 from bothways.model.model import Model
-from bothways.objectives.causal_lm import CausalLanguageModeling
-from bothways.objectives.decoded_lm import DecodedLanguageModeling
-from bothways.objectives.masked_lm import MaskedLanguageModeling, PrepareMasked
-from bothways.objectives.sentence_pair import PairedLanguageModeling
+from bothways.objectives.masked_lm import PrepareMasked
+from bothways.objectives.replaced_token import ReplacedTokenDetection
+from bothways.objectives.sharing import refold
+from bothways.recipes import detecting
+from bothways.recipes.assembling import assemble, build, check_objective, figures, metrics, unfilled
 from bothways.recipes.audit import find_audit
-from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
-from bothways.recipes.continuing import Objectives, take_over
+from bothways.recipes.carrying_out import Say, Trained, carry_out, claim
+from bothways.recipes.continuing import Objectives
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
-from bothways.recipes.masks import check_schedule, opener, scheduled, vocabulary_of
+from bothways.recipes.masks import opener, scheduled, vocabulary_of
 from bothways.recipes.predictions import predictions
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import record
 from bothways.training.checkpoint import position
 from bothways.training.loop import Result
+from bothways.training.optimizer import Group
 from bothways.training.sections import Table
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
@@ -51,8 +47,6 @@ from bothways.training.trainable import OpenStream, State
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 EVALUATED = 20
-# Train metrics that reports plot
-METRICS = ("accuracy", "masked", "mask_token")
 # What tells our note from a file that happens to have its name: only behind it is anything removed
 _OURS = "what this folder's tokenizer and data were made from"
 # Beside the tokenizer and the shards: the text they were made from
@@ -81,9 +75,10 @@ def pretrain(
     parts = set_up(run, tokenizer, shards, chosen(device), say)
     trained = carry_out(
         run, folder, parts.objective, parts.opener(run, folder), parts.model, parts.watch(run, machine_rate(parts)),
-        title=f"Pretraining {run.family}", command=command, metrics=metrics_of(run), say=say,
+        title=f"Pretraining {run.family}", command=command, metrics=metrics(parts.objective), say=say,
         audit=find_audit(files_of(run.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
+        groups=parts.groups(run), finish=parts.finish, beside=parts.beside,
     )  # fmt: skip
     return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
 
@@ -93,7 +88,9 @@ class Parts:
     """What a run trains, and on what.
 
     Attributes:
-        model: on the very modules of the objective.
+        model: on the very modules of the objective, but for tables that `finish` brings up to date.
+        filling: the model that predicts masked tokens, which may be another one.
+        beside: other models to save, by name.
     """
 
     objective: Objectives
@@ -101,6 +98,8 @@ class Parts:
     loader: Loader[Any]
     text: Text
     vocabulary: Vocabulary
+    filling: Model
+    beside: Mapping[str, Model]
 
     @property
     def epoch_tokens(self) -> int:
@@ -115,6 +114,15 @@ class Parts:
         origin = 0 if state is None or run.masking.schedule is None else self.loader.tokens_before(state)
         return opener(run, self.loader, prepare, folder, origin)
 
+    def groups(self, run: Pretraining) -> tuple[Group, ...] | None:
+        """Which parameters get which learning rate; None: as ever."""
+        one = self.objective
+        return detecting.detection_groups(one, run.training.optimizer) if isinstance(one, ReplacedTokenDetection) else None
+
+    def finish(self) -> None:
+        """Make the model what was trained."""
+        refold(self.objective.encoder, self.model.encoder)
+
     def watch(self, run: Pretraining, rate: float) -> Watch:
         """Held-out figures, and predictions, of the model; `rate` is the machine's."""
         device, heldout = str(self.model.device), self.text.heldout
@@ -124,8 +132,8 @@ class Parts:
         measured: Loader[Any] = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
         evaluation = list(islice(measured.evaluation(), EVALUATED))
         return Watch(
-            evaluate=lambda: averages(self.objective, evaluation, device, evaluated_of(run)),
-            samples=lambda: predictions(self.model, heldout),
+            evaluate=lambda: figures(self.objective, evaluation, device),
+            samples=lambda: predictions(self.filling, heldout),
             rate=rate,
         )
 
@@ -138,19 +146,9 @@ def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], d
     loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order)
     fill = loader.plan.epoch(0).fill
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
-    model = assemble(run, tokenizer, objective).to(device)
-    return Parts(objective, model, loader, text, vocabulary)
-
-
-def evaluated_of(run: Pretraining) -> tuple[str, ...]:
-    """What is measured on held-out text: of the tokens, and of the pairs where there are any."""
-    names = ("loss", "accuracy")
-    return names if run.pairs is None else (*names, *(f"{run.pairs.task.type}/{name}" for name in names))
-
-
-def metrics_of(run: Pretraining) -> tuple[str, ...]:
-    """Train metrics that a run's report plots."""
-    return METRICS if run.pairs is None else (*METRICS, f"{run.pairs.task.type}/accuracy")
+    model, filling = (one.to(device) for one in assemble(run, tokenizer, objective))
+    beside = {} if filling is model else detecting.savable_generator(filling, say)
+    return Parts(objective, model, loader, text, vocabulary, filling, beside)
 
 
 def machine_rate(parts: Parts) -> float:
@@ -244,73 +242,10 @@ def account(tallies: Sequence[Tally], say: Say) -> Table:
     return Table("Data", columns, rows, note="Over one pass, text was seen more than once.")
 
 
-def build(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
-    """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
-    objective = unfilled(run, vocabulary)
-    initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
-    if run.start is not None:
-        take_over(objective, run.start, run.family)
-    return objective
-
-
-def unfilled(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
-    """The objective, whose weights are whatever torch makes of them."""
-    encoder = Encoder(run.encoder)
-    head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
-    if run.predicts == "next":
-        return CausalLanguageModeling(encoder, head)
-    masked: MaskedLanguageModeling | DecodedLanguageModeling
-    if run.decoder is None:
-        masked = MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
-    else:
-        masked = DecodedLanguageModeling(encoder, head, run.masking, vocabulary, run.decoder)
-    if run.pairs is None:
-        return masked
-    second = Classifier(run.pairs.head, run.encoder.hidden_size)
-    return PairedLanguageModeling(masked, second, run.pairs.task.type, run.pairs.weight)
-
-
-def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> Model:
-    """The model a user loads, on the very modules that are trained."""
-    family = next(one for one in FAMILIES if one.name == run.family)
-    spec = Spec(encoder=run.encoder, heads=_heads(run, family), pad_id=tokenizer.pad_id or 0)
-    with torch.device("meta"):
-        model = Model(family, spec, tokenizer, name=run.family)
-    model.encoder = objective.encoder
-    model.heads["masked_lm"] = objective.head
-    if run.pairs is not None and run.pairs.task.type in model.heads:
-        assert isinstance(objective, PairedLanguageModeling)
-        model.heads[run.pairs.task.type] = objective.pair_head
-    if "mask_decoder" in model.heads:
-        masked = objective.masked if isinstance(objective, PairedLanguageModeling) else objective
-        assert isinstance(masked, DecodedLanguageModeling)
-        model.heads["mask_decoder"] = masked.decoder
-    return model
-
-
-def _heads(run: Pretraining, family: Family) -> Heads:
-    """What is saved of what is trained: all that the family's folders have a place for."""
-    heads = Heads(masked_lm=run.head)
-    if run.pairs is not None and run.pairs.task.type in family.marks:
-        heads = replace(heads, **{run.pairs.task.type: run.pairs.head})
-    # absolute positions that the embedding adds leave no place for those of the decoder
-    if isinstance(run.decoder, MaskDecoderHead) and "mask_decoder" in family.marks and run.encoder.embedding.position is None:
-        heads = replace(heads, mask_decoder=run.decoder)
-    return heads
-
-
 def check(run: Pretraining) -> None:
     """Raises InputError where the run contradicts itself."""
     if run.max_length > run.encoder.max_length:
         raise InputError(f"max_length {run.max_length} exceeds encoder.max_length {run.encoder.max_length}")
     if run.max_length > run.batching.tokens:
         raise InputError(f"max_length {run.max_length} exceeds batching.tokens {run.batching.tokens}: a sample must fit a batch")
-    check_schedule(run)
-    if run.pairs is not None and run.pairs.head.labels != 2:
-        raise InputError(f"pairs.head.labels: {run.pairs.head.labels}, but a pair is of one of 2 classes")
-    if run.predicts == "next" and (run.pairs is not None or run.decoder is not None):
-        raise InputError("predicts: the next token goes without pairs and decoder, which are for masked tokens")
-    if run.pairs is not None and run.length_warmup is not None:
-        raise InputError("length_warmup: pairs are not cut into shorter ones; leave it out, or make stages")
-    with torch.device("meta"):  # what cannot be built is told of before any text is read
-        unfilled(run, Vocabulary(run.encoder.vocab_size, 0, frozenset()))
+    check_objective(run)

@@ -12,6 +12,7 @@ from bothways.recipes.classic import albert, bert, bert_next_sentence, gottbert,
 from bothways.recipes.deep import cramming, neobert
 from bothways.recipes.modern import ettin, modernbert, modernbert_short, rexbert
 from bothways.recipes.recipe import Recipe
+from bothways.recipes.replacing import deberta_v3, electra, electra_small, modernbert_rtd
 
 _LONG = "long documents for its later stages"
 
@@ -30,6 +31,10 @@ RECIPES = {
         Recipe(neobert, "arXiv 2502.19587", "250M", f"English web text (RefinedWeb), {_LONG}"),
         Recipe(gottbert, "arXiv 2012.02110", "126M", "German web text (OSCAR), 145 GB"),
         Recipe(tunbert, "instadeepai/tunbert", "110M", "Tunisian comments, a line each: under 100 MB"),
+        Recipe(electra, "arXiv 2003.10555", "110M", "English text, 3.3 billion words"),
+        Recipe(electra_small, "arXiv 2003.10555", "14M", "English text, 3.3 billion words"),
+        Recipe(deberta_v3, "arXiv 2111.09543", "184M", "English text, 160 GB"),
+        Recipe(modernbert_rtd, "arXiv 2003.10555", "149M", "English text and code"),
         Recipe(cramming, "arXiv 2212.14034", "120M", "English text, and one device for a day"),
     )
 }

@@ -21,6 +21,7 @@ from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
 from bothways.objectives.contrastive import InfoNce
 from bothways.objectives.decoded_lm import GradualUnmasking
+from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.training.settings import TrainingConfig
 
 # Where a config is read without a list of families at hand; a test holds it to `bothways.families.FAMILIES`.
@@ -69,7 +70,7 @@ class SentencePairs:
 
 @config
 class Pretraining:
-    """Masked-language pretraining from text: raw, tokenised, or a mixture.
+    """Pretraining from text (raw, tokenised, or a mixture) by masked tokens, or by tokens that were put in their place.
 
     Attributes:
         family: the published family the model is saved as.
@@ -84,6 +85,8 @@ class Pretraining:
         decoder: what stands before the vocabulary in pretraining alone; None: nothing.
         start: the folder or repository of a model whose weights the run begins with; `family`, the shapes of `encoder` and
             `head`, and `tokenizer` are that model's. None: fresh weights.
+        replaced_tokens: `encoder` learns to tell tokens that a generator has put in the place of masked ones; `head` is the
+            generator's. None: it learns to predict masked tokens, and `head` is its own.
     """
 
     family: FamilyName
@@ -103,6 +106,7 @@ class Pretraining:
     pairs: SentencePairs | None = None
     decoder: Annotated[GradualUnmasking | MaskDecoderHead, Field(discriminator="type")] | None = None
     start: str | None = None
+    replaced_tokens: ReplacedTokens | None = None
     workers: NonNegativeInt = 0
 
 

@@ -26,23 +26,21 @@ from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.model.folder import check_expressed
+from bothways.recipes.assembling import assemble, metrics, unfilled
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
 from bothways.recipes.corpus import Opened, files_of, with_tokenizer
 from bothways.recipes.pretraining import (
     Parts,
-    assemble,
     check,
     chosen,
     machine_rate,
-    metrics_of,
     pass_tokens,
     prepare_samples,
     prepare_shards,
     prepare_tokenizer,
     remember_corpus,
     set_up,
-    unfilled,
 )
 from bothways.recipes.runs import FREE, Pretraining, Stage, Staged
 from bothways.training import checkpoint, log, record
@@ -106,7 +104,7 @@ def pretrain_stages(
         _record(run, folder)
     with torch.device("meta"):  # before hours of training rather than after; what other stages train is not saved
         final = unfilled(run.runs[-1], Vocabulary.of(tokenizer))
-        check_expressed(assemble(run.runs[-1], tokenizer, final))
+        check_expressed(assemble(run.runs[-1], tokenizer, final)[0])
     before: Before = Before()
     parts: Parts | None = None
     rate: float | None = None
@@ -125,12 +123,13 @@ def pretrain_stages(
         result = replace(result, evaluation=_measured(before, parts, run.runs[-1]))
         notes.append(f"The model is the mean of its last {len(before.averaged)} checkpoints: {result.evaluation}.")
         say(notes[-1])
+    parts.finish()
     return deliver(
         result, parts.model, folder,
         title=f"Pretraining {run.base.family} in {len(run.stages)} stages", command=command,
-        metrics=metrics_of(run.base), say=say,
+        metrics=metrics(parts.objective), say=say,
         extra=[_table(run, folder, corpora, tokenizer, notes)],
-        audit=find_audit([file for one in run.runs for file in files_of(one.source)]),
+        audit=find_audit([file for one in run.runs for file in files_of(one.source)]), beside=parts.beside,
     )  # fmt: skip
 
 
@@ -209,7 +208,7 @@ def _stage(run: Pretraining, folder: Path, parts: Parts, before: Before, kept: b
     stream = None if state is None else parts.loader.after(state)
     train(
         parts.objective, parts.opener(run, folder, stream), run.training, folder,
-        device=str(parts.model.device), run=to_json(run), free=FREE, watch=parts.watch(run, rate),
+        device=str(parts.model.device), run=to_json(run), free=FREE, watch=parts.watch(run, rate), groups=parts.groups(run),
         beginning=Beginning(
             steps=before.steps,
             stream=stream,

@@ -14,6 +14,7 @@ from bothways.config import config
 from bothways.encoder.matrices import hidden_matrices
 from bothways.errors import InputError
 from bothways.layers.heads import MaskedLm
+from bothways.layers.shifted import ShiftedEmbedding
 from bothways.training.optimizers import adam, joined, muon
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -169,6 +170,7 @@ def _muon_groups(settings: Muon, module: nn.Module) -> tuple[Group, ...]:
         raise InputError("optimizer: muon is for the matrices of an encoder's layers, and there are none here; choose adamw")
     untied = {part.decoder for part in module.modules() if isinstance(part, MaskedLm)}
     tables = {part.weight for part in module.modules() if isinstance(part, nn.Embedding) and part not in untied}
+    tables |= {part.delta for part in module.modules() if isinstance(part, ShiftedEmbedding)}
 
     def rest(name: str, holds: Callable[[nn.Parameter], bool], lr: float | None, decay: float) -> Group:
         factor = (lr or settings.rest.lr) / settings.lr

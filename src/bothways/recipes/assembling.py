@@ -1,0 +1,134 @@
+"""A run's objective and models: which modules are trained, what is measured of them, what is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from bothways.data.tokenizer import Tokenizer
+from bothways.data.vocabulary import Vocabulary
+from bothways.encoder.encoder import Encoder
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
+from bothways.encoder.initialisation import initialise
+from bothways.errors import InputError
+from bothways.families import FAMILIES
+from bothways.families.family import Family, Heads, Spec
+from bothways.layers.heads import Classifier, MaskedLm
+from bothways.model.model import Model
+from bothways.objectives.causal_lm import CausalLanguageModeling
+from bothways.objectives.decoded_lm import DecodedLanguageModeling
+from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.replaced_token import ReplacedTokenDetection
+from bothways.objectives.sentence_pair import PairedLanguageModeling
+from bothways.recipes import detecting
+from bothways.recipes.carrying_out import averages
+from bothways.recipes.continuing import Objectives, take_over
+from bothways.recipes.masks import check_schedule
+from bothways.recipes.runs import Pretraining
+
+# Train metrics that reports plot
+_METRICS = ("accuracy", "masked", "mask_token")
+
+
+def build(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
+    """The objective, with fresh weights, a function of the seed, or those of the model it starts from."""
+    objective = unfilled(run, vocabulary)
+    if isinstance(objective, ReplacedTokenDetection):
+        detecting.initialise_detection(objective, run.training.seed)
+    else:
+        initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
+    if run.start is not None:
+        take_over(objective, run.start, run.family)
+    return objective
+
+
+def unfilled(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
+    """The objective, whose weights are whatever torch makes of them."""
+    if run.replaced_tokens is not None:
+        return detecting.unfilled_detection(run, run.replaced_tokens, vocabulary)
+    encoder = Encoder(run.encoder)
+    head = MaskedLm(run.head, run.encoder.hidden_size, run.encoder.vocab_size, run.encoder.embedding.size)
+    if run.predicts == "next":
+        return CausalLanguageModeling(encoder, head)
+    masked: MaskedLanguageModeling | DecodedLanguageModeling
+    if run.decoder is None:
+        masked = MaskedLanguageModeling(encoder, head, run.masking, vocabulary)
+    else:
+        masked = DecodedLanguageModeling(encoder, head, run.masking, vocabulary, run.decoder)
+    if run.pairs is None:
+        return masked
+    second = Classifier(run.pairs.head, run.encoder.hidden_size)
+    return PairedLanguageModeling(masked, second, run.pairs.task.type, run.pairs.weight)
+
+
+def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> tuple[Model, Model]:
+    """The model a user loads, and the one that fills in masked tokens, on the very modules that are trained."""
+    if isinstance(objective, ReplacedTokenDetection):
+        discriminator = detecting.discriminator_model(run, tokenizer, objective)
+        return discriminator, detecting.generator_model(run, tokenizer, objective)
+    family = next(one for one in FAMILIES if one.name == run.family)
+    spec = Spec(encoder=run.encoder, heads=_heads(run, family), pad_id=tokenizer.pad_id or 0)
+    with torch.device("meta"):
+        model = Model(family, spec, tokenizer, name=run.family)
+    model.encoder = objective.encoder
+    model.heads["masked_lm"] = objective.head
+    if run.pairs is not None and run.pairs.task.type in model.heads:
+        assert isinstance(objective, PairedLanguageModeling)
+        model.heads[run.pairs.task.type] = objective.pair_head
+    if "mask_decoder" in model.heads:
+        masked = objective.masked if isinstance(objective, PairedLanguageModeling) else objective
+        assert isinstance(masked, DecodedLanguageModeling)
+        model.heads["mask_decoder"] = masked.decoder
+    return model, model
+
+
+def _heads(run: Pretraining, family: Family) -> Heads:
+    """What is saved of what is trained: all that the family's folders have a place for."""
+    heads = Heads(masked_lm=run.head)
+    if run.pairs is not None and run.pairs.task.type in family.marks:
+        heads = replace(heads, **{run.pairs.task.type: run.pairs.head})
+    # absolute positions that the embedding adds leave no place for those of the decoder
+    if isinstance(run.decoder, MaskDecoderHead) and "mask_decoder" in family.marks and run.encoder.embedding.position is None:
+        heads = replace(heads, mask_decoder=run.decoder)
+    return heads
+
+
+def figures(objective: Objectives, batches: Sequence[Any], device: str) -> Mapping[str, float]:
+    """What evaluation lines say of held-out batches."""
+    names = ("loss", "accuracy")
+    match objective:
+        case ReplacedTokenDetection():
+            return detecting.detection_figures(objective, batches, device)
+        case PairedLanguageModeling():
+            return averages(objective, batches, device, (*names, *(f"{objective.name}/{name}" for name in names)))
+        case _:
+            return averages(objective, batches, device, names)
+
+
+def metrics(objective: Objectives) -> tuple[str, ...]:
+    """Train metrics that reports plot."""
+    match objective:
+        case ReplacedTokenDetection():
+            return detecting.METRICS
+        case PairedLanguageModeling():
+            return (*_METRICS, f"{objective.name}/accuracy")
+        case _:
+            return _METRICS
+
+
+def check_objective(run: Pretraining) -> None:
+    """Raises InputError where what a run is to learn contradicts itself, or cannot be built."""
+    check_schedule(run)
+    if run.replaced_tokens is not None and (run.pairs is not None or run.decoder is not None or run.predicts == "next"):
+        raise InputError("replaced_tokens: goes without pairs, decoder and predicts")
+    if run.pairs is not None and run.pairs.head.labels != 2:
+        raise InputError(f"pairs.head.labels: {run.pairs.head.labels}, but a pair is of one of 2 classes")
+    if run.predicts == "next" and (run.pairs is not None or run.decoder is not None):
+        raise InputError("predicts: the next token goes without pairs and decoder, which are for masked tokens")
+    if run.pairs is not None and run.length_warmup is not None:
+        raise InputError("length_warmup: pairs are not cut into shorter ones; leave it out, or make stages")
+    with torch.device("meta"):  # what cannot be built is told of before any text is read
+        unfilled(run, Vocabulary(run.encoder.vocab_size, 0, frozenset()))

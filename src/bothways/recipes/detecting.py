@@ -1,0 +1,124 @@
+"""Replaced token detection as a run: its two networks put together, measured, and saved as two models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from bothways.data.masking import Vocabulary
+from bothways.data.tokenizer import Tokenizer
+from bothways.encoder.encoder import Encoder
+from bothways.encoder.generator import generator_of
+from bothways.encoder.initialisation import initialise
+from bothways.errors import InputError
+from bothways.families import FAMILIES
+from bothways.families.family import Heads, Spec
+from bothways.layers.heads import MaskedLm
+from bothways.layers.replaced_token import ReplacedToken
+from bothways.model.folder import check_expressed
+from bothways.model.model import Model
+from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedTokens, detection
+from bothways.objectives.sharing import folded
+from bothways.recipes.carrying_out import Say, averages
+from bothways.recipes.runs import Pretraining
+from bothways.training.optimizer import Group, Optimizer, default_groups
+from bothways.training.step import loss
+
+# Apart from the seed of the discriminator, which begins as the same run without a generator would
+_GENERATOR_SEED = 1 << 32
+# Train metrics that reports plot
+METRICS = ("generator_accuracy", "discriminator_accuracy", "share_replaced", "share_found", "masked")
+
+
+def unfilled_detection(run: Pretraining, settings: ReplacedTokens, vocabulary: Vocabulary) -> ReplacedTokenDetection:
+    """The objective, whose weights are whatever torch makes of them."""
+    small = generator_of(settings.generator, run.encoder)
+    head = MaskedLm(run.head, small.hidden_size, small.vocab_size, small.embedding.size)
+    detector = ReplacedToken(settings.head, run.encoder.hidden_size)
+    return ReplacedTokenDetection(Encoder(run.encoder), detector, Encoder(small), head, settings, run.masking, vocabulary)
+
+
+def initialise_detection(objective: ReplacedTokenDetection, seed: int) -> None:
+    """Fresh weights, a function of the seed; what is shared begins as the discriminator's does."""
+    parts = ((objective.generator, objective.generator_head, seed + _GENERATOR_SEED), (objective.encoder, objective.head, seed))
+    for encoder, head, drawn in parts:
+        initialise(nn.ModuleList([encoder, head]), encoder.config.initialisation, encoder.config.num_layers, drawn)
+
+
+def discriminator_model(run: Pretraining, tokenizer: Tokenizer, objective: ReplacedTokenDetection) -> Model:
+    """The model a user loads, on the modules that are trained; `refold` brings its tables up to date where they are shifted.
+
+    It has the head for replaced tokens where its family has a name for it.
+    """
+    family = next(one for one in FAMILIES if one.name == run.family)
+    heads = Heads(replaced_token=objective.head.config) if "replaced_token" in family.marks else Heads()
+    spec = Spec(encoder=run.encoder, heads=heads, pad_id=tokenizer.pad_id or 0)
+    with torch.device("meta"):
+        model = Model(family, spec, tokenizer, name=run.family)
+    model.encoder = folded(objective.encoder)
+    if "replaced_token" in model.heads:
+        model.heads["replaced_token"] = objective.head
+    return model
+
+
+def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: ReplacedTokenDetection) -> Model:
+    """The generator on its own modules: in the run's family, or in the first one that can express it."""
+    spec = Spec(objective.generator.config, Heads(masked_lm=run.head), pad_id=tokenizer.pad_id or 0)
+    families = sorted(FAMILIES, key=lambda one: one.name != run.family)
+    with torch.device("meta"):
+        models = [Model(family, spec, tokenizer, name=family.name) for family in families]
+    model = next((one for one in models if refusal(one) is None), models[0])
+    model.encoder, model.heads["masked_lm"] = objective.generator, objective.generator_head
+    return model
+
+
+def refusal(model: Model) -> str | None:
+    """Why a model cannot be saved; None where it can."""
+    try:
+        check_expressed(model)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def savable_generator(generator: Model, say: Say) -> Mapping[str, Model]:
+    """The models to save beside the trained one: the generator, unless no family can express it, which is told."""
+    reason = refusal(generator)
+    if reason is None:
+        return {"generator": generator}
+    say(f"the generator will not be saved as a model: {reason.removesuffix('; nothing was written')}")
+    return {}
+
+
+def detection_figures(objective: ReplacedTokenDetection, batches: Sequence[Any], device: str) -> dict[str, float]:
+    """Held-out means, with the weighted loss, recall and precision."""
+    found = averages(objective, batches, device, objective.names)
+    figures = {name: found[name] for name in objective.names if name in found}
+    shares = {name: figures.pop(name) for name in ("share_flagged", "share_found")}
+    return {"loss": loss(objective.weights, figures), **figures, **detection({**figures, **shares})}
+
+
+def check_detection(run: Pretraining, settings: ReplacedTokens) -> None:
+    """Raises InputError where there is no such generator, or it cannot share with the encoder what it should."""
+    with torch.device("meta"):
+        unfilled_detection(run, settings, Vocabulary(run.encoder.vocab_size, 0, frozenset()))
+
+
+def detection_groups(objective: ReplacedTokenDetection, optimizer: Optimizer) -> tuple[Group, ...] | None:
+    """Parameter groups with the generator's learning rate apart; None where it is the discriminator's."""
+    factor, own = objective.settings.generator_lr, objective.of_generator()
+    if factor == 1.0:
+        return None
+    groups: list[Group] = []
+    for group in default_groups(optimizer, objective):
+        groups.append(replace(group, holds=_held(group, own, False)))
+        groups.append(replace(group, name=f"generator's {group.name}", lr=group.lr * factor, holds=_held(group, own, True)))
+    return tuple(groups)
+
+
+def _held(group: Group, own: frozenset[nn.Parameter], wanted: bool) -> Callable[[str, nn.Parameter], bool]:
+    return lambda name, one: (one in own) == wanted and group.holds(name, one)
