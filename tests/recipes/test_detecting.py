@@ -22,6 +22,7 @@ from bothways.data.rows import JsonLines
 from bothways.data.source import TextFiles
 from bothways.data.table import SingleText
 from bothways.encoder.generator import GivenEncoder, Narrowed
+from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.bert import bert
 from bothways.layers.shifted import ShiftedEmbedding
@@ -196,7 +197,7 @@ def test_the_discriminator_begins_as_a_run_without_a_generator_does(tmp_path: Pa
     run = toy("modernbert_rtd", tmp_path)
     ours = begun(run).encoder.state_dict()
     plain = assembling.unfilled(replace(run, replaced_tokens=None), VOCABULARY)
-    pretraining.initialise(plain, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
+    initialise(plain, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     theirs = plain.encoder.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -237,7 +238,7 @@ def test_what_cannot_be_shared_is_refused_before_any_work(tmp_path: Path) -> Non
         pretrain(replace(run, replaced_tokens=given), tmp_path / "run")
     odd = replace(run.replaced_tokens, generator=Narrowed(width=0.41))
     with pytest.raises(InputError, match=r"width=0\.41 of 480 features makes 197: not 3 equal heads"):
-        detecting.check_detection(replace(run, encoder=replace(run.encoder, hidden_size=480)), odd)
+        pretraining.check(replace(run, encoder=replace(run.encoder, hidden_size=480), replaced_tokens=odd))
     assert not (tmp_path / "run").exists()
 
 

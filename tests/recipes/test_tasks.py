@@ -18,6 +18,7 @@ from bothways.data.packing import TokenBudget
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
 from bothways.data.tokenizer_training import WordPiece
+from bothways.data.vocabulary import Vocabulary
 from bothways.data.warmup import LengthStage, LengthWarmup
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead

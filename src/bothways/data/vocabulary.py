@@ -72,6 +72,13 @@ class Vocabulary:
         size = tokenizer.vocab_size if size is None else size
         return cls(size, tokenizer.mask_id, tokenizer.special_ids, word_table(tokenizer, max(size, tokenizer.vocab_size)))
 
+    @classmethod
+    def unknown(cls, size: int, specials: int = 1) -> Vocabulary:
+        """Of which nothing is known but its size: every token is a word, and as frequent as all others; the special ones come
+        first, the mask token last of them.
+        """
+        return cls(size, specials - 1, frozenset(range(specials)), WordTable.single(size), np.ones(size, np.int64))
+
     @cached_property
     def is_special(self) -> Bool[np.ndarray, " vocabulary"]:
         table = np.zeros(self.size, dtype=bool)

@@ -131,4 +131,4 @@ def check_objective(run: Pretraining) -> None:
     if run.pairs is not None and run.length_warmup is not None:
         raise InputError("length_warmup: pairs are not cut into shorter ones; leave it out, or make stages")
     with torch.device("meta"):  # what cannot be built is told of before any text is read
-        unfilled(run, Vocabulary(run.encoder.vocab_size, 0, frozenset()))
+        unfilled(run, Vocabulary.unknown(run.encoder.vocab_size))

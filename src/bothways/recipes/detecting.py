@@ -102,12 +102,6 @@ def detection_figures(objective: ReplacedTokenDetection, batches: Sequence[Any],
     return {"loss": loss(objective.weights, figures), **figures, **detection({**figures, **shares})}
 
 
-def check_detection(run: Pretraining, settings: ReplacedTokens) -> None:
-    """Raises InputError where there is no such generator, or it cannot share with the encoder what it should."""
-    with torch.device("meta"):
-        unfilled_detection(run, settings, Vocabulary(run.encoder.vocab_size, 0, frozenset()))
-
-
 def detection_groups(objective: ReplacedTokenDetection, optimizer: Optimizer) -> tuple[Group, ...] | None:
     """Parameter groups with the generator's learning rate apart; None where it is the discriminator's."""
     factor, own = objective.settings.generator_lr, objective.of_generator()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bothways.data.loader import Loader
-from bothways.data.vocabulary import Vocabulary, WordTable
+from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.initialisation import initialise
 from bothways.recipes.assembling import unfilled
 from bothways.recipes.continuing import Objectives
@@ -78,9 +78,7 @@ class Network:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Of which nothing is known: every token is a word, and as frequent as all others."""
-        size = self.run.encoder.vocab_size
-        return Vocabulary(size, _SPECIAL - 1, frozenset(range(_SPECIAL)), WordTable.single(size), np.ones(size, np.int64))
+        return Vocabulary.unknown(self.run.encoder.vocab_size, _SPECIAL)
 
     def build(self) -> Objectives:
         # a second task adds a pooler and two classes, and needs texts that are pairs
