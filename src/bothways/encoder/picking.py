@@ -13,8 +13,8 @@ from bothways.errors import InputError
 def spread_layers(teacher: int, student: int) -> tuple[int, ...]:
     """The teacher's layer that each of the student's begins as: from the first to the last, evenly, halves to the even number.
 
-    Layer i is round(i · (teacher - 1) / (student - 1)): of twelve layers for six 0, 2, 4, 7, 9, 11, which are DistilBERT's; of six
-    for three 0, 2, 5. A single layer is the first.
+    Layer i is round(i · (teacher - 1) / (student - 1)): of twelve layers for six 0, 2, 4, 7, 9, 11, which are DistilBERT's;
+    of six for three 0, 2, 5. A single layer is the first.
 
     Raises:
         InputError: more layers than the teacher has, or none.
@@ -46,7 +46,7 @@ def check_layers(config: EncoderConfig, layers: Sequence[int]) -> None:
 
 
 def picked(state: Mapping[str, Tensor], layers: Sequence[int]) -> dict[str, Tensor]:
-    """Copies of a model's weights, of whose layers these alone are left, numbered anew. (One that is chosen twice comes twice.)"""
+    """Copies of a model's weights, of whose layers these alone are left, numbered anew; one that is chosen twice comes twice."""
     copies: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if not name.startswith("encoder.layers."):

@@ -17,7 +17,7 @@ _SCORES = 1 << 22
 
 
 def equal_lengths(ragged: Ragged, heads: int) -> Iterator[Int[Tensor, "count length"]]:
-    """The rows of sequences of one length at a time, in groups of at most 2²² scores of `heads` heads; empty ones are left out."""
+    """The rows of sequences of one length at a time, 2²² scores of `heads` heads at most; empty ones are left out."""
     by_length: dict[int, list[int]] = {}
     for start, length in zip(ragged.offsets, ragged.lengths, strict=False):
         if length:

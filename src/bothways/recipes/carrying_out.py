@@ -14,7 +14,7 @@ from bothways.model.folder import check_expressed
 from bothways.model.model import Model
 from bothways.objectives.objective import Objective
 from bothways.recipes.audit import Audit, describe_corpus, overview
-from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining, Staged
+from bothways.recipes.runs import FREE, Distillation, Embedding, Finetuning, Pretraining, Staged, TaskDistillation
 from bothways.training import record
 from bothways.training.loop import Result, train
 from bothways.training.report import report
@@ -25,7 +25,7 @@ from bothways.training.team import team
 from bothways.training.trainable import OpenStream
 
 Say = Callable[[str], None]
-Run = Pretraining | Staged | Finetuning | Embedding
+Run = Pretraining | Staged | Finetuning | Embedding | Distillation | TaskDistillation
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +52,19 @@ def claim(run: Run, folder: Path) -> None:
     """
     known = record.read(folder)
     if known:
-        free = run.free if isinstance(run, Staged) else FREE
-        record.same_run(known.run, json.loads(to_json(run)), free, folder / record.NAME)
+        record.same_run(known.run, json.loads(to_json(run)), _free(run), folder / record.NAME)
         return
     taken = [name for name in ("model", "report.html") if (folder / name).exists()]
     if taken:
         raise InputError(f"{folder / taken[0]}: exists, and no run of this folder made it; choose another folder")
 
 
+def _free(run: Run) -> tuple[str, ...]:
+    return run.free if isinstance(run, Staged | Distillation | TaskDistillation) else FREE
+
+
 def carry_out(
-    run: Pretraining | Finetuning | Embedding,
+    run: Pretraining | Finetuning | Embedding | Distillation | TaskDistillation,
     folder: Path,
     objective: Objective[Any],
     open_stream: OpenStream[Any],
@@ -83,7 +86,7 @@ def carry_out(
     """
     check_expressed(model)  # before hours of training rather than after
     device = str(model.device)
-    result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=FREE, watch=watch)
+    result = train(objective, open_stream, run.training, folder, device=device, run=to_json(run), free=_free(run), watch=watch)
     return deliver(
         result, model, folder, title=title, command=command, metrics=metrics, say=say, extra=extra(result), audit=audit
     )

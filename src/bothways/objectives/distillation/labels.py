@@ -155,7 +155,7 @@ class LabelledDistillation(Objective[TaughtInputs]):
         return [cast("Term", term) for term in self.terms]
 
     def flops(self, inputs: TaughtInputs) -> float:
-        """Of the student; a third of the teacher's where it is asked, since it takes no backward pass. Relations count for nothing."""
+        """Of the student; a third of the teacher's where it is asked, since it takes no backward pass. Relations are left out."""
         batch = self.head.marked(inputs.batch)
         own = self.encoder.flops(batch.ragged, batch.global_counts) + self.head.flops(batch.ragged)
         return own + (self.teacher.encoder.flops(batch.ragged) / 3 if self.terms and self.teacher else 0.0)

@@ -91,7 +91,7 @@ class MaskedDistillation(Objective[MaskedInputs]):
         return isinstance(self.method, DistilBert) and self.method.masked_only
 
     def flops(self, inputs: MaskedInputs) -> float:
-        """Of the student; a third of the teacher's, which takes no backward pass. Relations count for nothing."""
+        """Of the student; a third of the teacher's, which takes no backward pass. Relations are left out."""
         ragged, table = inputs.batch.ragged, self.encoder.embedding.tokens.weight
         rows = {"kl": len(inputs.labels) if self._masked_only else ragged.tokens, "masked_lm": len(inputs.labels)}
         own = self.encoder.flops(ragged) + sum(self.head.flops(rows[name], table) for name in rows.keys() & self.weights.keys())

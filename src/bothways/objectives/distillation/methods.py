@@ -42,7 +42,8 @@ class TinyBert:
     Attributes:
         attention: of the squared differences of scores before the softmax, the mean over heads and pairs, the sum over layers.
             Pairs that a layer does not see count as 0 in it.
-        hidden: of the squared differences of hidden states, the mean over features and tokens, the sum over the embedding and the layers.
+        hidden: of the squared differences of hidden states, the mean over features and tokens, the sum over the embedding and
+            the layers.
         masked_lm: of the cross-entropy of masked tokens; none in the paper. Texts with labels have none.
         layers: the teacher's layer, from 0, for each of the student's; None: every N/M-th, the last for the last.
     """

@@ -27,6 +27,9 @@ from bothways.objectives.objective import Objective
 from bothways.ops.segment import segment_mean
 from bothways.ragged import Batch, Encoded, Ragged
 
+# The released weights of the two losses
+HALF_AND_HALF = SoftLabels(soft=0.5, hard=0.5, compare="squared")
+
 
 @config
 class PairHead:
@@ -136,7 +139,7 @@ class PairDistillation(Objective[PairInputs]):
         encoder: Encoder,
         head: PairClassifier,
         logits: np.ndarray,
-        soft: SoftLabels = SoftLabels(compare="squared"),
+        soft: SoftLabels = HALF_AND_HALF,
         regression: bool = False,
     ) -> None:
         super().__init__()
