@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from bothways.data.loader import Loader
+from bothways.data.masking import Masking
+from bothways.data.packing import TokenBudget
 from bothways.data.tokenizer import Tokenizer
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
@@ -19,6 +21,7 @@ from bothways.model.folder import load
 from bothways.model.model import Model
 from bothways.model.student import distilbert_of, student_of
 from bothways.objectives.distillation.masked_lm import MaskedDistillation
+from bothways.objectives.distillation.methods import DistilBert, Method
 from bothways.objectives.distillation.teacher import Teacher
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
@@ -36,9 +39,15 @@ from bothways.recipes.pretraining import (
     set_up,
     stream_state,
 )
+from bothways.recipes.recipe import Budget, Source
 from bothways.recipes.runs import Distillation, GivenTokenizer, Pretraining
-from bothways.training.settings import Watch
+from bothways.training.optimizer import AdamW
+from bothways.training.schedule import Fraction, Linear
+from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.team import team
+
+# The released weights and temperature
+DISTILBERT = DistilBert()
 
 
 def distil(
@@ -75,33 +84,55 @@ def distil(
     return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
 
 
-def begun_as(
-    run: Pretraining, teacher: str, layers: tuple[int, ...] | int, drop_types: bool
-) -> tuple[Pretraining, tuple[int, ...]]:
-    """A run on a student of a teacher's own shape, and the layers it begins as; a number of layers is spread over the teacher's.
+def distillation(
+    source: Source, budget: Budget, teacher: str, student: int | tuple[int, ...] | Pretraining, method: Method = DISTILBERT
+) -> Distillation:
+    """A student trained as DistilBERT was (arXiv 1910.01108): lr 5e-4, warm-up 5 %, linear, clip 5, 15 % masked.
+
+    8,192 tokens a step and samples of at most 512 are ours (the paper takes up to 4,000 samples a step).
 
     Args:
-        drop_types: a BERT's student becomes a DistilBERT, without token types.
+        student: the layers of the teacher that it begins as, or how many, spread evenly (`spread_layers`): of a BERT it is a
+            DistilBERT, without token types, of any other a model of the teacher's family. Or a run, whose network it is.
 
     Raises:
-        InputError: no such model, one without a tokenizer or masked-language head, or no such layers.
+        InputError: no such model, or no such layers; one without a tokenizer or masked-language head to begin as.
     """
+    run, layers = (student, None) if isinstance(student, Pretraining) else _begun(source, budget, teacher, student)
+    base = replace(
+        run,
+        source=source,
+        masking=Masking(rate=0.15),
+        batching=TokenBudget(tokens=8192),
+        training=_training(budget),
+        max_length=min(run.encoder.max_length, 512),
+    )
+    return Distillation(base=base, teacher=teacher, method=method, layers=layers)
+
+
+def _training(budget: Budget) -> TrainingConfig:
+    return TrainingConfig(optimizer=AdamW(lr=5e-4), schedule=Linear(warmup=Fraction(of=0.05)), budget=budget, clip=5.0)
+
+
+def _begun(source: Source, budget: Budget, teacher: str, layers: int | tuple[int, ...]) -> tuple[Pretraining, tuple[int, ...]]:
+    """A run on a student of the teacher's own shape, and the layers it begins as."""
     model = load(teacher, device="cpu")
     if model.tokenizer is None or model.spec.heads.masked_lm is None:
         raise InputError(f"{teacher}: a student on text begins as a teacher with a tokenizer and a masked-language head")
-    chosen_layers = spread_layers(model.spec.encoder.num_layers, layers) if isinstance(layers, int) else layers
-    family = "distilbert" if drop_types and model.family.name == "bert" else model.family.name
-    student = _student(model, chosen_layers, family)
-    encoder = student.spec.encoder
-    changed = replace(
-        run,
-        family=family,  # type: ignore[arg-type]  (a test holds FamilyName to the families)
-        encoder=encoder,
-        head=student.spec.heads.masked_lm,
+    numbers = spread_layers(model.spec.encoder.num_layers, layers) if isinstance(layers, int) else layers
+    student = _student(model, numbers, "distilbert" if model.family.name == "bert" else model.family.name)
+    run = Pretraining(
+        family=student.family.name,  # type: ignore[arg-type]  (a test holds FamilyName to the families)
+        encoder=student.spec.encoder,
+        head=model.spec.heads.masked_lm,
+        masking=Masking(rate=0.15),
+        source=source,
         tokenizer=GivenTokenizer(folder=teacher),
-        max_length=min(run.max_length, encoder.max_length),
+        batching=TokenBudget(tokens=8192),
+        training=_training(budget),
+        max_length=student.spec.encoder.max_length,
     )
-    return changed, chosen_layers
+    return run, numbers
 
 
 def check_tokens(tokenizer: Tokenizer, teacher: Model, longest: int) -> None:
