@@ -20,6 +20,7 @@ from bothways.objectives.distillation.teacher import Teacher
 
 MASKING = Masking(rate=0.3)
 VOCABULARY = Vocabulary(VOCAB, 4, frozenset(range(5)))
+DISTILBERT = DistilBert()
 HEAD = MaskedLmHead(transform=Transform(norm=LayerNorm()))
 
 
@@ -32,7 +33,7 @@ def model(name: str, layers: int, seed: int = 0, head: bool = True) -> Model:
 
 
 def distillation(
-    student: Model, teacher: Model, method: DistilBert | TinyBert | MiniLm | MiniLmV2 = DistilBert(), seed: int = 5
+    student: Model, teacher: Model, method: DistilBert | TinyBert | MiniLm | MiniLmV2 = DISTILBERT, seed: int = 5
 ) -> MaskedDistillation:
     head = student.heads["masked_lm"]
     assert isinstance(head, MaskedLm)
@@ -41,7 +42,7 @@ def distillation(
     return task.eval()
 
 
-def itself(name: str, method: DistilBert | TinyBert | MiniLm | MiniLmV2 = DistilBert()) -> MaskedDistillation:
+def itself(name: str, method: DistilBert | TinyBert | MiniLm | MiniLmV2 = DISTILBERT) -> MaskedDistillation:
     """A student that is its teacher."""
     student = model(name, 2)
     return distillation(student, deepcopy(student), method)

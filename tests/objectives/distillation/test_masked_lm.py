@@ -257,13 +257,13 @@ def test_widths_that_have_no_cosine() -> None:
     )
     narrow = Model(distilbert.FAMILY, replace(model("bert", 1).spec, encoder=encoder))
     randomise(narrow)
-    with pytest.raises(InputError, match="12 features, the teacher's 24.*set cosine to 0"):
+    with pytest.raises(InputError, match=r"12 features, the teacher's 24.*set cosine to 0"):
         distillation(narrow, model("bert", 3))
     assert distillation(narrow, model("bert", 3), DistilBert(cosine=0.0)).weights.keys() == {"kl", "masked_lm"}
 
 
 def test_a_teacher_without_predictions() -> None:
-    with pytest.raises(InputError, match="^a bert has no masked-language head"):
+    with pytest.raises(InputError, match=r"^a bert has no masked-language head"):
         distillation(model("bert", 2), model("bert", 3, head=False))
     task = distillation(model("bert", 2), model("bert", 3, head=False), MiniLmV2(relation_heads=3))
     assert task.weights.keys() == {"queries", "keys", "values"}
