@@ -100,5 +100,5 @@ def test_kinds_of_layers_stand_in_the_familys_order(tmp_path: Path) -> None:
 
 def test_a_distilbert_begins_as_a_bert() -> None:
     model = Model(next(one for one in FAMILIES if one.name == "neobert"), Spec(encoder=CONFIGS["neobert"]), name="mine")
-    with pytest.raises(InputError, match="^mine is of the family neobert; a DistilBERT begins as a BERT's layers"):
+    with pytest.raises(InputError, match=r"^mine is of the family neobert; a DistilBERT begins as a BERT's layers"):
         distilbert_of(model, (0, 2))

@@ -16,6 +16,7 @@ from bothways.data.sample import Sample
 from bothways.errors import InputError
 from bothways.objectives.distillation.labels import SoftLabels
 from bothways.objectives.distillation.pairs import HALF_AND_HALF, PairClassifier, PairDistillation, PairHead
+from bothways.ragged import Batch
 
 ROWS = 6
 LOGITS = np.random.default_rng(3).normal(size=(ROWS, 3)).astype(np.float32)
@@ -55,8 +56,6 @@ def test_a_vector_knows_no_partner() -> None:
     """It is the same in any batch; a text of its first token alone has zeros."""
     one, ids = task(), random_ids([6, 30, 1, 0, 11])
     together = one.head.vectors(one.encoder(random_batch([6, 30, 1, 0, 11]), keep=True))
-    from bothways.ragged import Batch
-
     for vector, row in zip(together, ids, strict=True):
         alone = one.head.vectors(one.encoder(Batch.of([row]), keep=True))[0]
         assert gap(vector, alone) <= 1e-5
@@ -89,7 +88,6 @@ def test_packed_is_alone_in_any_order(count: int, random: object) -> None:
     for key, total in mixed.items():
         apart = sum(one(one.prepare([row], 0, 0))[key].item() for row in rows)
         assert total.item() == pytest.approx(apart, rel=2e-5, abs=2e-5), key
-    assert set(one.counts(one.prepare(rows, 0, 0)).values()) == {torch.tensor(count)} or count
     assert all(value == count for value in one.counts(one.prepare(rows, 0, 0)).values())
 
 
@@ -144,7 +142,7 @@ def test_twenty_steps() -> None:
 def test_what_contradicts_itself() -> None:
     with pytest.raises(InputError, match=r"the teacher's logits are \[6, 3\], the student has 2 outputs"):
         task(2)
-    with pytest.raises(InputError, match="PairHead.layers: 4, but the encoder has 2"):
+    with pytest.raises(InputError, match=r"PairHead.layers: 4, but the encoder has 2"):
         PairClassifier(PairHead(labels=1), tiny_encoder("bert", layers=2))
     with pytest.raises(InputError, match="sample 0 has 1 texts of its own"):
         task().prepare([Sample(0, (random_ids([4])[0],), label=0)], 0, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests import references
-from tests.builders import CONFIGS, HEADS, SIZE, gap, random_batch, tiny_encoder
+from tests.builders import CONFIGS, HEADS, SIZE, gap, random_batch, randomise, tiny_encoder
 from tests.objectives.distillation.sides import distillation, model, samples
 from tests.references import CASES
 from torch import Tensor
@@ -17,11 +17,13 @@ import bothways
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
 from bothways.families.bert import bert
+from bothways.objectives.distillation import relations
 from bothways.objectives.distillation.methods import MiniLm, MiniLmV2, TinyBert
 from bothways.objectives.distillation.relations import LastAttention, LastRelations, LayerScores
 from bothways.objectives.distillation.teacher import Reading, Teacher
 from bothways.objectives.distillation.term import matched_layers
 from bothways.objectives.distillation.terms import build_terms
+from bothways.ragged import Ragged
 
 LENGTHS = [6, 1, 0, 11, 6]
 
@@ -48,8 +50,6 @@ def test_the_last_layers_attention_is_that_of_transformers(tmp_path: Path) -> No
     """KL of the probabilities that the reference gives out, padded there; the mean over heads, the sum over tokens."""
     case = next(one for one in CASES if str(one) == "bert-bare")
     student, teacher = (references.build(case, attention="eager").eval() for _ in range(2))
-    from tests.builders import randomise
-
     randomise(teacher, seed=3)
     sides, expected = [], []
     for number, one in enumerate((student, teacher)):
@@ -104,9 +104,6 @@ def test_relations_by_hand() -> None:
     """Two tokens, one relation head of one feature: V = (0, 1) of the teacher, (0, 0) of the student."""
     zero = torch.zeros(2, 1, 1)
     one = torch.tensor([0.0, 1.0]).reshape(2, 1, 1)
-    from bothways.objectives.distillation import relations
-    from bothways.ragged import Ragged
-
     # the first token's row is uniform on both sides, the second's is softmax(0, 1) of the teacher
     p = math.e / (1 + math.e)
     expected = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
@@ -164,7 +161,7 @@ def test_what_cannot_be_compared() -> None:
     three, two = small(24, 3), small(24, 2)
     with pytest.raises(InputError, match="the student has 2 heads, the teacher 3"):
         build_terms(TinyBert(), two, three)
-    with pytest.raises(InputError, match="the student has 2 heads, the teacher 3.*choose minilm_v2"):
+    with pytest.raises(InputError, match=r"the student has 2 heads, the teacher 3.*choose minilm_v2"):
         build_terms(MiniLm(), two, three)
     assert len(build_terms(TinyBert(attention=0.0), two, three)) == 1
     with pytest.raises(InputError, match="see other tokens; choose minilm_v2"):
