@@ -77,7 +77,7 @@ def distil(
     initialise(objective.terms, base.encoder.initialisation, base.encoder.num_layers, base.training.seed)
     trained = carry_out(
         run, folder, objective, parts.loader.open, _saved(parts, objective), _watch(base, parts, objective),
-        title=f"Distilling {run.teacher}", command=command, metrics=tuple(objective.weights), say=say,
+        title=f"Distilling {run.teacher}", command=command, metrics=("accuracy",) if run.method.masked_lm else (), say=say,
         audit=find_audit(files_of(base.source)),
         extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
     )  # fmt: skip

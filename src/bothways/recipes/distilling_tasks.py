@@ -53,7 +53,7 @@ def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: Non
     initialise(objective.terms, model.spec.encoder.initialisation, model.spec.encoder.num_layers, base.training.seed)
     objective.to(task.model.device)
     loader = Loader(task.data, base.batching, objective.prepare, base.training.seed, base.workers)
-    metrics = (*objective.weights, *(() if base.regression else ("accuracy",)))
+    metrics = () if base.regression else ("accuracy",)
     return carry_out(
         run, folder, objective, loader.open, task.model, task.watch(base),
         title=f"Distilling {run.teacher}", command=command, metrics=metrics, say=say,
