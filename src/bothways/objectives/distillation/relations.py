@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ class LayerScores(Term):
         total = student.encoded.hidden.new_zeros((), dtype=torch.float32)
         for i, number in enumerate(self.layers):
             ours, theirs = _scored(student, i, contexts[0]), _scored(teacher, number, contexts[1])
-            total = total + _by_group(student.encoded.ragged, ours[0].shape[1], lambda rows: _squared(ours, theirs, rows))  # noqa: B023
+            # partial, not a closure: what is made again for the backward pass must be this layer's
+            total = total + _by_group(student.encoded.ragged, ours[0].shape[1], partial(_squared, ours, theirs))
         return {"attention": total}
 
 
