@@ -45,13 +45,15 @@ def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: Non
     if run.hints is not None:
         assert task.model.tokenizer is not None
         check_tokens(task.model.tokenizer, teacher, int(task.data.lengths.max()))
-    say(f"{run.teacher} reads {len(task.rows):,} rows")
-    logits = teacher_logits(teacher, task.rows, task.classes, base.regression, base.overflow)
+    if run.soft.soft:
+        say(f"{run.teacher} reads {len(task.rows):,} rows")
+        logits = teacher_logits(teacher, task.rows, task.classes, base.regression, base.overflow)
+    else:  # nobody will look at them
+        logits = np.zeros((len(task.rows), task.head.config.labels), np.float32)
     objective = LabelledDistillation(
         task.model.encoder, task.head, logits, run.soft, base.regression, Teacher(teacher) if run.hints else None, run.hints
     )
     initialise(objective.terms, model.spec.encoder.initialisation, model.spec.encoder.num_layers, base.training.seed)
-    objective.to(task.model.device)
     loader = Loader(task.data, base.batching, objective.prepare, base.training.seed, base.workers)
     metrics = () if base.regression else ("accuracy",)
     return carry_out(

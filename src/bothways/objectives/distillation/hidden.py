@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Num
 from torch import Tensor, nn
@@ -51,5 +52,5 @@ class LayerHidden(Term):
     def forward(self, student: Reading, teacher: Reading) -> dict[str, Num[Tensor, ""]]:
         ours, theirs = student.encoded.layers, teacher.encoded.layers
         pairs = [(ours[0], theirs[0]), *((ours[i + 1], theirs[number + 1]) for i, number in enumerate(self.layers))]
-        gaps = (F.mse_loss(self.projection(own).float(), other.float(), reduction="sum") for own, other in pairs)
-        return {"hidden": sum(gaps, ours[0].new_zeros((), dtype=pairs[0][1].float().dtype)) / theirs[0].shape[1]}
+        gaps = [F.mse_loss(self.projection(own).float(), other.float(), reduction="sum") for own, other in pairs]
+        return {"hidden": torch.stack(gaps).sum() / theirs[0].shape[1]}
