@@ -29,7 +29,7 @@ from bothways.ragged import Batch
 from bothways.training.optimizer import AdamW, build, default_groups, parameter_table
 from bothways.training.step import loss, means
 
-EVERY = [DistilBert(), TinyBert(), MiniLm(), MiniLmV2(relation_heads=6)]
+EVERY = [DistilBert(), TinyBert(), MiniLm(), MiniLmV2(relation_heads=4)]
 TRUNKS = ["bert", "modernbert", "deberta"]
 
 
@@ -245,7 +245,7 @@ def test_a_golden_loss() -> None:
     assert loss(task.weights, values) == pytest.approx(5 * GOLDEN[0] + 2 * GOLDEN[1] + GOLDEN[2], rel=1e-5)
 
 
-GOLDEN = (0.0, 0.0, 0.0)
+GOLDEN = (1.296834050392618, 5.491746755746695, 1.0949634629852918)
 
 
 # -- refusals -----------------------------------------------------------------------------------

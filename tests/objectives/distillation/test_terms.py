@@ -88,7 +88,7 @@ def test_scores_by_hand() -> None:
     assert gap(found, expected) <= 1e-5
     # squares are made again on the way back: of each layer, not of the last one
     weights = [layer.mixer.qkv.weight for layer in student.encoder.stack]  # type: ignore[union-attr]
-    pairs = zip(torch.autograd.grad(found, weights), torch.autograd.grad(expected, weights), strict=True)
+    pairs = zip(torch.autograd.grad(found, weights, retain_graph=True), torch.autograd.grad(expected, weights), strict=True)
     assert all(gap(ours, theirs) <= 1e-5 for ours, theirs in pairs)
     assert term.counts(student.encoded.ragged) == {"attention": 36 + 1 + 121 + 36}
 

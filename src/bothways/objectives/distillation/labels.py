@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Literal, cast
 
 import numpy as np
@@ -120,7 +119,7 @@ class LabelledDistillation(Objective[TaughtInputs]):
         weights = weighted(soft=soft.soft, hard=soft.hard) | {name: w for term in terms for name, w in term.weights.items()}
         if not weights:
             raise InputError("SoftLabels: all weights are 0, so that nothing is learned")
-        self.weights: Mapping[str, float] = MappingProxyType(weights)
+        self.weights: Mapping[str, float] = weights
         self.prepare = PrepareTaught(PrepareLabelled(regression, encoder.config.embedding.token_types > 1), logits)
 
     def counts(self, inputs: TaughtInputs) -> dict[str, Num[Tensor, ""]]:

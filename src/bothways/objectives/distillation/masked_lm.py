@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -49,7 +49,7 @@ class MaskedDistillation(Objective[MaskedInputs]):
         self.encoder, self.head, self.teacher, self.method = encoder, head, teacher, method
         self.terms = nn.ModuleList(build_terms(method, encoder.config, teacher.encoder.config))
         own = weighted(kl=method.kl if isinstance(method, DistilBert) else 0.0, masked_lm=method.masked_lm)
-        self.weights = MappingProxyType({**own, **{name: w for term in self._terms for name, w in term.weights.items()}})
+        self.weights: Mapping[str, float] = {**own, **{name: w for term in self._terms for name, w in term.weights.items()}}
         if not self.weights:
             raise InputError(f"{method.type}: all weights are 0, so that nothing is learned from the teacher")
         if "kl" in self.weights:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -151,7 +150,7 @@ class PairDistillation(Objective[PairInputs]):
         if self.binary and soft.compare == "kl":
             raise InputError("SoftLabels.compare: log odds are one number; compare them as squared")
         self.encoder, self.head, self.soft, self.regression = encoder, head, soft, regression
-        self.weights: Mapping[str, float] = MappingProxyType(weighted(soft=soft.soft, hard=soft.hard))
+        self.weights: Mapping[str, float] = weighted(soft=soft.soft, hard=soft.hard)
         if not self.weights:
             raise InputError("SoftLabels: all weights are 0, so that nothing is learned")
         self.prepare = PreparePairs(np.ascontiguousarray(logits, dtype=np.float32), regression)
