@@ -89,7 +89,7 @@ def distillation(
 ) -> Distillation:
     """A student trained as DistilBERT was (arXiv 1910.01108): lr 5e-4, warm-up 5 %, linear, clip 5, 15 % masked.
 
-    8,192 tokens a step and samples of at most 512 are ours (the paper takes up to 4,000 samples a step).
+    8,192 tokens a step, and samples of at most 512 that the teacher can read, are ours (the paper: up to 4,000 samples a step).
 
     Args:
         student: the layers of the teacher that it begins as, or how many, spread evenly (`spread_layers`): of a BERT it is a
@@ -98,14 +98,15 @@ def distillation(
     Raises:
         InputError: no such model, or no such layers; one without a tokenizer or masked-language head to begin as.
     """
-    run, layers = (student, None) if isinstance(student, Pretraining) else _begun(source, budget, teacher, student)
+    model = load(teacher, device="cpu")
+    run, layers = (student, None) if isinstance(student, Pretraining) else _begun(source, budget, teacher, model, student)
     base = replace(
         run,
         source=source,
         masking=Masking(rate=0.15),
         batching=TokenBudget(tokens=8192),
         training=_training(budget),
-        max_length=min(run.encoder.max_length, 512),
+        max_length=min(run.encoder.max_length, model.spec.encoder.max_length, 512),
     )
     return Distillation(base=base, teacher=teacher, method=method, layers=layers)
 
@@ -115,8 +116,7 @@ def _training(budget: Budget) -> TrainingConfig:
 
 
 def _begun(source: Source, budget: Budget, teacher: str, layers: int | tuple[int, ...]) -> tuple[Pretraining, tuple[int, ...]]:
-    """A run on a student of the teacher's own shape, and the layers it begins as."""
-    model = load(teacher, device="cpu")
+    """A run on a student of the teacher's own shape, and the layers it begins as; `model` is the teacher."""
     if model.tokenizer is None or model.spec.heads.masked_lm is None:
         raise InputError(f"{teacher}: a student on text begins as a teacher with a tokenizer and a masked-language head")
     numbers = spread_layers(model.spec.encoder.num_layers, layers) if isinstance(layers, int) else layers

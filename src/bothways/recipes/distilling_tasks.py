@@ -46,8 +46,7 @@ def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: Non
         assert task.model.tokenizer is not None
         check_tokens(task.model.tokenizer, teacher, int(task.data.lengths.max()))
     if run.soft.soft:
-        say(f"{run.teacher} reads {len(task.rows):,} rows")
-        logits = teacher_logits(teacher, task.rows, task.classes, base.regression, base.overflow)
+        logits = teacher_logits(teacher, task.rows, task.classes, base.regression, base.overflow, say)
     else:  # nobody will look at them
         logits = np.zeros((len(task.rows), task.head.config.labels), np.float32)
     objective = LabelledDistillation(
@@ -63,7 +62,12 @@ def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: Non
 
 
 def teacher_logits(
-    teacher: Model, rows: LabelledRows, classes: Sequence[str], regression: bool, overflow: Overflow = "error"
+    teacher: Model,
+    rows: LabelledRows,
+    classes: Sequence[str],
+    regression: bool,
+    overflow: Overflow = "error",
+    say: Say = lambda line: None,
 ) -> np.ndarray:
     """What a teacher's classifier says of each row, float32 [rows, labels], in the order of the rows and of these classes.
 
@@ -80,6 +84,7 @@ def teacher_logits(
     head = cast("Classifier", teacher.heads["classifier"])
     ids = [sample.sequences[0] for sample in samples]
     teacher.eval()
+    say(f"{teacher.name} reads {len(rows):,} rows")
     said = encode(
         teacher.encoder, ids, lambda encoded, _: head(encoded.hidden, encoded.ragged).float().cpu(), types, mark=head.marked
     )
