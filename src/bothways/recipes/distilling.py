@@ -115,7 +115,9 @@ def _training(budget: Budget) -> TrainingConfig:
     return TrainingConfig(optimizer=AdamW(lr=5e-4), schedule=Linear(warmup=Fraction(of=0.05)), budget=budget, clip=5.0)
 
 
-def _begun(source: Source, budget: Budget, teacher: str, layers: int | tuple[int, ...]) -> tuple[Pretraining, tuple[int, ...]]:
+def _begun(
+    source: Source, budget: Budget, teacher: str, model: Model, layers: int | tuple[int, ...]
+) -> tuple[Pretraining, tuple[int, ...]]:
     """A run on a student of the teacher's own shape, and the layers it begins as; `model` is the teacher."""
     if model.tokenizer is None or model.spec.heads.masked_lm is None:
         raise InputError(f"{teacher}: a student on text begins as a teacher with a tokenizer and a masked-language head")
