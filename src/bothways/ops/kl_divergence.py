@@ -53,6 +53,10 @@ def _detached(one: Projected) -> Projected:
     return Projected(one.hidden.detach(), one.weight.detach(), None if one.bias is None else one.bias.detach())
 
 
+def _cast(one: Projected, dtype: torch.dtype) -> Projected:
+    return Projected(one.hidden.to(dtype), one.weight.to(dtype), None if one.bias is None else one.bias.to(dtype))
+
+
 class _LinearKl(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
@@ -61,13 +65,11 @@ class _LinearKl(torch.autograd.Function):
         grads = [empty(x) if x is not None and want else None for x, want in zip(given[:3], wanted, strict=True)]
         kind = given[0].device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else given[0].dtype
-        hidden, weight, bias, *taught = (None if x is None else x.to(dtype) for x in given[:6])
-        assert hidden is not None
-        assert weight is not None
+        (hidden, weight, bias), taught = (_cast(Projected(*given[first : first + 3]), dtype) for first in (0, 3))
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for first in range(0, len(hidden), _ROWS):
             rows = slice(first, first + _ROWS)
-            log_p = _log_softmax(taught[0][rows], taught[1], taught[2], temperature)
+            log_p = _log_softmax(taught.hidden[rows], taught.weight, taught.bias, temperature)
             log_q = _log_softmax(hidden[rows], weight, bias, temperature)
             p = log_p.exp()
             loss += (p * log_p.sub_(log_q)).sum()

@@ -112,13 +112,10 @@ class LastRelations(Term):
         return dict.fromkeys(self.weights, ragged.tokens)
 
     def forward(self, student: Reading, teacher: Reading) -> dict[str, Num[Tensor, ""]]:
-        ours, theirs = (
-            dict(zip(("queries", "keys", "values"), _projections(reading, number, None), strict=True))
-            for reading, number in ((student, len(student.encoder.stack) - 1), (teacher, self.layer))
-        )
-        return {
-            name: _related(student.encoded.ragged, *(self._cut(side[name]) for side in (ours, theirs))) for name in self.weights
-        }
+        ours, theirs = _projections(student, len(student.encoder.stack) - 1, None), _projections(teacher, self.layer, None)
+        sides = zip(("queries", "keys", "values"), ours, theirs, strict=True)
+        ragged = student.encoded.ragged
+        return {name: _related(ragged, self._cut(own), self._cut(other)) for name, own, other in sides if name in self.weights}
 
     def _cut(self, x: Float[Tensor, "tokens heads size"]) -> Float[Tensor, "tokens relation_heads part"]:
         return x.flatten(1).unflatten(1, (self.heads, -1))
