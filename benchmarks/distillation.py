@@ -119,7 +119,7 @@ def main() -> None:
         base = finetuning(teacher / "model", tables, seed, options.epochs, BATCH, rows)
         soft = DISTILLED if side == "distilled" else LABELS_ALONE
         run = TaskDistillation(base=base, teacher=str(teacher / "model"), soft=soft, layers=layers)
-        return accuracy(run, work / f"{side}-seed{seed}")
+        return accuracy(run, work / f"{side}-{options.epochs}epochs-seed{seed}")
 
     sides: dict[str, list[float]] = {"distilled": [], "labels": []}
     for seed in range(options.seeds):
