@@ -13,6 +13,7 @@ from bothways.cli import (
     convert,
     curate,
     demo,
+    distil,
     domain,
     embed,
     evaluate,
@@ -30,7 +31,7 @@ from bothways.cli import (
 from bothways.cli.output import note
 
 # in the order in which help lists them
-_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, launch, compare)
+_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, distil, launch, compare)
 _USING = (evaluate, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.

@@ -81,7 +81,7 @@ def finetune(
     if contrast is not None and (pair is not None or held_out is not None or regression):
         raise typer.BadParameter("--contrast goes with none of --pair, --held-out and --regression")
     budget = None if (hours, tokens, steps) == (None, None, None) else chosen_budget(hours, tokens, steps)
-    by_epochs = budget is None and not _sets_budget(changes or [])
+    by_epochs = budget is None and not sets_budget(changes or [])
     if epochs is not None and not by_epochs:
         raise typer.BadParameter("--epochs goes with none of --hours, --tokens, --steps and --set training.budget")
     # Epochs become steps once `--set` has had its say on the rows and on how many of them a step takes.
@@ -96,7 +96,7 @@ def finetune(
         run = Finetuning(
             model=model,
             table=rows,
-            columns=SingleText(text=text, label=label) if pair is None else _pair(pair, label),
+            columns=SingleText(text=text, label=label) if pair is None else pair_columns(pair, label),
             held_out=None if held_out is None else open_table(held_out),
             regression=regression,
             batching=batching,
@@ -105,7 +105,7 @@ def finetune(
         )
     run = override(run, changes or [])
     if by_epochs:
-        run = replace(run, training=replace(run.training, budget=_passes(3.0 if epochs is None else epochs, run)))
+        run = replace(run, training=replace(run.training, budget=passes(3.0 if epochs is None else epochs, run)))
     if dry_run:
         return print_run(run)
     with stoppable():
@@ -126,13 +126,13 @@ def chosen_budget(hours: float | None, tokens: int | None, steps: int | None) ->
     return Steps(count=steps) if steps is not None else Hours(hours=float(hours or 0.0))
 
 
-def _sets_budget(changes: list[str]) -> bool:
+def sets_budget(changes: list[str]) -> bool:
     """Whether `--set` changes the budget: all of it, a part of it, or what holds it."""
     paths = [change.partition("=")[0].strip() for change in changes]
     return any(path.startswith("training.budget") or path == "training" for path in paths)
 
 
-def _passes(epochs: float, run: Finetuning | Embedding) -> Steps:
+def passes(epochs: float, run: Finetuning | Embedding) -> Steps:
     """The steps of so many passes over a run's rows."""
     from bothways.data.table import read_labelled
     from bothways.training.schedule import Steps
@@ -141,7 +141,7 @@ def _passes(epochs: float, run: Finetuning | Embedding) -> Steps:
     return Steps(count=max(round(epochs * batches / run.training.accumulate), 1))
 
 
-def _pair(text: str, label: str) -> TextPair:
+def pair_columns(text: str, label: str) -> TextPair:
     from bothways.data.table import TextPair
 
     first, second = _names(text, "--pair", 2)

@@ -49,12 +49,16 @@ class EncoderLayer(nn.Module):
         if not self.config.mixer_residual:
             x = self.dropout(self.mixer(x, context))
         elif pre:
-            x = x + self.dropout(self.mixer(self.mixer_norm(x), context))
+            x = x + self.dropout(self.mixer(self.entering(x), context))
         else:
             x = self.mixer_norm(x + self.dropout(self._mixed(x, context, seen)))
         if pre:
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
+
+    def entering(self, x: Float[Tensor, "tokens size"]) -> Float[Tensor, "tokens size"]:
+        """What the mixer is given where `x` enters the layer."""
+        return self.mixer_norm(x) if self.config.order == "pre" and self.config.mixer_residual else x
 
     def _mixed(self, x: Tensor, context: Context, seen: Tensor | None) -> Tensor:
         return self.mixer(x, context) if seen is None else self.mixer(x, context, seen)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from bothways.encoder.config import EncoderConfig
+from bothways.encoder.picking import picked, spread_layers
 from bothways.families.bert import bert, masked_lm_head
 from bothways.families.convert import Drop, Fuse, Reader, Rename, Rule, Tied, affine
 from bothways.families.family import (
@@ -56,7 +57,7 @@ def distilbert(
 
 
 # the layers of a teacher of twelve that the published students began as
-TEACHER_LAYERS = (0, 2, 4, 7, 9, 11)
+TEACHER_LAYERS = spread_layers(12, 6)
 
 
 def student(teacher: Mapping[str, Tensor], layers: tuple[int, ...] = TEACHER_LAYERS) -> dict[str, Tensor]:
@@ -64,16 +65,12 @@ def student(teacher: Mapping[str, Tensor], layers: tuple[int, ...] = TEACHER_LAY
 
     The student's layer j is the teacher's `layers[j]`; token types, poolers and other heads are left behind.
     """
-    places, state = {str(number): j for j, number in enumerate(layers)}, {}
-    for name, tensor in teacher.items():
-        room, part, *rest = name.split(".")
-        if (room, part) == ("encoder", "layers"):
-            number, *inside = rest
-            if number in places:
-                state[".".join(("encoder", "layers", str(places[number]), *inside))] = tensor.clone()
-        elif name != "encoder.embedding.types.weight" and (room == "encoder" or part == "masked_lm"):
-            state[name] = tensor.clone()
-    return state
+    kept = {
+        name: tensor
+        for name, tensor in teacher.items()
+        if name.startswith(("encoder.", "heads.masked_lm.")) and name != "encoder.embedding.types.weight"
+    }
+    return picked(kept, layers)
 
 
 SIZES = {"base": distilbert(), "base-cased": distilbert(28996), "base-multilingual": distilbert(119547)}

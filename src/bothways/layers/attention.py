@@ -93,28 +93,43 @@ class SelfAttention(nn.Module):
         )
         self.dropout = nn.Dropout(config.out_dropout)
 
-    def forward(
-        self, x: Float[Tensor, "tokens size"], context: Context, seen: Float[Tensor, "tokens size"] | None = None
-    ) -> Float[Tensor, "tokens size"]:
-        """What `x` gathers from `seen`, whose keys and values it sees; None is `x` itself."""
+    def queries_keys_values(
+        self, x: Float[Tensor, "tokens size"], context: Context | None, seen: Float[Tensor, "tokens size"] | None = None
+    ) -> tuple[
+        Float[Tensor, "tokens heads head_size"],
+        Float[Tensor, "tokens kv_heads head_size"],
+        Float[Tensor, "tokens kv_heads head_size"],
+    ]:
+        """What meets in the scores, and what is gathered by them; without a `context`, not turned by rotary positions."""
         heads, position = (self.heads, self.kv_heads, self.kv_heads), self.config.position
-        bias = self._bias()
-        qkv = self._project(x, seen, bias).view(x.shape[0], sum(heads), self.head_size)
+        qkv = self._project(x, seen, self._bias()).view(x.shape[0], sum(heads), self.head_size)
         if self.config.qk_norm is not None:
             q, k, v = qkv.split(heads, dim=1)
             qkv = torch.cat((self.q_norm(q), self.k_norm(k), v), dim=1)
-        if isinstance(position, Rotary):
+        if isinstance(position, Rotary) and context is not None:
             qk, v = qkv.split((heads[0] + heads[1], heads[2]), dim=1)
             q, k = rotate(qk, context.rotary[position, self.head_size]).split(heads[:2], dim=1)
-        else:
-            q, k, v = qkv.split(heads, dim=1)
-        score = Score(
+            return q, k, v
+        q, k, v = qkv.split(heads, dim=1)
+        return q, k, v
+
+    def score(self, context: Context) -> Score:
+        """How scores are made of queries and keys, in this pass."""
+        position = self.config.position
+        return Score(
             window=self.config.window,
             scale=position.scale(self.head_size) if isinstance(position, Disentangled) else None,
             causal=self.config.causal,
             dropout=self.config.dropout if self.training else 0.0,
-            edit=self._edit(context, bias),
+            edit=self._edit(context, self._bias()),
         )
+
+    def forward(
+        self, x: Float[Tensor, "tokens size"], context: Context, seen: Float[Tensor, "tokens size"] | None = None
+    ) -> Float[Tensor, "tokens size"]:
+        """What `x` gathers from `seen`, whose keys and values it sees; None is `x` itself."""
+        q, k, v = self.queries_keys_values(x, context, seen)
+        score = self.score(context)
         if self.everywhere is not None and context.everywhere is not None:
             mixed = self.everywhere(x, (q, k, v), score, context.everywhere, context)
         else:

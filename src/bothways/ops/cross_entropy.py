@@ -67,7 +67,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss += (total.log() - aimed).sum()
             if any(wanted):
                 odds.scatter_add_(1, target, -total)
-                _accumulate(grads, odds.to(dtype), total.reciprocal(), hidden, weight, rows)
+                accumulate(grads, odds.to(dtype), total.reciprocal(), hidden, weight, rows)
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(right)
         return loss, right
@@ -86,7 +86,7 @@ def _guessed(logits: Tensor, target: Tensor, aimed: Tensor) -> Tensor:
     return (logits.argmax(dim=1, keepdim=True) == target).sum()
 
 
-def _accumulate(grads: list[Tensor | None], odds: Tensor, share: Tensor, hidden: Tensor, weight: Tensor, rows: slice) -> None:
+def accumulate(grads: list[Tensor | None], odds: Tensor, share: Tensor, hidden: Tensor, weight: Tensor, rows: slice) -> None:
     """Add the gradients of some rows, whose logits have the gradient `share * odds`.
 
     The factor of each row is multiplied into the narrow matrices, not into `odds`, which are as wide as the vocabulary.

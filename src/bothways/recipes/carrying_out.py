@@ -15,7 +15,7 @@ from bothways.model.folder import check_expressed
 from bothways.model.model import Model
 from bothways.objectives.objective import Objective
 from bothways.recipes.audit import Audit, describe_corpus, overview
-from bothways.recipes.runs import FREE, Embedding, Finetuning, Pretraining, Staged
+from bothways.recipes.runs import FREE, Distillation, Embedding, Finetuning, Pretraining, Staged, TaskDistillation
 from bothways.training import record
 from bothways.training.loop import Result, train
 from bothways.training.optimizer import Group
@@ -27,7 +27,7 @@ from bothways.training.team import team
 from bothways.training.trainable import OpenStream
 
 Say = Callable[[str], None]
-Run = Pretraining | Staged | Finetuning | Embedding
+Run = Pretraining | Staged | Finetuning | Embedding | Distillation | TaskDistillation
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,7 @@ def claim(run: Run, folder: Path) -> None:
     """
     known = record.read(folder)
     if known:
-        free = run.free if isinstance(run, Staged) else FREE
-        record.same_run(known.run, json.loads(to_json(run)), free, folder / record.NAME)
+        record.same_run(known.run, json.loads(to_json(run)), _free(run), folder / record.NAME)
         return
     made = ("model", "report.html", *(["generator"] if _has_generator(run) else []))
     taken = [name for name in made if (folder / name).exists()]
@@ -68,8 +67,12 @@ def _has_generator(run: Run) -> bool:
     return isinstance(first, Pretraining) and first.replaced_tokens is not None
 
 
+def _free(run: Run) -> tuple[str, ...]:
+    return run.free if isinstance(run, Staged | Distillation | TaskDistillation) else FREE
+
+
 def carry_out(
-    run: Pretraining | Finetuning | Embedding,
+    run: Pretraining | Finetuning | Embedding | Distillation | TaskDistillation,
     folder: Path,
     objective: Objective[Any],
     open_stream: OpenStream[Any],
@@ -101,7 +104,7 @@ def carry_out(
     device = str(model.device)
     result = train(
         objective, open_stream, run.training, folder,
-        device=device, run=to_json(run), free=FREE, watch=watch, groups=groups,
+        device=device, run=to_json(run), free=_free(run), watch=watch, groups=groups,
     )  # fmt: skip
     finish()
     return deliver(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -12,11 +13,11 @@ from bothways.data.table import LabelledRows, TableData, read_labelled
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Heads
-from bothways.layers.heads import ClassifierHead
+from bothways.layers.heads import Classifier, ClassifierHead
 from bothways.model.folder import load
 from bothways.model.model import Model, build_heads
 from bothways.model.settings import EmbeddingSettings
-from bothways.objectives.classification import SequenceClassification
+from bothways.objectives.classification import LabelledInputs, SequenceClassification
 from bothways.objectives.contrastive import Contrastive
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.runs import Embedding, Finetuning
@@ -31,7 +32,52 @@ def finetune(run: Finetuning, folder: Path, say: Say = lambda line: None, comman
         InputError: rows that cannot be read, a label unseen in training, texts too long, a folder of another run.
     """
     claim(run, folder)
-    model = _start(run.model, run.from_scratch, run.training.seed)
+    task = classifying(run, start(run.model, run.from_scratch, run.training.seed), say)
+    objective = SequenceClassification(task.model.encoder, task.head, run.regression)
+    loader = Loader(task.data, run.batching, objective.prepare, run.training.seed, run.workers)
+    title, metrics = "Fine-tuning", () if run.regression else ("accuracy",)
+    return carry_out(
+        run, folder, objective, loader.open, task.model, task.watch(run), title=title, command=command, metrics=metrics, say=say
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Classifying:
+    """A model with a classifier, and the rows that it learns from and is measured on.
+
+    Attributes:
+        classes: in the order of the classifier's outputs; none for a regression.
+        held: None where nothing is held out.
+    """
+
+    model: Model
+    rows: LabelledRows
+    classes: tuple[str, ...]
+    data: TableData
+    held: TableData | None
+
+    @property
+    def head(self) -> Classifier:
+        return cast("Classifier", self.model.heads["classifier"])
+
+    def watch(self, run: Finetuning) -> Watch:
+        """Loss and accuracy on the rows held out."""
+        objective, device = SequenceClassification(self.model.encoder, self.head, run.regression), str(self.model.device)
+        evaluation: list[LabelledInputs] = []
+        if self.held is not None:
+            evaluation = list(Loader(self.held, run.batching, objective.prepare, run.training.seed).evaluation())
+        return Watch(
+            evaluate=(lambda: averages(objective, evaluation, device, ("loss", "accuracy"))) if evaluation else None,
+            rate=gemm_rate(device, torch.float32),
+        )
+
+
+def classifying(run: Finetuning, model: Model, say: Say, keep: bool = False) -> Classifying:
+    """Read a run's rows, and put a fresh classifier on a model; with `keep`, one that it has for the very same classes stays.
+
+    Raises:
+        InputError: as `finetune`.
+    """
     rows = read_labelled(run.table, run.columns)
     classes = () if run.regression else rows.classes()
     if not run.regression and len(classes) < 2:
@@ -40,17 +86,16 @@ def finetune(run: Finetuning, folder: Path, say: Say = lambda line: None, comman
     held = None
     if run.held_out is not None:
         held = _data(run, model, read_labelled(run.held_out, run.columns), classes, say)
-    model = with_classifier(model, classes, run.regression, run.training.seed)
-    objective = SequenceClassification(model.encoder, model.heads["classifier"], run.regression)  # type: ignore[arg-type]
-    loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
-    evaluation = [] if held is None else list(Loader(held, run.batching, objective.prepare, run.training.seed).evaluation())
-    device = str(model.device)
-    watch = Watch(
-        evaluate=(lambda: averages(objective, evaluation, device, ("loss", "accuracy"))) if evaluation else None,
-        rate=gemm_rate(device, torch.float32),
-    )
-    title, metrics = "Fine-tuning", () if run.regression else ("accuracy",)
-    return carry_out(run, folder, objective, loader.open, model, watch, title=title, command=command, metrics=metrics, say=say)
+    if not (keep and _classifies(model, classes, run.regression)):
+        model = with_classifier(model, classes, run.regression, run.training.seed)
+    return Classifying(model, rows, classes, data, held)
+
+
+def _classifies(model: Model, classes: tuple[str, ...], regression: bool) -> bool:
+    """Whether a model has a classifier of these very classes, in this order."""
+    if "classifier" not in model.heads or (model.spec.problem == "regression") != regression:
+        return False
+    return cast("Classifier", model.heads["classifier"]).config.labels == 1 if regression else model.spec.labels == classes
 
 
 def train_embedder(run: Embedding, folder: Path, say: Say = lambda line: None, command: str = "") -> Trained:
@@ -60,7 +105,7 @@ def train_embedder(run: Embedding, folder: Path, say: Say = lambda line: None, c
         InputError: rows that cannot be read, texts too long, a folder of another run.
     """
     claim(run, folder)
-    model = _start(run.model, run.from_scratch, run.training.seed)
+    model = start(run.model, run.from_scratch, run.training.seed)
     data = _data(run, model, read_labelled(run.table, run.columns), (), say)
     if model.settings.prompts:
         say(f"the prompts of {run.model} ({', '.join(model.settings.prompts)}) are neither trained with nor kept")
@@ -76,7 +121,8 @@ def train_embedder(run: Embedding, folder: Path, say: Say = lambda line: None, c
     )
 
 
-def _start(source: str, from_scratch: bool, seed: int) -> Model:
+def start(source: str, from_scratch: bool, seed: int) -> Model:
+    """The model that a run on labelled rows begins with."""
     model = load(source)
     if model.tokenizer is None:
         raise InputError(f"{source}: no tokenizer; training on text needs one in the folder")

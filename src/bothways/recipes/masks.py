@@ -42,8 +42,7 @@ def vocabulary_of(masking: Masking, tokenizer: Tokenizer, opened: Sequence[Opene
 def check_schedule(run: Pretraining) -> None:
     """Raises InputError where a mask rate is to move beside another task, or within a budget of no number of tokens."""
     line = run.masking.schedule
-    beside = (run.pairs, run.decoder, run.replaced_tokens)
-    if line is not None and (any(one is not None for one in beside) or run.predicts == "next"):
+    if line is not None and not run.masked_alone:
         raise InputError(
             "masking.schedule: a rate that moves goes with masked tokens alone, without pairs, decoder, replaced_tokens, predicts"
         )

@@ -21,6 +21,8 @@ from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
 from bothways.objectives.contrastive import InfoNce
 from bothways.objectives.decoded_lm import GradualUnmasking
+from bothways.objectives.distillation.labels import SoftLabels
+from bothways.objectives.distillation.methods import Hints, Method
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.training.settings import TrainingConfig
 
@@ -108,6 +110,12 @@ class Pretraining:
     start: str | None = None
     replaced_tokens: ReplacedTokens | None = None
     workers: NonNegativeInt = 0
+
+    @property
+    def masked_alone(self) -> bool:
+        """Whether masked tokens are all that is learned from."""
+        beside = (self.pairs, self.decoder, self.replaced_tokens)
+        return self.predicts == "masked" and all(one is None for one in beside)
 
 
 @config
@@ -208,3 +216,55 @@ class Embedding:
     from_scratch: bool = False
     overflow: Literal["error", "cut"] = "error"
     workers: NonNegativeInt = 0
+
+
+@config
+class Distillation:
+    """A masked-language student that learns on text from a teacher of the same tokenizer.
+
+    Attributes:
+        base: the student and its text: what `Pretraining` says, with the teacher's tokenizer.
+        teacher: its folder or repository.
+        layers: the teacher's layers that the student's begin as; None: fresh weights, or those of `base.start`.
+    """
+
+    base: Pretraining
+    teacher: str
+    method: Method
+    layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.base.training
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """`FREE`, as paths of this run."""
+        return tuple(f"base.{path}" for path in FREE)
+
+
+@config
+class TaskDistillation:
+    """A classifier, or a regression, that learns of labels and of a teacher's logits.
+
+    Attributes:
+        base: the student and its rows: what `Finetuning` says.
+        teacher: the folder or repository of a model that has learned the task.
+        hints: what of the teacher's inside is learned from as well; None: nothing, and the tokenizers may differ.
+        layers: the layers of `base.model` that the student begins as; None: all.
+    """
+
+    base: Finetuning
+    teacher: str
+    soft: SoftLabels = SoftLabels()
+    hints: Hints | None = None
+    layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.base.training
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """`FREE`, as paths of this run."""
+        return tuple(f"base.{path}" for path in FREE)

@@ -1,0 +1,1 @@
+"""A smaller model learns from a larger one: of its predictions, its hidden states, what its tokens look at."""
