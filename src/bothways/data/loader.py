@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import tee
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
 from bothways.data.order import Drawn, Order
-from bothways.data.packing import Plan, SampleCount, TokenBudget
+from bothways.data.packing import Plan, SampleCount, TokenBudget, capacity
 from bothways.data.sample import Epochs, Sample, Samples
 from bothways.data.workers import in_order
 from bothways.errors import InputError
+from bothways.ragged import Capacity
 
 I = TypeVar("I")  # noqa: E741
 Prepare = Callable[[list[Sample], int, Epochs], I]
@@ -26,6 +27,29 @@ Prepare = Callable[[list[Sample], int, Epochs], I]
 
 Task = tuple[dict[str, int], Drawn]
 """The state of a stream behind an input, and the input's samples."""
+
+
+@runtime_checkable
+class Fillable(Protocol):
+    """Inputs that can end in filler."""
+
+    def to_capacity(self, capacity: Capacity) -> Fillable: ...
+
+
+@dataclass(frozen=True)
+class _AtCapacity(Generic[I]):
+    """Prepares inputs of one shape."""
+
+    prepare: Prepare[I]
+    capacity: Capacity
+
+    def __call__(self, samples: list[Sample], seed: int, epoch: Epochs) -> I:
+        inputs = self.prepare(samples, seed, epoch)
+        if not isinstance(inputs, Fillable):
+            raise InputError(
+                f"training.compile: {type(inputs).__name__} cannot end in filler, as batches of one shape do; set it to false"
+            )
+        return cast(I, inputs.to_capacity(self.capacity))
 
 
 @dataclass(frozen=True)
@@ -78,6 +102,7 @@ class Loader(Generic[I]):
 
     Attributes:
         plan: which samples each batch holds.
+        capacity: what every batch is brought to; None: as large as it happens to be.
     """
 
     def __init__(
@@ -88,18 +113,22 @@ class Loader(Generic[I]):
         seed: int,
         workers: int = 0,
         order: Order | None = None,
+        fixed: bool = False,
     ) -> None:
         """Plan the batches. `workers` processes prepare them, one thread each; 0 prepares in this process, when asked.
 
         Args:
             order: which samples follow which; None: epochs of all samples, shuffled.
+            fixed: every batch is brought to the same shape by filler at its end (`capacity`).
 
         Raises:
-            InputError: as `Plan`; or a negative number of workers.
+            InputError: as `Plan`, and where `fixed` as `capacity`; or a negative number of workers.
         """
         if workers < 0:
             raise InputError(f"workers={workers}: must be 0 or more")
         self.plan = Plan(np.asarray(data.lengths), batching, seed, order)
+        self.capacity = capacity(self.plan.lengths, batching) if fixed else None
+        prepare = _AtCapacity(prepare, self.capacity) if self.capacity else prepare
         self._prepared = _Prepared(data, prepare, seed)
         self._workers = workers
 

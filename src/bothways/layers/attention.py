@@ -18,6 +18,7 @@ from bothways.layers.norm import Norm, build_norm
 from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
+from bothways.ops.graphs import outside
 from bothways.ops.relative import Bucket, Distance
 from bothways.ops.rotary import rotate
 
@@ -116,7 +117,7 @@ class SelfAttention(nn.Module):
             edit=self._edit(context, bias),
         )
         if self.everywhere is not None and context.everywhere is not None:
-            mixed = self.everywhere(x, (q, k, v), score, context.everywhere, context)
+            mixed = outside(self.everywhere, x, (q, k, v), score, context.everywhere, context)
         else:
             mixed = attention(q, k, v, context.ragged, context.ragged, score, context.backend)
         return self.dropout(self.out(mixed.flatten(1)))

@@ -19,7 +19,7 @@ from bothways.data.sample import Epochs, Sample
 from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.objective import Objective
-from bothways.ragged import Batch
+from bothways.ragged import Batch, Capacity
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,14 @@ class MaskedInputs:
 
     @property
     def tokens(self) -> int:
-        return self.batch.ragged.tokens
+        return self.batch.tokens
+
+    @property
+    def filler(self) -> int:
+        return self.batch.ragged.filler
+
+    def to_capacity(self, capacity: Capacity) -> MaskedInputs:
+        return replace(self, batch=self.batch.to_capacity(capacity))
 
     def to(self, device: torch.device | str) -> MaskedInputs:
         return replace(self, batch=self.batch.to(device), rows=self.rows.to(device), labels=self.labels.to(device))
@@ -77,6 +84,7 @@ class MaskedLanguageModeling(Objective[MaskedInputs]):
     """
 
     weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
+    takes_filler = True
 
     def __init__(self, encoder: Encoder, head: MaskedLm, masking: Masking, vocabulary: Vocabulary) -> None:
         super().__init__()

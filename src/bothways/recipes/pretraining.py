@@ -117,9 +117,13 @@ def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], d
     """Put the parts of a run together, with the weights that it begins with."""
     text = prepare_samples(run, tokenizer, opened, say)
     objective = build(run, tokenizer)
-    loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order)
+    fixed = run.training.compile
+    loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order, fixed)
     fill = loader.plan.epoch(0).fill
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
+    if loader.capacity is not None:
+        shape = f"{loader.capacity.tokens:,} tokens in {loader.capacity.slots:,} slots"
+        say(f"every batch is brought to {shape} by filler, {1 - fill.share:.2%} of all that is processed")
     model = assemble(run, tokenizer, objective).to(device)
     return Parts(objective, model, loader, text, Vocabulary.of(tokenizer))
 

@@ -28,7 +28,7 @@ FamilyName = Literal[
 ]  # fmt: skip
 
 # Fields that may differ when a run goes on: how it is computed and watched, not what.
-FREE = ("workers", "training.log_every", "training.checkpoint_every", "training.keep", "training.parallel")
+FREE = ("workers", "training.log_every", "training.checkpoint_every", "training.keep", "training.parallel", "training.compile")
 
 
 @config

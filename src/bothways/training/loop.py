@@ -23,6 +23,7 @@ from bothways.errors import InputError
 from bothways.training import checkpoint, log, record
 from bothways.training import step as steps
 from bothways.training.checkpoint import Position
+from bothways.training.compiling import compile_layers, uncompiled
 from bothways.training.display import Display
 from bothways.training.distributed import Shard, spread
 from bothways.training.interrupt import Asked, Interrupted, asked_to_stop
@@ -35,7 +36,7 @@ from bothways.training.schedule import Amount, Elapsed, Hours, Steps, Tokens, ch
 from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.speed import Sampler, peak_rate
 from bothways.training.team import Team, team
-from bothways.training.trainable import I, OpenStream, State, Stream, Trainable
+from bothways.training.trainable import I, OpenStream, State, Stream, Trainable, filler_of
 from bothways.training.update import Step, Updates, calibrated
 
 
@@ -205,6 +206,7 @@ class _Loop(Generic[I]):
             if self.log:
                 self.log.close()
             self.stream.close()
+            compile_layers(self.module, False, self.updates.device)  # others call it with any shapes
         return self._result()
 
     def _step(self) -> None:
@@ -216,12 +218,13 @@ class _Loop(Generic[I]):
         own = [one for one in inputs if one is not None]
         seconds = self.watch.clock() - begin if self.team.first else 0.0
         flops = float(sum(self.module.flops(one) for one in own)) if self.rate else 0.0
-        counted, seconds, flops = self.team.total([sum(one.tokens for one in own), seconds, flops])
+        processed = [sum(one.tokens for one in own), sum(map(filler_of, own))]
+        counted, filler, seconds, flops = self.team.total([*processed, seconds, flops])
         tokens = round(counted)
         loss = steps.loss(self.module.weights, steps.means(sums, counts))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._diverged(loss, norm)
-        self.window.add(sums, counts, norm, tokens, seconds, flops)
+        self.window.add(sums, counts, norm, tokens, seconds, flops, round(filler))
         self.window.sampled(self.sampler.due() if self.sampler else None)
         self.at = replace(
             self.at,
@@ -264,7 +267,7 @@ class _Loop(Generic[I]):
         self.updates.spread.gather()
         if self.team.first:
             self.given.eval()
-            with torch.no_grad():
+            with torch.no_grad(), uncompiled(self.given):
                 if self.watch.evaluate:
                     self._write("evaluation", metrics=dict(self.watch.evaluate()))
                 if self.watch.samples:

@@ -54,6 +54,7 @@ def footprint(make: Callable[[], Trainable[I]], inputs: Sequence[I], settings: T
     """
     if settings.precision == "bf16":  # the same tensors on any device; this one need not be fast
         settings = replace(settings, precision="bf16_emulated")
+    settings = replace(settings, compile=False)  # a compiler needs contents
     with FakeTensorMode(allow_non_fake_inputs=True), _Alive() as alive:
         module = make()
         assert isinstance(module, nn.Module), "a Trainable is an nn.Module"

@@ -33,6 +33,8 @@ class TrainingConfig:
             instructions for it, it is refused, and "bf16_emulated" is not.
         recompute: each layer's inside is computed again in the backward pass instead of kept: less memory, a third more work,
             the same numbers.
+        compile: the encoder's layers are compiled in place, each kind once. For inputs of one shape (`Loader(fixed=True)`): every
+            other shape would be compiled, too. Free to change when a run goes on.
         seed: of dropout and of all else that is drawn in the module.
         log_every, evaluate_every, checkpoint_every: in steps. None: at the end only.
         keep: the newest checkpoints to keep.
@@ -47,6 +49,7 @@ class TrainingConfig:
     ramp: Ramp | None = None
     precision: Precision = "fp32"
     recompute: bool = False
+    compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     log_every: Every = 10
     evaluate_every: Every | None = None

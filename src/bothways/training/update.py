@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bothways.errors import InputError
+from bothways.training.compiling import compile_layers
 from bothways.training.distributed import Spread, whole
 from bothways.training.optimizer import Row, build, set_lr
 from bothways.training.precision import in_precision, recompute
@@ -45,6 +46,7 @@ class Updates(Generic[I]):
         self._settings, self._table, self._step = settings, table, step
         self.before = 0
         recompute(module, settings.recompute)
+        compile_layers(module, settings.compile, device)
         self._computed: Trainable[I] = in_precision(module, settings.precision, device)
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self.reset()
