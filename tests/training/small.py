@@ -23,7 +23,7 @@ class Texts:
 
     @property
     def tokens(self) -> int:
-        return self.batch.ragged.tokens
+        return self.batch.tokens
 
     @property
     def rows(self) -> Tensor:

@@ -10,7 +10,8 @@
 A train line covers the steps since the line before it: means are of all their sums over all their
 counts, and `gradient_norm` is their mean. `filler` is its share of all tokens processed; no other figure
 counts it. `gemm_share` is the share reached of the machine's rate of matrix products, `gemm_rate` that rate as
-sampled between these steps (operations over time, FLOP/s; null where none was due), `memory` the most bytes that the process has held so far. A machine line follows the first train line of each process.
+sampled between these steps (operations over time, FLOP/s; null where none was due), `memory` the most bytes that the
+process has held so far. A machine line follows the first train line of each process.
 A number that is not finite is written as null.
 
 A run of stages has a log for each. Read together, their steps, tokens and seconds are counted through, and every line

@@ -199,6 +199,8 @@ class _Loop(Generic[I]):
                     place = checkpoint.place_of(self.folder, self.at.step)
                     raise Interrupted(self.folder, self.at.step, place, stop.preempted)
             self.saver.wait()
+            if self.updates.mean:
+                self.updates.mean.settle()
             self.updates.spread.gather()
             self.team.wait()
         finally:
@@ -264,22 +266,23 @@ class _Loop(Generic[I]):
             self.introduced = True
 
     def _look(self) -> None:
-        self.updates.spread.gather()
-        if self.team.first:
-            self.given.eval()
-            with torch.no_grad(), uncompiled(self.given):
-                if self.watch.evaluate:
-                    self._write("evaluation", metrics=dict(self.watch.evaluate()))
-                if self.watch.samples:
-                    self._write("samples", rows=[dict(row) for row in self.watch.samples()])
-            self.given.train()
-        self.team.wait()
+        with self.updates.shown():
+            self.updates.spread.gather()
+            if self.team.first:
+                self.given.eval()
+                with torch.no_grad(), uncompiled(self.given):
+                    if self.watch.evaluate:
+                        self._write("evaluation", metrics=dict(self.watch.evaluate()))
+                    if self.watch.samples:
+                        self._write("samples", rows=[dict(row) for row in self.watch.samples()])
+                self.given.train()
+            self.team.wait()
 
     def _save(self) -> None:
         self._flush()
         if self.log:
             self.log.sync()
-        saved = checkpoint.snapshot(self.module, self.updates.optimizer, self.at)
+        saved = checkpoint.snapshot(self.module, self.updates.optimizer, self.at, self.updates.mean and self.updates.mean.tensors)
         if saved:
             self.saver.save(saved)
 
@@ -354,4 +357,6 @@ def _resumed(
     at = checkpoint.position(saved)
     record.same_run(at.run, run, free, saved)
     checkpoint.load(saved, updates.module, updates.optimizer)
+    if updates.mean:
+        checkpoint.load_mean(saved, updates.mean.tensors)
     return at

@@ -31,7 +31,7 @@ class Footprint:
     Attributes:
         weights: parameters and buffers.
         gradients: of every trained parameter.
-        optimizer: its state.
+        optimizer: its state, and a moving average of the weights where there is one.
         activations: all else that is alive when most is: what the forward pass leaves for the backward pass, and what is
             being computed. Where a step has one micro-batch, there are no gradients yet at that moment.
         peak: the most that is alive at once.
