@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_moving_to_where_it_is_copies_nothing() -> None:
 def test_filler_worked_by_hand() -> None:
     """Five tokens of twelve: sequences of four and three tokens behind them, then an empty slot."""
     given = Batch.of(
-        [[7, 8], [], [9, 7, 8]], types=[[1, 1], [], [0, 0, 1]], samples=[4, 5, 6], global_mask=[[1, 0], [], [0, 0, 0]]
+        [[7, 8], [], [9, 7, 8]], types=[[1, 1], [], [0, 0, 1]], global_mask=[[True, False], [], [False] * 3]
     )
     filled = given.to_capacity(Capacity(tokens=12, slots=6, longest=4))
     assert filled.ragged.lengths == (2, 0, 3, 4, 3, 0)
@@ -120,7 +121,7 @@ def test_filler_worked_by_hand() -> None:
     assert filled.global_mask is not None
     assert filled.global_mask.tolist() == [True, *[False] * 11]
     assert (given.tokens, given.ragged.filler, given.ragged.real) == (5, 0, given.ragged.lengths)
-    longer = filled.filled(5, filler=3)
+    longer = replace(filled, global_mask=None).filled(5, filler=3)
     assert (longer.ragged.lengths, longer.tokens) == ((5, 0, 5, 5, 5, 0), 10)
     assert filled.to_capacity(Capacity(tokens=12, slots=7, longest=4)).tokens == 5
 

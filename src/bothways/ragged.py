@@ -91,7 +91,7 @@ class Ragged:
         """`starts` on the host."""
         return (0, *accumulate(self.lengths))
 
-    @cached_property
+    @property
     def segments(self) -> Int[Tensor, " tokens"]:
         """The number of the sequence each token belongs to, int64 [tokens]."""
         numbers = torch.arange(self.sequences, device=self.starts.device)

@@ -45,7 +45,7 @@ def test_hidden_states_and_gradients_are_those_without_filler(name: str, backend
         marks = torch.zeros(given.tokens, dtype=torch.bool)
         marks[[0, 5, 13]] = True  # two in the first sequence, one in the second
         given = replace(given, global_mask=marks)
-    if encoder.config.embedding.token_types:
+    if (encoder.config.embedding.token_types or 0) > 1:
         given = replace(given, types=(given.ragged.positions > 4).long())
     filled = given.to_capacity(ROOM)
     assert (filled.ragged.tokens, filled.ragged.sequences, filled.ragged.longest) == (63, 10, 13)
