@@ -108,9 +108,7 @@ def test_moving_to_where_it_is_copies_nothing() -> None:
 
 def test_filler_worked_by_hand() -> None:
     """Five tokens of twelve: sequences of four and three tokens behind them, then an empty slot."""
-    given = Batch.of(
-        [[7, 8], [], [9, 7, 8]], types=[[1, 1], [], [0, 0, 1]], global_mask=[[True, False], [], [False] * 3]
-    )
+    given = Batch.of([[7, 8], [], [9, 7, 8]], types=[[1, 1], [], [0, 0, 1]], global_mask=[[True, False], [], [False] * 3])
     filled = given.to_capacity(Capacity(tokens=12, slots=6, longest=4))
     assert filled.ragged.lengths == (2, 0, 3, 4, 3, 0)
     assert filled.ragged.real == (2, 0, 3)
