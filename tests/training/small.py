@@ -26,6 +26,10 @@ class Texts:
         return self.batch.tokens
 
     @property
+    def filler(self) -> int:
+        return self.batch.ragged.filler
+
+    @property
     def rows(self) -> Tensor:
         return torch.arange(0, self.tokens, 3, device=self.batch.ids.device)
 
