@@ -7,7 +7,7 @@ next one begins behind it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,4 +30,4 @@ def _plain(run: Callable[..., T], *args: object) -> T:
     return run(*args)
 
 
-_call: Callable[..., object] = _plain
+_call: Callable[..., Any] = _plain
