@@ -53,7 +53,7 @@ def main() -> None:
     }
     for key, value in result.items():
         print(f"{key}: {value}")
-    print(record("step_options", result))
+    print(record("step_options_some" if arguments.only else "step_options", result))
 
 
 if __name__ == "__main__":

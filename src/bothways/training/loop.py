@@ -316,6 +316,8 @@ def _refuse(module: Trainable[I], settings: TrainingConfig, us: Team, after_step
         raise InputError(
             f"{type(module).__name__} couples all samples of a step, which {us.size} processes would divide; train it in one"
         )
+    if settings.compile and us.size > 1 and isinstance(settings.parallel, Shard):
+        raise InputError("training.compile: layers that Shard cuts up are not compiled; use Replicate, or set it to false")
     if after_step and us.size > 1 and isinstance(settings.parallel, Shard):
         raise InputError("training.parallel: `after_step` changes whole weights, which Shard cuts up; use Replicate")
 
