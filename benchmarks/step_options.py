@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon"},
     "adamw, recompute": {"recompute": True},
     "adamw, bf16": {"precision": "bf16_emulated"},
+    "adamw, compile": {"compile": True},
 }
 
 
@@ -37,9 +38,11 @@ def main() -> None:
     parser.add_argument("--family", choices=["bert", "modernbert"], default="modernbert")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", choices=list(OPTIONS), action="append", help="beside the plain step; all unless given")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    contenders = {name: contender(arguments.family, arguments.tokens, options) for name, options in OPTIONS.items()}
+    names = [PLAIN, *arguments.only] if arguments.only else list(OPTIONS)
+    contenders = {name: contender(arguments.family, arguments.tokens, OPTIONS[name]) for name in names}
     timings = interleaved(contenders, arguments.rounds)
     result = {
         "family": arguments.family,
@@ -50,7 +53,7 @@ def main() -> None:
     }
     for key, value in result.items():
         print(f"{key}: {value}")
-    print(record("step_options", result))
+    print(record("step_options_some" if arguments.only else "step_options", result))
 
 
 if __name__ == "__main__":

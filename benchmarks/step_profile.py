@@ -27,6 +27,7 @@ from bothways.families.bert import bert, masked_lm_head
 from bothways.families.modernbert import modernbert
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.ragged import Capacity
 from bothways.training.optimizer import AdamW, BertAdam, Lamb, Muon, StableAdamW, default_groups, parameter_table
 from bothways.training.schedule import Linear, Steps
 from bothways.training.settings import TrainingConfig
@@ -67,10 +68,11 @@ class Inputs:
             lengths.append(int(min(draw.integers(16, 200), LENGTH, self.tokens - sum(lengths))))
         samples = [Sample(number, (draw.integers(5, VOCABULARY, size=n),)) for number, n in enumerate(sorted(lengths))]
         self.number += 1
-        return self.prepare(samples, 0, self.number)
+        room = Capacity(self.tokens, self.tokens // 16, LENGTH)  # filler alone in slots: a compiled layer wants one shape
+        return self.prepare(samples, 0, self.number).to_capacity(room)
 
 
-def build(family: str, optimizer: str, precision: Any, tokens: int, recompute: bool = False) -> tuple[Updates[Any], Inputs]:
+def build(family: str, optimizer: str, precision: Any, tokens: int, **options: bool) -> tuple[Updates[Any], Inputs]:
     config = bert(VOCABULARY, 256, 4, 4, 1024, max_length=LENGTH, dropout=0.1)
     if family == "modernbert":
         config = modernbert(VOCABULARY, 256, 4, 4, 384, max_length=LENGTH)
@@ -85,7 +87,7 @@ def build(family: str, optimizer: str, precision: Any, tokens: int, recompute: b
         schedule=Linear(),
         budget=Steps(count=1),
         precision=precision,
-        recompute=recompute,
+        **options,
     )
     table = parameter_table(objective, default_groups(settings.optimizer, objective))
     return Updates(objective, settings, table, step, torch.device("cpu")), Inputs(objective, tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.builders import lengths_lists
 
 from bothways.errors import InputError
-from bothways.ragged import Batch, Encoded, Ragged
+from bothways.ragged import Batch, Capacity, Encoded, Ragged
 
 
 def test_golden() -> None:
@@ -103,3 +104,30 @@ def test_moving_to_where_it_is_copies_nothing() -> None:
     assert ragged.to("cpu") is ragged
     assert ragged.to("meta").positions.is_meta
     assert ragged.to("meta").lengths == (1, 2)
+
+
+def test_filler_worked_by_hand() -> None:
+    """Five tokens of twelve: sequences of four and three tokens behind them, then an empty slot."""
+    given = Batch.of([[7, 8], [], [9, 7, 8]], types=[[1, 1], [], [0, 0, 1]], global_mask=[[True, False], [], [False] * 3])
+    filled = given.to_capacity(Capacity(tokens=12, slots=6, longest=4))
+    assert filled.ragged.lengths == (2, 0, 3, 4, 3, 0)
+    assert filled.ragged.real == (2, 0, 3)
+    assert (filled.tokens, filled.ragged.filler, filled.ragged.tokens, filled.ragged.longest) == (5, 7, 12, 4)
+    assert filled.ids.tolist() == [7, 8, 9, 7, 8, *[0] * 7]
+    assert filled.types is not None
+    assert filled.types.tolist() == [1, 1, 0, 0, 1, *[0] * 7]
+    assert filled.global_mask is not None
+    assert filled.global_mask.tolist() == [True, *[False] * 11]
+    assert (given.tokens, given.ragged.filler, given.ragged.real) == (5, 0, given.ragged.lengths)
+    longer = replace(filled, global_mask=None).filled(5, filler=3)
+    assert (longer.ragged.lengths, longer.tokens) == ((5, 0, 5, 5, 5, 0), 10)
+    assert filled.to_capacity(Capacity(tokens=12, slots=7, longest=4)).tokens == 5
+
+
+@pytest.mark.parametrize(
+    "room",
+    [Capacity(tokens=4, slots=9, longest=3), Capacity(tokens=9, slots=3, longest=3), Capacity(tokens=9, slots=9, longest=2)],
+)
+def test_a_batch_that_does_not_fit(room: Capacity) -> None:
+    with pytest.raises(InputError, match=r"a batch of 5 tokens in 2 sequences of at most 3 does not fit Capacity\(tokens="):
+        Batch.of([[7, 8], [9, 7, 8]]).to_capacity(room)

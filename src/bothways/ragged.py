@@ -20,6 +20,20 @@ from torch import Tensor
 from bothways.errors import InputError
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """What every batch of a run is brought to by filler, so that no shape ever changes.
+
+    Attributes:
+        slots: sequences of a batch, empty ones among them.
+        longest: the bound of their lengths.
+    """
+
+    tokens: int
+    slots: int
+    longest: int
+
+
 @dataclass(frozen=True, eq=False)
 class Ragged:
     """The boundaries of the sequences of a packed batch.
@@ -29,15 +43,17 @@ class Ragged:
         positions: int64 [tokens], each token's index within its sequence, from 0.
         lengths: tokens of each sequence, on the host; a zero is an empty slot.
         longest: an upper bound of `lengths` (a capacity where a run fixes one).
+        given: sequences that were given; those behind them are filler, which no figure counts. None: all.
     """
 
     starts: Int[Tensor, " boundaries"]
     positions: Int[Tensor, " tokens"]
     lengths: tuple[int, ...]
     longest: int
+    given: int | None = None
 
     @classmethod
-    def of(cls, lengths: Sequence[int], longest: int | None = None) -> Ragged:
+    def of(cls, lengths: Sequence[int], longest: int | None = None, given: int | None = None) -> Ragged:
         """Boundaries for sequences of these lengths.
 
         Raises:
@@ -50,7 +66,7 @@ class Ragged:
         starts = np.zeros(len(lengths) + 1, np.int32)
         np.cumsum(lengths, out=starts[1:])
         positions = np.arange(starts[-1], dtype=np.int64) - np.repeat(starts[:-1], lengths)
-        return cls(torch.from_numpy(starts), torch.from_numpy(positions), lengths, most if longest is None else longest)
+        return cls(torch.from_numpy(starts), torch.from_numpy(positions), lengths, most if longest is None else longest, given)
 
     @property
     def tokens(self) -> int:
@@ -60,12 +76,22 @@ class Ragged:
     def sequences(self) -> int:
         return len(self.lengths)
 
+    @property
+    def real(self) -> tuple[int, ...]:
+        """`lengths` without filler: what budgets, speeds and costs are counted by."""
+        return self.lengths[: self.given]
+
+    @property
+    def filler(self) -> int:
+        """Tokens of filler, the last of all."""
+        return self.tokens - sum(self.real)
+
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         """`starts` on the host."""
         return (0, *accumulate(self.lengths))
 
-    @cached_property
+    @property
     def segments(self) -> Int[Tensor, " tokens"]:
         """The number of the sequence each token belongs to, int64 [tokens]."""
         numbers = torch.arange(self.sequences, device=self.starts.device)
@@ -162,6 +188,11 @@ class Batch:
         )
 
     @property
+    def tokens(self) -> int:
+        """Tokens that were given, without filler."""
+        return self.ragged.tokens - self.ragged.filler
+
+    @property
     def global_counts(self) -> tuple[int, ...]:
         """Global tokens of each sequence, read on the host."""
         if self.global_mask is None:
@@ -175,9 +206,33 @@ class Batch:
         """The first token of each sequence is a global one, and no other."""
         return replace(self, global_mask=self.ragged.positions == 0)
 
+    def to_capacity(self, capacity: Capacity) -> Batch:
+        """As many tokens and slots as the capacity has: behind the batch come sequences of filler, then empty slots.
+
+        Filler is token 0, of type 0, and global nowhere. What was given keeps its rows.
+
+        Raises:
+            InputError: more than the capacity holds.
+        """
+        given, short = self.ragged.lengths, capacity.tokens - self.ragged.tokens
+        whole, rest = divmod(max(short, 0), max(capacity.longest, 1))
+        lengths = [*given, *[capacity.longest] * whole, *[rest] * (rest > 0)]
+        empty = capacity.slots - len(lengths)
+        if short < 0 or empty < 0 or self.ragged.longest > capacity.longest:
+            found = f"{self.ragged.tokens} tokens in {len(given)} sequences of at most {self.ragged.longest}"
+            raise InputError(f"a batch of {found} does not fit {capacity}")
+        ragged = Ragged.of([*lengths, *[0] * empty], capacity.longest, len(self.ragged.real)).to(self.ids.device)
+        return replace(
+            self,
+            ids=_extended(self.ids, short),
+            ragged=ragged,
+            types=None if self.types is None else _extended(self.types, short),
+            global_mask=None if self.global_mask is None else _extended(self.global_mask, short),
+        )
+
     def filled(self, length: int, filler: int) -> Batch:
         """Every sequence brought to `length` tokens by a token of this id, of type 0; empty ones stay empty."""
-        ragged = Ragged.of([length if one else 0 for one in self.ragged.lengths]).to(self.ids.device)
+        ragged = Ragged.of([length if one else 0 for one in self.ragged.lengths], given=self.ragged.given).to(self.ids.device)
         rows = ragged.beginnings(self.ragged)
         ids = self.ids.new_full((ragged.tokens,), filler).index_copy(0, rows, self.ids)
         types = None if self.types is None else self.types.new_zeros(ragged.tokens).index_copy(0, rows, self.types)
@@ -210,6 +265,10 @@ class Encoded:
     def split(self) -> tuple[Float[Tensor, "length hidden"], ...]:
         """The hidden states of each sequence."""
         return self.hidden.split(list(self.ragged.lengths))
+
+
+def _extended(tensor: Tensor, count: int) -> Tensor:
+    return torch.cat((tensor, tensor.new_zeros(count)))
 
 
 def _packed(sequences: Sequence[Sequence[int] | np.ndarray]) -> Int[Tensor, " tokens"]:

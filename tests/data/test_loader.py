@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from bothways.data.loader import Loader, Share, Stream
 from bothways.data.masking import MODERNBERT, ROBERTA, Masking, mask_tokens
-from bothways.data.packing import SampleCount, TokenBudget
+from bothways.data.packing import SampleCount, TokenBudget, capacity
 from bothways.data.sample import Sample
 from bothways.data.vocabulary import Vocabulary
 from bothways.errors import InputError
+from bothways.ragged import Capacity
 
 Batching = TokenBudget | SampleCount
 
@@ -291,3 +292,43 @@ def test_workers_prepare_their_share_alone() -> None:
 def test_a_share_outside_the_whole() -> None:
     with pytest.raises(ValueError, match="a place is at least 0 and below"):
         Share(2, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Filling(Inputs):
+    """Inputs that can end in filler: their ids are brought to a number of tokens."""
+
+    room: Capacity | None = None
+
+    def to_capacity(self, capacity: Capacity) -> Filling:
+        ids = torch.cat((self.ids, self.ids.new_zeros(capacity.tokens - len(self.ids))))
+        return Filling(self.samples, ids, self.positions, self.threads, self.process, capacity)
+
+
+@dataclass(frozen=True)
+class PrepareFilling:
+    def __call__(self, samples: list[Sample], seed: int, epoch: int) -> Filling:
+        one = Prepare(ROBERTA)(samples, seed, epoch)
+        return Filling(one.samples, one.ids, one.positions, one.threads, one.process)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_of_one_shape_hold_the_same_samples(workers: int) -> None:
+    fixed = Loader(Numbers(60), SHORT, PrepareFilling(), seed=3, workers=workers, fixed=True)
+    assert fixed.capacity == capacity(Numbers(60).lengths, SHORT)
+    stream, plain = fixed.open(), loader(SHORT).open()
+    for one, other in islice(zip(stream, plain, strict=False), 20):
+        assert isinstance(one, Filling)
+        assert other is not None
+        assert (one.room, len(one.ids)) == (fixed.capacity, 100)
+        assert (one.samples, one.positions.tolist()) == (other.samples, other.positions.tolist())
+        assert one.ids[: len(other.ids)].tolist() == other.ids.tolist()
+    assert stream.state() == plain.state()  # filler is no part of the plan: a run goes on with it or without
+    stream.close()
+
+
+def test_what_has_no_fixed_shape() -> None:
+    with pytest.raises(InputError, match=r"training\.compile: Inputs cannot end in filler"):
+        next(Loader(Numbers(9), SHORT, Prepare(ROBERTA), seed=0, fixed=True).open())
+    with pytest.raises(InputError, match="batches of a number of samples have no fixed shape"):
+        Loader(Numbers(9), SampleCount(samples=2), PrepareFilling(), seed=0, fixed=True)

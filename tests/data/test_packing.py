@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothways.config import from_json, to_json
-from bothways.data.packing import Plan, SampleCount, TokenBudget, pack
+from bothways.data.packing import Plan, SampleCount, TokenBudget, capacity, pack
 from bothways.errors import InputError
+from bothways.ragged import Batch, Capacity
 
 
 @st.composite
@@ -159,3 +160,31 @@ def test_the_batches_are_those_of_the_first_version(batching: TokenBudget | Samp
     plan = Plan(np.random.default_rng(5).integers(3, 130, 4000), batching, 11)
     sums = [zlib.crc32(b"".join(batch.astype(np.int64).tobytes() + b"|" for batch in plan.epoch(n))) for n in (0, 3)]
     assert (plan.fingerprint, *sums) == expected
+
+
+@given(plans())
+def test_every_batch_and_its_filler_fit_the_capacity(plan: Plan) -> None:
+    room = capacity(plan.lengths, plan.batching)
+    for batch in plan.epoch(0):
+        lengths = plan.lengths[batch].tolist()
+        filled = Batch.of([[5] * length for length in lengths]).to_capacity(room)
+        assert (filled.ragged.tokens, filled.ragged.sequences, filled.ragged.longest) == (room.tokens, room.slots, room.longest)
+        assert list(filled.ragged.real) == lengths
+
+
+def test_capacity_worked_by_hand() -> None:
+    lengths = np.array([3, 10, 7])
+    # ten sequences of three tokens, and one of filler; or four slots, and filler in sequences of ten
+    assert capacity(lengths, TokenBudget(tokens=32)) == Capacity(tokens=32, slots=11, longest=10)
+    assert capacity(lengths, TokenBudget(tokens=32, slots=4)) == Capacity(tokens=32, slots=8, longest=10)
+    with pytest.raises(InputError, match="batches of a number of samples have no fixed shape"):
+        capacity(lengths, SampleCount(samples=4))
+
+
+def test_filler_is_less_than_a_percent() -> None:
+    """Of batches as a run has them: 8,192 tokens, of texts of which most are short."""
+    lengths = np.minimum(np.random.default_rng(0).geometric(1 / 180, 60_000) + 2, 512)
+    plan = Plan(lengths, TokenBudget(tokens=8192), seed=0)
+    room = capacity(lengths, plan.batching)
+    filler = [room.tokens - int(lengths[batch].sum()) for batch in plan.epoch(0)]
+    assert 0 < sum(filler) < 0.01 * room.tokens * len(filler)

@@ -18,7 +18,7 @@ from bothways.data.vocabulary import Vocabulary
 from bothways.layers.heads import MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
-from bothways.ragged import Batch
+from bothways.ragged import Batch, Capacity
 
 MASK = 4
 VOCABULARY = Vocabulary(VOCAB, MASK, frozenset(range(5)))
@@ -174,3 +174,23 @@ def test_flops_of_the_head(name: str) -> None:
     width = CONFIGS[name].embedding.size or SIZE
     per_row = 2 * VOCAB * width + (2 * SIZE * width if HEADS[name].transform else 0)
     assert task.flops(inputs) == task.encoder.flops(inputs.batch.ragged) + per_row * len(inputs.rows)
+
+
+@objectives
+def test_filler_counts_for_nothing(name: str) -> None:
+    """Sums, counts and operations are those without it, and so are all gradients."""
+    task = OBJECTIVES[name]
+    given = task.prepare(samples([30, 7, 12]), 0, 0)
+    filled = given.to_capacity(Capacity(tokens=64, slots=6, longest=30))
+    assert (filled.tokens, filled.filler, filled.batch.ragged.tokens) == (49, 15, 64)
+    assert task.counts(filled) == task.counts(given)
+    assert task.flops(filled) == task.flops(given)
+    found = {}
+    for inputs in (given, filled):
+        sums = task(inputs)
+        gradients = torch.autograd.grad(sums["loss"], list(task.parameters()), allow_unused=True, materialize_grads=True)
+        found[inputs.filler] = torch.cat([sums["loss"].detach()[None], *(one.flatten() for one in gradients)])
+        assert {key: float(value) for key, value in sums.items() if key != "loss"} == {
+            "accuracy": float(task(given)["accuracy"]), "masked": float(len(given.labels)), "mask_token": float(given.hidden)
+        }  # fmt: skip
+    assert gap(found[15], found[0]) <= 1e-5

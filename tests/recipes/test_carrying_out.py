@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 from tests.cli.conftest import save
 from tests.cli.test_training import TINY, contents, write_texts
@@ -24,6 +25,7 @@ from bothways.recipes.finetuning import finetune, train_embedder
 from bothways.recipes.pretraining import pretrain
 from bothways.recipes.published import RECIPES
 from bothways.recipes.runs import Embedding, Finetuning, Pretraining, Staged
+from bothways.training import compiling, log
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Linear, Steps
 from bothways.training.settings import TrainingConfig
@@ -143,3 +145,36 @@ def test_a_demo_takes_no_folder_that_holds_other_things(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds other things than a demo"):
         demo(tmp_path, print)
     assert contents(tmp_path) == {"corpus.jsonl": b"mine"}
+
+
+def test_what_has_no_fixed_shape_is_not_compiled(tmp_path: Path) -> None:
+    run = finetuning(save(tmp_path / "model"), tmp_path)
+    with pytest.raises(InputError, match=r"compile: the inputs of SequenceClassification cannot be brought to one shape"):
+        finetune(replace(run, training=replace(TRAINING, compile=True)), tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of what it does itself
+def test_compiled_pretraining_learns_the_same_and_goes_on_without(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")  # all of torch's compiler but what needs one of C++
+    jaxtyping.config.update("jaxtyping_disable", True)  # what checks annotations cannot be compiled
+    try:
+        said: list[str] = []
+        compiled = pretrain(pretraining(texts, "training.compile=true"), tmp_path / "compiled", said.append)
+        plain = pretrain(pretraining(texts), tmp_path / "plain")
+        again = pretrain(pretraining(texts), tmp_path / "compiled")  # without: how it is computed is free to change
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    assert any(line.startswith("every batch is brought to ") and line.endswith("% of all that is processed") for line in said)
+    assert compiled.result.loss == pytest.approx(plain.result.loss, rel=1e-4)
+    assert (compiled.result.tokens, compiled.result.step) == (plain.result.tokens, plain.result.step)
+    assert again.result.loss == compiled.result.loss
+    shares = {
+        name: [line["filler"] for line in log.read(tmp_path / name) if line["kind"] == "train"] for name in ("compiled", "plain")
+    }
+    assert all(0 < share < 1 for share in shares["compiled"])
+    assert not any(shares["plain"])
+    assert "Filler" in (tmp_path / "compiled" / "report.html").read_text()
+    assert "Filler" not in (tmp_path / "plain" / "report.html").read_text()

@@ -23,7 +23,11 @@ class Texts:
 
     @property
     def tokens(self) -> int:
-        return self.batch.ragged.tokens
+        return self.batch.tokens
+
+    @property
+    def filler(self) -> int:
+        return self.batch.ragged.filler
 
     @property
     def rows(self) -> Tensor:

@@ -18,7 +18,9 @@ from bothways.training.display import Display
 def test_a_window_means_all_sums_over_all_counts() -> None:
     window = log.Window({"a": 1.0, "b": 2.0})
     window.add({"a": 6.0, "b": 1.0, "m": 1.0}, {"a": 2.0, "b": 1.0, "m": 4.0}, norm=1.0, tokens=10, seconds=1.0, flops=50.0)
-    window.add({"a": 2.0, "b": 5.0, "m": 2.0}, {"a": 6.0, "b": 2.0, "m": 0.0}, norm=3.0, tokens=20, seconds=2.0, flops=100.0)
+    window.add(
+        {"a": 2.0, "b": 5.0, "m": 2.0}, {"a": 6.0, "b": 2.0, "m": 0.0}, norm=3.0, tokens=20, seconds=2.0, flops=100.0, filler=10
+    )
     fields = window.fields(lr=0.5, rate=300.0)
     assert fields == {
         "loss": 1.0 + 2 * 2.0,
@@ -27,6 +29,7 @@ def test_a_window_means_all_sums_over_all_counts() -> None:
         "lr": 0.5,
         "gradient_norm": 2.0,
         "tokens_per_second": 10.0,
+        "filler": 0.25,
         "gemm_share": 0.5,
         "gemm_rate": None,
     }

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import tee
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
 from bothways.data.order import Drawn, Order
-from bothways.data.packing import Plan, SampleCount, TokenBudget
+from bothways.data.packing import Plan, SampleCount, TokenBudget, capacity
 from bothways.data.sample import Epochs, Sample, Samples
 from bothways.data.workers import in_order
 from bothways.errors import InputError
+from bothways.ragged import Capacity
 
 I = TypeVar("I")  # noqa: E741
 I_co = TypeVar("I_co", covariant=True)
@@ -37,6 +38,13 @@ class Scheduled(Protocol[I_co]):
     def behind(self, tokens: int) -> Callable[[list[Sample], int, Epochs], I_co]:
         """What prepares an input that has so many tokens of its stream before it. Pure, as it is."""
         ...
+
+
+@runtime_checkable
+class Fillable(Protocol):
+    """Inputs that can end in filler."""
+
+    def to_capacity(self, capacity: Capacity) -> Fillable: ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class Loader(Generic[I]):
 
     Attributes:
         plan: which samples each batch holds.
+        capacity: what every batch is brought to; None: as large as it happens to be.
     """
 
     def __init__(
@@ -99,19 +108,22 @@ class Loader(Generic[I]):
         seed: int,
         workers: int = 0,
         order: Order | None = None,
+        fixed: bool = False,
     ) -> None:
         """Plan the batches. `workers` processes prepare them, one thread each; 0 prepares in this process, when asked.
 
         Args:
             order: which samples follow which; None: epochs of all samples, shuffled.
+            fixed: every batch is brought to the same shape by filler at its end (`capacity`).
 
         Raises:
-            InputError: as `Plan`; or a negative number of workers.
+            InputError: as `Plan`, and where `fixed` as `capacity`; or a negative number of workers.
         """
         if workers < 0:
             raise InputError(f"workers={workers}: must be 0 or more")
         self.plan = Plan(np.asarray(data.lengths), batching, seed, order)
-        self._prepared = _Prepared(data, prepare, seed)
+        self.capacity = capacity(self.plan.lengths, batching) if fixed else None
+        self._prepared = _Prepared(data, prepare, seed, self.capacity)
         self._workers = workers
 
     def open(self, state: dict[str, int] | None = None, share: Share = WHOLE, origin: int = 0) -> Stream[I]:
@@ -168,11 +180,22 @@ class _Prepared(Generic[I]):
     data: Samples
     prepare: Prepare[I]
     seed: int
+    capacity: Capacity | None
 
     def __call__(self, task: Task) -> tuple[dict[str, int], I]:
         state, drawn, before = task
         prepare = self.prepare.behind(before) if isinstance(self.prepare, Scheduled) else self.prepare
-        return state, prepare([self.data[number] for number in drawn.samples.tolist()], self.seed, drawn.epochs)
+        inputs = prepare([self.data[number] for number in drawn.samples.tolist()], self.seed, drawn.epochs)
+        return state, inputs if self.capacity is None else _filled(inputs, self.capacity)
+
+
+def _filled(inputs: I, capacity: Capacity) -> I:
+    """Inputs of one shape."""
+    if not isinstance(inputs, Fillable):
+        raise InputError(
+            f"training.compile: {type(inputs).__name__} cannot end in filler, as batches of one shape do; set it to false"
+        )
+    return cast(I, inputs.to_capacity(capacity))
 
 
 def _endless(plan: Plan, start: dict[str, int], origin: int) -> Iterator[Task]:

@@ -24,6 +24,7 @@ from jaxtyping import Int
 from bothways.config import config, to_json
 from bothways.data.order import Drawn, Order, Shuffled, generator
 from bothways.errors import InputError
+from bothways.ragged import Capacity
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
 
@@ -188,6 +189,21 @@ class Epoch:
             before = int(through[cuts[-1] - 1]) if cuts[-1] else 0
             cuts.append(min(int(np.searchsorted(through, before + room, side="right")), cuts[-1] + most))
         return cuts
+
+
+def capacity(lengths: Int[np.ndarray, " samples"], batching: TokenBudget | SampleCount) -> Capacity:
+    """What every batch of such samples, of one sequence each, can be brought to by filler.
+
+    Raises:
+        InputError: batches that are no budget of tokens: each has as many tokens as it happens to have.
+    """
+    if not isinstance(batching, TokenBudget):
+        raise InputError("batches of a number of samples have no fixed shape; give a budget of tokens (TokenBudget)")
+    longest, shortest = int(lengths.max()), max(int(lengths.min()), 1)
+    slots = batching.tokens // shortest + 1  # no batch has more, those of its filler among them
+    if batching.slots is not None:
+        slots = min(slots, batching.slots + -(-batching.tokens // longest))
+    return Capacity(batching.tokens, slots, longest)
 
 
 def pack(lengths: Int[np.ndarray, " samples"], tokens: int, slots: int | None = None) -> list[np.ndarray]:

@@ -159,16 +159,16 @@ class Encoder(nn.Module):
         return Encoded(hidden=hidden, ragged=ragged, layers=tuple(kept) if keep else ())
 
     def flops(self, ragged: Ragged, everywhere: tuple[int, ...] = ()) -> float:
-        """Matrix-multiply FLOPs of one forward pass; `everywhere`: global tokens of each sequence, none unless given."""
+        """Matrix-multiply FLOPs of one forward pass, filler left out; `everywhere`: global tokens of each sequence, if any."""
         return sum(self.flops_by_part(ragged, everywhere).values())
 
     def flops_by_part(self, ragged: Ragged, everywhere: tuple[int, ...] = ()) -> dict[str, float]:
         """The same, by what they are spent on; a layer that is shared counts at each depth."""
-        lengths = tuple(map(self.config.taken, ragged.lengths))
+        lengths = tuple(map(self.config.taken, ragged.real))
         beside = {} if self.convolution is None else {"convolution": self.convolution.flops(ragged)}
         return {
             "embedding": self.embedding.flops(sum(lengths)),
-            "attention": sum(layer.mixer.flops(lengths, everywhere) for layer in self.stack),
+            "attention": sum(layer.mixer.flops(lengths, everywhere[: len(lengths)]) for layer in self.stack),
             "mlp": sum(layer.mlp.flops(sum(lengths)) for layer in self.stack),
             **beside,
         }

@@ -64,4 +64,4 @@ class EnhancedMaskDecoder(nn.Module):
     def flops(self, encoder: Encoder, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass."""
         layer = encoder.stack[-1]
-        return self.config.passes * (layer.mixer.flops(ragged.lengths) + layer.mlp.flops(ragged.tokens))
+        return self.config.passes * (layer.mixer.flops(ragged.real) + layer.mlp.flops(sum(ragged.real)))

@@ -18,6 +18,7 @@ from bothways.layers.norm import Norm, build_norm
 from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
+from bothways.ops.graphs import outside
 from bothways.ops.relative import Bucket, Distance
 from bothways.ops.rotary import rotate
 
@@ -131,7 +132,7 @@ class SelfAttention(nn.Module):
         q, k, v = self.queries_keys_values(x, context, seen)
         score = self.score(context)
         if self.everywhere is not None and context.everywhere is not None:
-            mixed = self.everywhere(x, (q, k, v), score, context.everywhere, context)
+            mixed = outside(self.everywhere, x, (q, k, v), score, context.everywhere, context)
         else:
             keys = context.ragged
             if (visible := context.visible) is not None:

@@ -59,6 +59,6 @@ class TokenConvolution(nn.Module):
         return self.norm(residual + activate(self.config.activation, self.dropout(out)))
 
     def flops(self, ragged: Ragged) -> float:
-        """Matrix-multiply FLOPs of one forward pass, the gaps between sequences included."""
-        places = ragged.tokens + self.config.kernel // 2 * (ragged.sequences - 1)
+        """Matrix-multiply FLOPs of one forward pass, the gaps between sequences included, and no filler."""
+        places = sum(ragged.real) + self.config.kernel // 2 * (len(ragged.real) - 1)
         return 2.0 * places * self.conv.weight.numel()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bothways.layers.norm import build_norm
 from bothways.layers.position import Disentangled
 from bothways.ops import disentangled
+from bothways.ops.graphs import outside
 
 
 class PositionTable(nn.Module):
@@ -63,7 +64,7 @@ class PositionScores(nn.Module):
             keys=self._project(self.key, of_keys, table) if config.content_to_position else None,
             queries=self._project(self.query, of_queries, table) if config.position_to_content else None,
             rows=rows,
-            first=rows.within(longest)[0],
+            first=outside(rows.within, longest)[0],
             scale=config.scale(self.head_size),
         )
 

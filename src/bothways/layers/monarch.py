@@ -21,6 +21,7 @@ from bothways.errors import InputError
 from bothways.layers.context import Context
 from bothways.layers.norm import Norm, build_norm
 from bothways.layers.ranges import Positive
+from bothways.ops.graphs import outside
 from bothways.ops.long_convolution import long_convolution
 from bothways.ragged import Ragged
 
@@ -78,9 +79,9 @@ class MonarchMixer(nn.Module):
     def forward(self, x: Float[Tensor, "tokens size"], context: Context) -> Float[Tensor, "tokens size"]:
         x = self.norm(x)
         x1, x2, v = self.short(self.project(x), context.ragged).chunk(3, dim=-1)
-        mixed = self.long(v * x1, context.ragged) * x2
+        mixed = outside(self.long, v * x1, context.ragged) * x2
         if self.residual is not None:
-            mixed = mixed + self.residual(x, context.ragged)
+            mixed = mixed + outside(self.residual, x, context.ragged)
         return self.out(mixed)
 
     def flops(self, lengths: tuple[int, ...], everywhere: tuple[int, ...] = ()) -> float:

@@ -20,7 +20,7 @@ from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.objective import Objective
-from bothways.ragged import Batch, Encoded
+from bothways.ragged import Batch, Capacity, Encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,14 @@ class MaskedInputs:
 
     @property
     def tokens(self) -> int:
-        return self.batch.ragged.tokens
+        return self.batch.tokens
+
+    @property
+    def filler(self) -> int:
+        return self.batch.ragged.filler
+
+    def to_capacity(self, capacity: Capacity) -> MaskedInputs:
+        return replace(self, batch=self.batch.to_capacity(capacity))
 
     def with_types(self, types: Int[Tensor, " tokens"]) -> MaskedInputs:
         return replace(self, batch=replace(self.batch, types=types))
@@ -96,6 +103,7 @@ class MaskedLanguageModeling(Objective[MaskedInputs]):
     """
 
     weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
+    takes_filler = True
 
     def __init__(self, encoder: Encoder, head: MaskedLm, masking: Masking, vocabulary: Vocabulary) -> None:
         super().__init__()

@@ -31,11 +31,13 @@ class Objective(nn.Module, ABC, Generic[I]):
     Attributes:
         weights: the loss terms among the sums, and their weights; every other sum is a metric.
         whole_batch: whether the loss couples all samples of a step (contrastive).
+        takes_filler: whether inputs may end in filler (`Batch.to_capacity`), which then counts for nothing.
         prepare: makes inputs of samples.
     """
 
     weights: Mapping[str, float]
     whole_batch: bool = False
+    takes_filler: bool = False
     prepare: Prepare[I]
 
     @abstractmethod

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bothways.ops.graphs import outside
 from bothways.ops.relative import ScoreMod
 from bothways.ragged import Ragged
 
@@ -90,11 +91,16 @@ class Score:
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to compute attention: its name, whether it can serve a call, and the computation."""
+    """A way to compute attention: its name, whether it can serve a call, and the computation.
+
+    Attributes:
+        inside: whether a compiled graph may hold it: it asks nothing of the lengths on the host.
+    """
 
     name: str
     can: Callable[[Tensor, Ragged, Ragged, Score], bool]
     run: Callable[[Tensor, Tensor, Tensor, Ragged, Ragged, Score], Tensor]
+    inside: bool = False
 
 
 def attention(
@@ -123,7 +129,9 @@ def attention(
     chosen = backend or next(one for one in BACKENDS if one.can(q, queries, keys, score))
     if not chosen.can(q, queries, keys, score):
         raise ValueError(f"the attention backend '{chosen.name}' cannot serve {q.dtype} on {q.device} with {score}")
-    return chosen.run(q, k, v, queries, keys, score)
+    if chosen.inside:
+        return chosen.run(q, k, v, queries, keys, score)
+    return outside(chosen.run, q, k, v, queries, keys, score)
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
@@ -300,8 +308,8 @@ def _by_position(score: Score) -> bool:
     return score.window is not None or score.causal or score.edit is not None
 
 
-REFERENCE = Backend("reference", lambda q, queries, keys, score: True, _reference)
+REFERENCE = Backend("reference", lambda q, queries, keys, score: True, _reference, inside=True)
 BY_LENGTH = Backend("by_length", _by_length_can, _by_length)
-VARLEN = Backend("varlen", _varlen_can, _varlen)
+VARLEN = Backend("varlen", _varlen_can, _varlen, inside=True)
 FLEX = Backend("flex", _flex_can, _flex)
 BACKENDS = (VARLEN, FLEX, BY_LENGTH, REFERENCE)

@@ -97,10 +97,13 @@ def carry_out(
         beside: other models on modules of the objective, each saved in a folder of its name.
 
     Raises:
-        InputError: the model's family could not save it; or as `train`.
+        InputError: the model's family could not save it; it is to be compiled, and has no fixed shapes; or as `train`.
         Interrupted: after Ctrl-C, with everything saved.
     """
     check_expressed(model)  # before hours of training rather than after
+    if run.training.compile and not objective.takes_filler:
+        what = f"the inputs of {type(objective).__name__} cannot be brought to one shape"
+        raise InputError(f"training.compile: {what}, and every other shape would be compiled; set it to false")
     device = str(model.device)
     result = train(
         objective, open_stream, run.training, folder,

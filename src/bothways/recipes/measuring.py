@@ -89,7 +89,8 @@ class Network:
         lengths = np.minimum(self.text.lengths, tokens)
         lengths = np.tile(lengths, -(-_BATCHES * tokens // int(lengths.sum())))
         data = Invented(lengths, range(_SPECIAL, self.run.encoder.vocab_size))
-        return Loader(data, replace(self.run.batching, tokens=tokens), objective.prepare, self.run.training.seed)
+        batching, training = replace(self.run.batching, tokens=tokens), self.run.training
+        return Loader(data, batching, objective.prepare, training.seed, fixed=training.compile)
 
     def inputs(self, tokens: int) -> Any:
         """The fullest of some micro-batches."""
@@ -155,6 +156,7 @@ def program(network: Network) -> int | None:
 
     Measured by a step that calls all there is, on next to no text; to be asked before anything else has used memory.
     """
+    network = Network(replace(network.run, training=replace(network.run.training, compile=False)), network.text)
     objective, updates = _ready(network, "cpu", steps.step)
     updates(updates.draw(network.loader(_LITTLE, objective).open(), 1), 0, lr=0.0)
     state = (tensor for kept in updates.optimizer.state.values() for tensor in kept.values() if isinstance(tensor, Tensor))

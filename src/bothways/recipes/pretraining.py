@@ -143,9 +143,13 @@ def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], d
     text = prepare_samples(run, tokenizer, opened, say)
     vocabulary = vocabulary_of(run.masking, tokenizer, opened, say)
     objective = build(replace(run, masking=scheduled(run, text)), vocabulary)
-    loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order)
+    fixed = run.training.compile
+    loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order, fixed)
     fill = loader.plan.epoch(0).fill
     say(f"{fill.samples:,} samples, {fill.tokens:,} tokens an epoch in {fill.batches:,} batches, {fill.share:.2%} full")
+    if loader.capacity is not None:
+        shape = f"{loader.capacity.tokens:,} tokens in {loader.capacity.slots:,} slots"
+        say(f"every batch is brought to {shape} by filler, {1 - fill.share:.2%} of all that is processed")
     model, filling = (one.to(device) for one in assemble(run, tokenizer, objective))
     beside = {} if filling is model else detecting.savable_generator(filling, say)
     return Parts(objective, model, loader, text, vocabulary, filling, beside)

@@ -37,7 +37,7 @@ FamilyName = Literal[
 Predicts = Literal["masked", "next"]
 
 # Fields that may differ when a run goes on: how it is computed and watched, not what.
-FREE = ("workers", "training.log_every", "training.checkpoint_every", "training.keep", "training.parallel")
+FREE = ("workers", "training.log_every", "training.checkpoint_every", "training.keep", "training.parallel", "training.compile")
 
 
 @config

@@ -2,8 +2,9 @@
 
     checkpoints/step-0001000/weights.safetensors    parameters and buffers; a shared tensor once
                              optimizer.safetensors  one tensor a parameter and quantity, "name/exp_avg"
+                             mean.safetensors       the moving average of the weights, where a run has one
                              state.json             counters, the stream's position, the run
-                             manifest.json          size and sha256 of the three files
+                             manifest.json          size and sha256 of the other files
 
 A checkpoint is copied into memory (`snapshot`), and from there written under a hidden name, flushed to the disk and
 renamed (`write`), by a thread of its own (`saving.py`). No random state is kept: the loop seeds every micro-batch by its
@@ -17,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from bothways.training.team import team
 from bothways.training.trainable import State
 
 FOLDER = "checkpoints"
-WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+WEIGHTS, OPTIMIZER, MEAN, STATE = "weights.safetensors", "optimizer.safetensors", "mean.safetensors", "state.json"
 MANIFEST = "manifest.json"
 
 
@@ -63,6 +64,7 @@ class Snapshot:
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
     position: Position
+    mean: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,18 @@ class _Written:
     sha256: str
 
 
-def snapshot(module: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> Snapshot | None:
-    """Copy weights and optimizer state; None in all processes but the first. All must take part where tensors are sharded."""
-    weights, moments = (
+def snapshot(
+    module: nn.Module, optimizer: torch.optim.Optimizer, position: Position, mean: Mapping[str, Tensor] | None = None
+) -> Snapshot | None:
+    """Copy weights, optimizer state and the mean of weights; None in all processes but the first.
+
+    All must take part where tensors are sharded.
+    """
+    weights, moments, averaged = (
         {name: copied for name, tensor in tensors.items() if (copied := _copied(tensor)) is not None}
-        for tensors in (named_once(module), _moments(module, optimizer))
+        for tensors in (named_once(module), _moments(module, optimizer), mean or {})
     )
-    return Snapshot(weights, moments, position) if team().first else None
+    return Snapshot(weights, moments, position, averaged) if team().first else None
 
 
 def save(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position, keep: int) -> Path:
@@ -109,6 +116,7 @@ def write(folder: Path, saved: Snapshot, keep: int) -> Path:
             manifest = {
                 WEIGHTS: _write_tensors(temporary / WEIGHTS, saved.weights),
                 OPTIMIZER: _write_tensors(temporary / OPTIMIZER, saved.moments),
+                **({MEAN: _write_tensors(temporary / MEAN, saved.mean)} if saved.mean else {}),
                 STATE: _write_json(temporary / STATE, asdict(saved.position)),
             }
             _write_json(temporary / MANIFEST, {name: asdict(written) for name, written in manifest.items()})
@@ -159,7 +167,7 @@ def damage(checkpoint: Path) -> str | None:
         manifest = pydantic.TypeAdapter(dict[str, _Written]).validate_json((checkpoint / MANIFEST).read_bytes())
     except (OSError, pydantic.ValidationError):
         return f"{MANIFEST} is missing or damaged"
-    if manifest.keys() != {WEIGHTS, OPTIMIZER, STATE}:
+    if manifest.keys() - {MEAN} != {WEIGHTS, OPTIMIZER, STATE}:
         return f"{MANIFEST} does not name its files"
     for name, written in manifest.items():
         try:
@@ -204,17 +212,25 @@ def load(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
 
 def load_weights(checkpoint: Path, module: nn.Module) -> None:
     """Read the weights alone. Raises InputError as `load`."""
-    own = named_once(module)
-    saved = _read_tensors(checkpoint / WEIGHTS)
-    _match(checkpoint / WEIGHTS, own, saved)
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(like(saved[name], tensor))
+    _copy(checkpoint / WEIGHTS, named_once(module))
+
+
+def load_mean(checkpoint: Path, mean: Mapping[str, Tensor]) -> None:
+    """Read the mean of weights, in place. Raises InputError as `load`."""
+    _copy(checkpoint / MEAN, mean)
 
 
 def load_moments(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Read the optimizer's state alone, into a fresh one. Raises InputError as `load`."""
     optimizer.load_state_dict(_state(checkpoint, module, optimizer))
+
+
+def _copy(path: Path, own: Mapping[str, Tensor]) -> None:
+    saved = _read_tensors(path)
+    _match(path, own, saved)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(like(saved[name], tensor))
 
 
 def _state(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -278,7 +294,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: missing or truncated ({error}); {mend}") from None
 
 
-def _match(path: Path, own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+def _match(path: Path, own: Mapping[str, Tensor], saved: dict[str, Tensor]) -> None:
     for name, tensor in own.items():
         if name not in saved:
             raise InputError(f"{path}: no tensor {name}; it is another model's checkpoint")

@@ -1,16 +1,17 @@
 """`log.jsonl`: one JSON object a line, of four kinds, in the order of their steps.
 
     {"kind": "train", "step", "tokens", "seconds", "loss", "terms", "metrics", "lr", "gradient_norm",
-     "tokens_per_second", "gemm_share", "gemm_rate", "memory"}
+     "tokens_per_second", "filler", "gemm_share", "gemm_rate", "memory"}
     {"kind": "evaluation", "step", "tokens", "seconds", "metrics"}
     {"kind": "samples", "step", "tokens", "seconds", "rows"}
     {"kind": "machine", "step", "tokens", "seconds", "device", "name", "cores", "threads", "memory", "system",
      "versions", "rate", "peak"}
 
 A train line covers the steps since the line before it: means are of all their sums over all their
-counts, and `gradient_norm` is their mean. `gemm_share` is the share reached of the machine's rate of matrix
-products, `gemm_rate` that rate as sampled between these steps (operations over time, FLOP/s; null where none was due), `memory`
-the most bytes that the process has held so far. A machine line follows the first train line of each process.
+counts, and `gradient_norm` is their mean. `filler` is its share of all tokens processed; no other figure
+counts it. `gemm_share` is the share reached of the machine's rate of matrix products, `gemm_rate` that rate as
+sampled between these steps (operations over time, FLOP/s; null where none was due), `memory` the most bytes that the
+process has held so far. A machine line follows the first train line of each process.
 A number that is not finite is written as null.
 
 A run of stages has a log for each. Read together, their steps, tokens and seconds are counted through, and every line
@@ -82,10 +83,17 @@ class Window:
         self._counts: dict[str, float] = defaultdict(float)
         self._norm = self._seconds = self._flops = 0.0
         self._rates: list[float] = []
-        self._tokens = self.steps = 0
+        self._tokens = self._filler = self.steps = 0
 
     def add(
-        self, sums: Mapping[str, float], counts: Mapping[str, float], norm: float, tokens: int, seconds: float, flops: float
+        self,
+        sums: Mapping[str, float],
+        counts: Mapping[str, float],
+        norm: float,
+        tokens: int,
+        seconds: float,
+        flops: float,
+        filler: int = 0,
     ) -> None:
         for name in sums:
             self._sums[name] += sums[name]
@@ -94,6 +102,7 @@ class Window:
         self._seconds += seconds
         self._flops += flops
         self._tokens += tokens
+        self._filler += filler
         self.steps += 1
 
     def sampled(self, rate: float | None) -> None:
@@ -114,6 +123,7 @@ class Window:
             "lr": lr,
             "gradient_norm": self._norm / self.steps,
             "tokens_per_second": self._tokens / self._seconds if self._seconds else None,
+            "filler": self._filler / (self._tokens + self._filler) if self._tokens else 0.0,
             "gemm_share": 3 * self._flops / self._seconds / rate if rate and self._seconds else None,
             "gemm_rate": harmonic_mean(self._rates) if self._rates else None,
         }

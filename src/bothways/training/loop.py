@@ -23,6 +23,7 @@ from bothways.errors import InputError
 from bothways.training import checkpoint, log, record
 from bothways.training import step as steps
 from bothways.training.checkpoint import Position
+from bothways.training.compiling import compile_layers, uncompiled
 from bothways.training.display import Display
 from bothways.training.distributed import Shard, spread
 from bothways.training.interrupt import Asked, Interrupted, asked_to_stop
@@ -35,7 +36,7 @@ from bothways.training.schedule import Amount, Elapsed, Hours, Steps, Tokens, ch
 from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.speed import Sampler, peak_rate
 from bothways.training.team import Team, team
-from bothways.training.trainable import I, OpenStream, State, Stream, Trainable
+from bothways.training.trainable import I, OpenStream, State, Stream, Trainable, filler_of
 from bothways.training.update import Step, Updates, calibrated
 
 
@@ -198,6 +199,8 @@ class _Loop(Generic[I]):
                     place = checkpoint.place_of(self.folder, self.at.step)
                     raise Interrupted(self.folder, self.at.step, place, stop.preempted)
             self.saver.wait()
+            if self.updates.mean:
+                self.updates.mean.settle()
             self.updates.spread.gather()
             self.team.wait()
         finally:
@@ -205,6 +208,7 @@ class _Loop(Generic[I]):
             if self.log:
                 self.log.close()
             self.stream.close()
+            compile_layers(self.module, False, self.updates.device)  # others call it with any shapes
         return self._result()
 
     def _step(self) -> None:
@@ -216,12 +220,13 @@ class _Loop(Generic[I]):
         own = [one for one in inputs if one is not None]
         seconds = self.watch.clock() - begin if self.team.first else 0.0
         flops = float(sum(self.module.flops(one) for one in own)) if self.rate else 0.0
-        counted, seconds, flops = self.team.total([sum(one.tokens for one in own), seconds, flops])
+        processed = [sum(one.tokens for one in own), sum(map(filler_of, own))]
+        counted, filler, seconds, flops = self.team.total([*processed, seconds, flops])
         tokens = round(counted)
         loss = steps.loss(self.module.weights, steps.means(sums, counts))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._diverged(loss, norm)
-        self.window.add(sums, counts, norm, tokens, seconds, flops)
+        self.window.add(sums, counts, norm, tokens, seconds, flops, round(filler))
         self.window.sampled(self.sampler.due() if self.sampler else None)
         self.at = replace(
             self.at,
@@ -261,22 +266,23 @@ class _Loop(Generic[I]):
             self.introduced = True
 
     def _look(self) -> None:
-        self.updates.spread.gather()
-        if self.team.first:
-            self.given.eval()
-            with torch.no_grad():
-                if self.watch.evaluate:
-                    self._write("evaluation", metrics=dict(self.watch.evaluate()))
-                if self.watch.samples:
-                    self._write("samples", rows=[dict(row) for row in self.watch.samples()])
-            self.given.train()
-        self.team.wait()
+        with self.updates.shown():
+            self.updates.spread.gather()
+            if self.team.first:
+                self.given.eval()
+                with torch.no_grad(), uncompiled(self.given):
+                    if self.watch.evaluate:
+                        self._write("evaluation", metrics=dict(self.watch.evaluate()))
+                    if self.watch.samples:
+                        self._write("samples", rows=[dict(row) for row in self.watch.samples()])
+                self.given.train()
+            self.team.wait()
 
     def _save(self) -> None:
         self._flush()
         if self.log:
             self.log.sync()
-        saved = checkpoint.snapshot(self.module, self.updates.optimizer, self.at)
+        saved = checkpoint.snapshot(self.module, self.updates.optimizer, self.at, self.updates.mean and self.updates.mean.tensors)
         if saved:
             self.saver.save(saved)
 
@@ -310,6 +316,8 @@ def _refuse(module: Trainable[I], settings: TrainingConfig, us: Team, after_step
         raise InputError(
             f"{type(module).__name__} couples all samples of a step, which {us.size} processes would divide; train it in one"
         )
+    if settings.compile and us.size > 1 and isinstance(settings.parallel, Shard):
+        raise InputError("training.compile: layers that Shard cuts up are not compiled; use Replicate, or set it to false")
     if after_step and us.size > 1 and isinstance(settings.parallel, Shard):
         raise InputError("training.parallel: `after_step` changes whole weights, which Shard cuts up; use Replicate")
 
@@ -351,4 +359,6 @@ def _resumed(
     at = checkpoint.position(saved)
     record.same_run(at.run, run, free, saved)
     checkpoint.load(saved, updates.module, updates.optimizer)
+    if updates.mean:
+        checkpoint.load_mean(saved, updates.mean.tensors)
     return at

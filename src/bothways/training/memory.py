@@ -31,7 +31,7 @@ class Footprint:
     Attributes:
         weights: parameters and buffers.
         gradients: of every trained parameter.
-        optimizer: its state.
+        optimizer: its state, and a moving average of the weights where there is one.
         activations: all else that is alive when most is: what the forward pass leaves for the backward pass, and what is
             being computed. Where a step has one micro-batch, there are no gradients yet at that moment.
         peak: the most that is alive at once.
@@ -54,6 +54,7 @@ def footprint(make: Callable[[], Trainable[I]], inputs: Sequence[I], settings: T
     """
     if settings.precision == "bf16":  # the same tensors on any device; this one need not be fast
         settings = replace(settings, precision="bf16_emulated")
+    settings = replace(settings, compile=False)  # a compiler needs contents
     with FakeTensorMode(allow_non_fake_inputs=True), _Alive() as alive:
         module = make()
         assert isinstance(module, nn.Module), "a Trainable is an nn.Module"

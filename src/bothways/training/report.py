@@ -80,6 +80,8 @@ def summary(
         ),
         ("Tokens per second", f"{last['tokens'] / last['seconds']:,.0f}" if last["seconds"] else "-"),
     ]
+    if filler := [line["filler"] for line in train if line.get("filler")]:
+        items.append(("Filler", f"{sum(filler) / len(train):.2%}"))
     for name, values in (("Share of GEMM rate", shares(train)), ("MFU", utilisations(train, machines))):
         if values.x:
             items.append((name, f"{sum(values.y) / len(values.y):.1%}"))

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bothways.config import config
 from bothways.errors import InputError
+from bothways.training.averaging import MovingAverage
 from bothways.training.distributed import Parallel, Replicate
 from bothways.training.optimizer import Optimizer
 from bothways.training.precision import Precision
@@ -33,6 +34,9 @@ class TrainingConfig:
             instructions for it, it is refused, and "bf16_emulated" is not.
         recompute: each layer's inside is computed again in the backward pass instead of kept: less memory, a third more work,
             the same numbers.
+        compile: the encoder's layers are compiled in place, each kind once. For inputs of one shape (`Loader(fixed=True)`): every
+            other shape would be compiled, too. Free to change when a run goes on.
+        moving_average: a mean of the weights that moves along with them is evaluated, and left in the module at the end.
         seed: of dropout and of all else that is drawn in the module.
         log_every, evaluate_every, checkpoint_every: in steps. None: at the end only.
         keep: the newest checkpoints to keep.
@@ -47,6 +51,8 @@ class TrainingConfig:
     ramp: Ramp | None = None
     precision: Precision = "fp32"
     recompute: bool = False
+    compile: bool = False
+    moving_average: MovingAverage | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     log_every: Every = 10
     evaluate_every: Every | None = None

@@ -32,6 +32,20 @@ class Inputs(Protocol):
     def to(self: T, device: torch.device | str) -> T: ...
 
 
+@runtime_checkable
+class Filled(Protocol):
+    """Inputs that may end in filler."""
+
+    @property
+    def filler(self) -> int:
+        """Tokens that are processed and count for nothing; `tokens` is without them."""
+        ...
+
+
+def filler_of(inputs: Inputs) -> int:
+    return inputs.filler if isinstance(inputs, Filled) else 0
+
+
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 I_co = TypeVar("I_co", bound=Inputs, covariant=True)
 I_contra = TypeVar("I_contra", bound=Inputs, contravariant=True)

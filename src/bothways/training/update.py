@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from bothways.errors import InputError
+from bothways.training.averaging import Mean
+from bothways.training.compiling import compile_layers
 from bothways.training.distributed import Spread, whole
 from bothways.training.optimizer import Row, build, set_lr
 from bothways.training.precision import in_precision, recompute
@@ -45,13 +47,20 @@ class Updates(Generic[I]):
         self._settings, self._table, self._step = settings, table, step
         self.before = 0
         recompute(module, settings.recompute)
+        compile_layers(module, settings.compile, device)
         self._computed: Trainable[I] = in_precision(module, settings.precision, device)
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self.reset()
 
     def reset(self) -> None:
-        """A fresh optimizer."""
+        """A fresh optimizer, and a mean that begins with the weights as they are."""
         self.optimizer = build(self._settings.optimizer, self.module, self._table)
+        moving = self._settings.moving_average
+        self.mean = Mean(moving, self.module) if moving else None
+
+    def shown(self) -> contextlib.AbstractContextManager[None]:
+        """The module with the weights to be looked at: their mean, if there is one."""
+        return self.mean.shown() if self.mean else contextlib.nullcontext()
 
     def draw(self, stream: Stream[I], count: int) -> list[I | None]:
         """The inputs of one step of so many micro-batches, on the device; None stands for those of other processes."""
@@ -81,6 +90,8 @@ class Updates(Generic[I]):
         self.spread.end(self._parameters)
         norm = self._clipped()
         self.optimizer.step()
+        if self.mean:
+            self.mean.update(number)
         return sums, counts, norm
 
     def _clipped(self) -> torch.Tensor:
