@@ -19,6 +19,11 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 ROOT = Path(__file__).parent
 
+# Pages whose shell trains, or starts many processes: they go with the long tests.
+_LONG_PAGES = {
+    "README.md", "distillation.md", "planning.md", "recipes.md", "replaced_tokens.md", "search.md", "training.md", "verify.md",
+}  # fmt: skip
+
 # Nothing reaches for the network, writes outside its folder, or opens a window.
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", RUST_LOG="error", MPLBACKEND="agg")
 
@@ -74,3 +79,9 @@ pytest_collect_file = Sybil(
     setup=_open_page,
     teardown=_close_page,
 ).pytest()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in _LONG_PAGES:
+            item.add_marker(pytest.mark.slow)

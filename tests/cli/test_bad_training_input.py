@@ -89,6 +89,7 @@ def test_finetuning_into_the_folder_of_another_run(run: Run, finetuning: Command
     assert contents(tmp_path / "run").items() >= before.items()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint(run: Run, pretraining: Command, tmp_path: Path) -> None:
     """It is named, and the run goes on from the one before, to the same weights; with none whole, it says so."""
     assert run(*pretraining).code == 0
@@ -125,6 +126,7 @@ def test_a_full_disk_in_finetuning(finetuning: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["pretraining", "finetuning"])
+@pytest.mark.slow
 def test_a_full_disk_at_the_model(run: Run, tmp_path: Path, verb: str, request: pytest.FixtureRequest) -> None:
     """Training is done and saved: with room, the same command only writes the model."""
     command: Command = request.getfixturevalue(verb)

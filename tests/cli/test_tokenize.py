@@ -109,6 +109,7 @@ def mixture(path: Path, parts: Sequence[tuple[str, float, Mapping[str, object]]]
     return path
 
 
+@pytest.mark.slow
 def test_pretrain_on_a_mixture(run: Run, tokenizer: Path, tmp_path: Path) -> None:
     table = write_rows(tmp_path / "rows.jsonl", 80, 100)
     shards = tmp_path / "shards"

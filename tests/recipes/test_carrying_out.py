@@ -155,6 +155,7 @@ def test_what_has_no_fixed_shape_is_not_compiled(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default")  # torch's compiler warns of what it does itself
+@pytest.mark.slow
 def test_compiled_pretraining_learns_the_same_and_goes_on_without(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

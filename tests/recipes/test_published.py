@@ -11,6 +11,7 @@ from torch import nn
 
 import bothways
 from bothways.config import from_json, to_json
+from bothways.data.masking import ALBERT
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
@@ -220,6 +221,7 @@ def test_the_second_tasks() -> None:
     assert second.pairs is not None
     assert second.pairs.task == SentenceOrder(short=0.1, copies=40, single="random")
     assert second.pairs.head.dropout == 0.1
+    assert second.masking == ALBERT
     assert units(second.training.schedule.warmup, 125_000) == pytest.approx(3125)  # type: ignore[union-attr]
     assert replace(first, pairs=None) == stages("bert")[0]
 

@@ -65,6 +65,7 @@ def counted() -> dict[str, Any]:
     return json.loads(ran.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_one_graph_for_each_kind_of_layer_and_none_for_other_lengths(name: str, counted: dict[str, Any]) -> None:
     found = counted["reference"][name]
@@ -73,6 +74,7 @@ def test_one_graph_for_each_kind_of_layer_and_none_for_other_lengths(name: str, 
     assert max(found["gaps"]) <= 1e-5
 
 
+@pytest.mark.slow
 def test_what_reads_lengths_stays_outside_the_graphs(counted: dict[str, Any]) -> None:
     """The usual attention of a CPU, global tokens, long convolutions, rows of relative positions."""
     for name, found in counted["usual"].items():
@@ -81,6 +83,7 @@ def test_what_reads_lengths_stays_outside_the_graphs(counted: dict[str, Any]) ->
         assert max(found["gaps"]) <= 1e-5, name
 
 
+@pytest.mark.slow
 def test_attention_of_packed_sequences_on_cuda_lies_in_the_graph(counted: dict[str, Any]) -> None:
     """Traced as on a GPU, and never carried out: torch's kernel stands in one graph, with no length of a sequence in it."""
     assert counted["varlen"] == {"graphs": 1, "calls": 1, "longest": [17, 17]}

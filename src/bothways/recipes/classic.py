@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bothways.data.masking import BERT, ROBERTA, Masking
+from bothways.data.masking import ALBERT, BERT, ROBERTA, Masking
 from bothways.data.packing import TokenBudget
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.tokenizer_training import ByteLevelBpe, Unigram, WordPiece
@@ -68,7 +68,7 @@ def albert(source: Source, budget: Budget | None, size: Size = "base") -> Pretra
 
     4,096 samples of 512 tokens a step, LAMB at 0.00176, 125,000 steps, warm-up of 3,125, no dropout (arXiv 1909.11942, the base
     of version 2). A stretch of a single sentence takes a second part of another document, as the published code does and the
-    paper does not say. Single tokens are masked, where the paper masks n-grams of up to three.
+    paper does not say. N-grams of up to three words are masked.
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 30000, 512, 16384, 128))
     encoder = albert_encoder(
@@ -80,7 +80,7 @@ def albert(source: Source, budget: Budget | None, size: Size = "base") -> Pretra
         family="albert",
         encoder=encoder,
         head=masked_lm_head(encoder),
-        masking=BERT,
+        masking=ALBERT,
         source=source,
         tokenizer=Unigram(vocab_size=shape.vocab_size, lowercase=True, specials="bert"),
         batching=TokenBudget(tokens=shape.tokens),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bothways.data.masking import Masking
+from bothways.data.masking import ELECTRA, Masking
 from bothways.data.packing import TokenBudget
 from bothways.data.tokenizer_training import Unigram, WordPiece
 from bothways.encoder.generator import Narrowed
@@ -21,8 +21,6 @@ from bothways.recipes.runs import Pretraining
 from bothways.training.optimizer import AdamW, BertAdam
 from bothways.training.schedule import Fraction, Linear, Steps
 from bothways.training.settings import TrainingConfig
-
-_ELECTRA = Masking(rate=0.15, mask=0.85, random=0.0, count="rounded")
 
 
 def electra(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
@@ -51,8 +49,8 @@ def deberta_v3(source: Source, budget: Budget | None, size: Size = "base") -> Pr
     256 samples of 512 tokens a step, lr 1e-4 after a warm-up of 10,000 of 1M steps (the released script; the paper, arXiv
     2111.09543, takes 8,192 samples), all chosen tokens masked. The discriminator's table is the generator's plus a difference
     of its own; its loss counts 50 times (10 in the released code). The script updates both networks apart; here one optimizer
-    has them both, and gradients are cut by the norm of all. Its masks fall one in every six tokens and its generator has
-    an enhanced mask decoder; here they fall anywhere, and it has none.
+    has them both, and gradients are cut by the norm of all. Its masks fall one in every six tokens (`DEBERTA_V3` of
+    `data.masking`) and its generator has an enhanced mask decoder; here they fall anywhere, and it has none.
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 128_100, 512, 16384, 8))
     encoder = deberta_v2(
@@ -94,7 +92,7 @@ def modernbert_rtd(source: Source, budget: Budget | None, size: Size = "base") -
     transform = run.head.transform
     assert transform is not None
     head = ReplacedTokenHead(transform=Transform(activation=transform.activation, bias=False))
-    return replace(run, masking=replace(_ELECTRA, rate=0.25), replaced_tokens=ReplacedTokens(head=head))
+    return replace(run, masking=replace(ELECTRA, rate=0.25), replaced_tokens=ReplacedTokens(head=head))
 
 
 def _electra(
@@ -110,7 +108,7 @@ def _electra(
         family="electra",
         encoder=encoder,
         head=masked_lm_head(encoder, "gelu"),
-        masking=_ELECTRA,
+        masking=ELECTRA,
         source=source,
         tokenizer=WordPiece(vocab_size=shape.vocab_size),
         batching=TokenBudget(tokens=shape.tokens),

@@ -82,6 +82,7 @@ def test_neither_workers_nor_a_second_run_change_a_byte(tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == found
 
 
+@pytest.mark.slow
 def test_the_cut_into_parts_does_not_change_what_is_kept(tmp_path: Path) -> None:
     kept = []
     for part_bytes in (1500, 20_000, 1 << 20):
@@ -139,6 +140,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_a_fault_in_a_source_is_one_line_and_can_be_mended(tmp_path: Path, workers: int) -> None:
     made = recipe(tmp_path, workers)
     file = tmp_path / "a/a.jsonl"
