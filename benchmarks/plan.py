@@ -146,7 +146,9 @@ def _pieces(corpus: Path, path: Path) -> Column:
 
 
 def _python(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=os.environ, check=False)
+    # the command line sets it, which the plan goes through; without it the run's threads would wait in another way
+    environment = os.environ | {"GOMP_SPINCOUNT": "1000"}
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(arguments)} failed: exit code {done.returncode}")
     return done.stdout
