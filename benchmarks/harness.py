@@ -96,6 +96,19 @@ class Turns:
         self.begin = time.perf_counter()
 
 
+def times_faster(speeds: Mapping[str, Sequence[float]], one: str, than: str) -> float:
+    """Median over the rounds of one contender's speed over another's."""
+    return round(statistics.median(a / b for a, b in zip(speeds[one], speeds[than], strict=True)), 2)
+
+
+def rates(speeds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Tokens a second of each contender, and of each round."""
+    return {
+        "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
+        "rounds": {name: [round(value) for value in values] for name, values in speeds.items()},
+    }
+
+
 def docstrings(count: int) -> list[str]:
     """Docstrings of the standard library, a fixed random choice."""
     found: set[str] = set()
@@ -118,8 +131,11 @@ def record(name: str, result: Mapping[str, Any]) -> Path:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     versions = {module: __import__(module).__version__ for module in ("torch", "transformers") if module in sys.modules}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    script, *given = sys.argv
+    # what is worth repeating is which file, not where it happened to lie
+    named = [Path(one).name if Path(one).is_absolute() else one for one in given]
     about = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", str(Path(script).resolve().relative_to(RESULTS.parent.parent.resolve())), *named]),
         "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
         "device": device,

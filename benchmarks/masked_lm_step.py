@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import argparse
 import resource
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import in_turn, record
+from harness import in_turn, rates, record, times_faster
 
 LENGTH, VOCABULARY, ROWS = 128, 30_000, 32
+ARCHITECTURE = "BERT 6x256, 4 heads, 1,024, vocabulary 30k, length 128, 15 % masked"
 
 
 def texts(corpus: Path, count: int) -> list[str]:
@@ -139,7 +139,7 @@ CONTENDERS: dict[str, Callable[[Path, Path], Callable[[], int]]] = {
 }
 
 
-def worker(name: str, corpus: Path, folder: Path, steps: int, pipe: Connection) -> None:
+def worker(name: str, corpus: Path, folder: Path, steps: int, rounds: int, pipe: Connection) -> None:
     torch.set_num_threads(2)
     torch.manual_seed(0)
     one = CONTENDERS[name](corpus, own_folder(folder, name))
@@ -160,33 +160,33 @@ def own_folder(folder: Path, name: str) -> Path:
     return place
 
 
+def raced(worker: Callable[..., None], names: Iterable[str], corpus: Path, steps: int, rounds: int) -> dict[str, list[Any]]:
+    """`in_turn`, with a tokenizer of the corpus; workers are given the corpus, a folder with the tokenizer, steps and rounds."""
+    from bothways.data.tokenizer_training import WordPiece, train_tokenizer
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        train_tokenizer(WordPiece(vocab_size=VOCABULARY), texts(corpus, 60_000), LENGTH).save(folder)
+        return in_turn(worker, names, (corpus, folder, steps, rounds), rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
-    arguments = parser.parse_args()
-    from bothways.data.tokenizer_training import WordPiece, train_tokenizer
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        train_tokenizer(WordPiece(vocab_size=VOCABULARY), texts(arguments.corpus, 60_000), LENGTH).save(folder)
-        told = in_turn(worker, CONTENDERS, (arguments.corpus, folder, arguments.steps), arguments.rounds)
+    options = parser.parse_args()
+    told = raced(worker, CONTENDERS, options.corpus, options.steps, options.rounds)
     speeds = {name: [speed for speed, _ in rows] for name, rows in told.items()}
     peak = {name: max(most for _, most in rows) for name, rows in told.items()}
-
-    def against(name: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(speeds["bothways"], speeds[name], strict=True)), 2)
-
     result: dict[str, Any] = {
-        "architecture": "BERT 6x256, 4 heads, 1,024, vocabulary 30k, length 128, 15 % masked",
-        "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
-        "ratio_to_padded": against("transformers_padded"),
-        "ratio_to_group_texts": against("transformers_group_texts"),
+        "architecture": ARCHITECTURE,
+        "ratio_to_padded": times_faster(speeds, "bothways", "transformers_padded"),
+        "ratio_to_group_texts": times_faster(speeds, "bothways", "transformers_group_texts"),
         "peak_memory_mib": {name: round(value) for name, value in peak.items()},
         "peak_memory_ratio_to_padded": round(peak["bothways"] / peak["transformers_padded"], 2),
         "peak_memory_ratio_to_group_texts": round(peak["bothways"] / peak["transformers_group_texts"], 2),
-        "rounds": {name: [round(value) for value in values] for name, values in speeds.items()},
+        **rates(speeds),
     }
     for key, value in result.items():
         print(f"{key}: {value}")

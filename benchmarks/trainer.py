@@ -10,16 +10,14 @@ a process of its own. What is counted is real tokens, not padding. Needs `pip in
 from __future__ import annotations
 
 import argparse
-import statistics
-import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Turns, in_turn, record
-from masked_lm_step import LENGTH, ROWS, VOCABULARY, our_parts, own_folder, texts, their_parts
+from harness import Turns, rates, record, times_faster
+from masked_lm_step import ARCHITECTURE, ROWS, our_parts, own_folder, raced, their_parts
 
 LR = 1e-4
 
@@ -87,23 +85,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
-    from bothways.data.tokenizer_training import WordPiece, train_tokenizer
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        train_tokenizer(WordPiece(vocab_size=VOCABULARY), texts(options.corpus, 60_000), LENGTH).save(folder)
-        told = in_turn(worker, CONTENDERS, (options.corpus, folder, options.steps, options.rounds), options.rounds)
+    told = raced(worker, CONTENDERS, options.corpus, options.steps, options.rounds)
     speeds = {name: [tokens / seconds for tokens, seconds in rows] for name, rows in told.items()}
-
-    def against(name: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(speeds["bothways"], speeds[name], strict=True)), 2)
-
     result: dict[str, Any] = {
-        "architecture": "BERT 6x256, 4 heads, 1,024, vocabulary 30k, length 128, 15 % masked",
-        "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
-        "ratio_to_padded": against("trainer_padded"),
-        "ratio_to_group_texts": against("trainer_group_texts"),
-        "rounds": {name: [round(value) for value in values] for name, values in speeds.items()},
+        "architecture": ARCHITECTURE,
+        "ratio_to_padded": times_faster(speeds, "bothways", "trainer_padded"),
+        "ratio_to_group_texts": times_faster(speeds, "bothways", "trainer_group_texts"),
+        **rates(speeds),
     }
     for key, value in result.items():
         print(f"{key}: {value}")

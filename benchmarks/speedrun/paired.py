@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +20,7 @@ from task import LENGTH, prepare
 from transformers import TrainerCallback
 
 sys.path.append(str(Path(__file__).parent.parent))
-from harness import Turns, in_turn, record
+from harness import Turns, in_turn, rates, record, times_faster
 
 BASELINE = "baseline"
 
@@ -65,14 +64,8 @@ def main() -> None:
     names = [BASELINE, *options.entries]
     told = in_turn(worker, names, (options.corpus, options.work, options.steps, options.rounds), options.rounds)
     speeds = {name: [tokens / seconds for tokens, seconds in rows] for name, rows in told.items()}
-    ratios = {
-        name: round(statistics.median(a / b for a, b in zip(speeds[name], speeds[BASELINE], strict=True)), 2) for name in names
-    }
-    result = {
-        "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
-        "times_the_baseline": ratios,
-        "rounds": {name: [round(value) for value in values] for name, values in speeds.items()},
-    }
+    ratios = {name: times_faster(speeds, name, BASELINE) for name in options.entries}
+    result = {"times_the_baseline": ratios, **rates(speeds)}
     for key, value in result.items():
         print(f"{key}: {value}")
     print(record("speedrun_paired", result))
