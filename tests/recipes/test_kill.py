@@ -90,7 +90,9 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 
 def logged(folder: Path) -> int:
-    return sum(path.read_bytes().count(b'"kind": "train"') for path in folder.rglob("log.jsonl"))
+    # os.walk passes over folders that the run renames or removes while one looks, where rglob raises
+    logs = (Path(place) / "log.jsonl" for place, _, files in os.walk(folder) if "log.jsonl" in files)
+    return sum(path.read_bytes().count(b'"kind": "train"') for path in logs if path.exists())
 
 
 def number(checkpoint: Path) -> int:
