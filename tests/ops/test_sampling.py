@@ -38,6 +38,17 @@ def test_an_excluded_token_is_not_drawn() -> None:
     assert odds[0].tolist() == [1.0, 1.0, 150.0]  # which the loss has yet to read
 
 
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_what_is_left_beside_a_certain_token_is_drawn(temperature: float) -> None:
+    """An excluded token may be all but certain: the others keep their shares, and where none has any, all are alike."""
+    uniforms = (torch.arange(600) + 0.5) / 600
+    excluded = torch.full((600,), 1)
+    faint = torch.tensor([1e-6, 1.0, 0.0, 1e-6]).expand(600, 4)
+    assert torch.bincount(draw_tokens(faint, uniforms, temperature, excluded), minlength=4).tolist() == [300, 0, 0, 300]
+    nothing = torch.tensor([0.0, 1.0, 0.0, 0.0]).expand(600, 4)
+    assert torch.bincount(draw_tokens(nothing, uniforms, temperature, excluded), minlength=4).tolist() == [200, 0, 200, 200]
+
+
 @pytest.mark.parametrize("uniform", [0.0, LARGEST])
 def test_a_token_without_probability_is_never_drawn(uniform: float) -> None:
     """At either end, whatever the sum of the probabilities was rounded to."""

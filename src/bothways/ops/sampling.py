@@ -23,11 +23,20 @@ def draw_tokens(
         temperature: what logits would be divided by.
         excluded: of each row, the token that is not drawn.
     """
-    odds = odds.detach() if temperature == 1.0 else odds.detach() ** (1 / temperature)
+    odds = odds.detach()
     if excluded is not None:
-        odds = odds.scatter(1, excluded.unsqueeze(1), 0.0)
+        odds = _without(odds, excluded.unsqueeze(1))
+    if temperature != 1.0:
+        odds = odds ** (1 / temperature)
     cumulated = odds.cumsum(dim=1)
     whole = cumulated[:, -1:]
     # below the whole even where the product is rounded up to it: what comes after the last likely token is never drawn
     aims = torch.minimum(uniforms.unsqueeze(1) * whole, torch.nextafter(whole, torch.zeros_like(whole)))
     return torch.searchsorted(cumulated, aims, right=True).squeeze(1)
+
+
+def _without(odds: Float[Tensor, "rows vocab"], excluded: Int[Tensor, "rows 1"]) -> Float[Tensor, "rows vocab"]:
+    """The odds without one token a row, the largest of the others 1; all alike where none of them can be told from 0."""
+    left = odds.scatter(1, excluded, 0.0)
+    highest = left.amax(dim=1, keepdim=True)
+    return torch.where(highest > 0, left / highest, 1.0).scatter(1, excluded, 0.0)
