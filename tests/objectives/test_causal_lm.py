@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from tests.builders import CONFIGS, SIZE, VOCAB, gap, random_ids, randomise, tiny_encoder
 
 from bothways.data.sample import Sample
+from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.layers.heads import MaskedLm, MaskedLmHead
 from bothways.objectives.causal_lm import CausalLanguageModeling
@@ -52,3 +55,12 @@ def test_layers_that_see_ahead_are_refused(name: str) -> None:
     assert CONFIGS[name].num_layers > 1
     with pytest.raises(InputError, match=r"encoder\.layers\.0\.mixer: predicting the next token needs causal attention"):
         CausalLanguageModeling(tiny_encoder(name, layers=2), head())
+
+
+def test_a_convolution_that_sees_ahead_is_refused() -> None:
+    """DeBERTa v2's reads a token's two neighbours, whatever attention does."""
+    layers = tuple(replace(layer, mixer=replace(layer.mixer, causal=True)) for layer in CONFIGS["deberta-v2"].layers)  # type: ignore[call-arg]
+    config = replace(CONFIGS["deberta-v2"], layers=layers)
+    with pytest.raises(InputError, match=r"encoder\.convolution: it sees the next token"):
+        CausalLanguageModeling(Encoder(config), head())
+    CausalLanguageModeling(Encoder(replace(config, convolution=None)), head())

@@ -42,7 +42,7 @@ class CausalLanguageModeling(Objective[MaskedInputs]):
     Its modules have the names that masked language modelling has for them, so that one goes on from the other's checkpoints.
 
     Raises:
-        InputError: a layer that sees what it should predict.
+        InputError: a layer, or a convolution, that sees what should be predicted.
     """
 
     weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
@@ -52,6 +52,8 @@ class CausalLanguageModeling(Objective[MaskedInputs]):
         for number, layer in enumerate(encoder.config.layers):
             if not isinstance(layer.mixer, Attention) or not layer.mixer.causal:
                 raise InputError(f"encoder.layers.{number}.mixer: predicting the next token needs causal attention; set causal")
+        if encoder.config.convolution is not None:
+            raise InputError("encoder.convolution: it sees the next token, which is to be predicted; leave it out")
         self.encoder = encoder
         self.head = head
         self.prepare = PrepareCausal()
