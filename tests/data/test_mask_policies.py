@@ -15,7 +15,7 @@ from tests.data.packed import VOCABULARY, Text, inside, per_sequence, selected, 
 
 from bothways.config import from_json, to_json
 from bothways.data.mask_units import ByFrequency, NGrams, PerBatch, RateLine, Spans, WholeWords, Windows
-from bothways.data.masking import ALBERT, BERT, DEBERTA, DEBERTA_V3, DISTILBERT, SPANBERT, Masking, check_masking
+from bothways.data.masking import ALBERT, BERT, DEBERTA, DEBERTA_V3, DISTILBERT, SPANBERT, Masking, check_masking, mask_tokens
 from bothways.data.vocabulary import Vocabulary
 from bothways.data.word_masking import drawn_lengths
 from bothways.errors import InputError
@@ -237,8 +237,6 @@ def test_static_masks_come_again(corpus: Text) -> None:
 
 
 def masked_in(batch: Text, masking: Masking, epochs: np.ndarray) -> np.ndarray:
-    from bothways.data.masking import mask_tokens
-
     return mask_tokens(masking, VOCABULARY, batch.ids, batch.lengths, batch.samples, 0, epochs).positions
 
 
@@ -311,7 +309,9 @@ def test_what_does_not_go_together_is_refused(fields: dict[str, object], message
 
 def test_what_is_not_known_of_a_vocabulary_is_asked_for() -> None:
     bare = Vocabulary(1000, 4, frozenset(range(5)))
-    check_masking(BERT, bare)
+    for masking in (BERT, DEBERTA_V3):  # of single tokens
+        check_masking(masking, bare)
+        assert len(mask_tokens(masking, bare, np.arange(5, 105), np.array([100]), np.array([0]), 0, 0).positions) == 15
     for masking in BY_WORD.values():
         with pytest.raises(InputError, match=r"masking\.units: the pieces of this tokenizer do not say where words begin"):
             check_masking(masking, bare)

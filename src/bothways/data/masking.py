@@ -135,7 +135,8 @@ class Masked:
 
 def needs_words(masking: Masking) -> bool:
     """Whether masking has to know where words begin."""
-    return isinstance(masking.units, WholeWords | Spans | NGrams | Windows)
+    units = masking.units
+    return isinstance(units, WholeWords | Spans | NGrams) or (isinstance(units, Windows) and units.whole_words)
 
 
 def check_masking(masking: Masking, vocabulary: Vocabulary) -> None:
