@@ -9,12 +9,13 @@ import pytest
 import torch
 from tests.builders import CONFIGS, SIZE, VOCAB, gap, random_ids, randomise, tiny_encoder
 
+from bothways.data.mask_units import PerBatch, RateLine
 from bothways.data.masking import Masking, Vocabulary
 from bothways.data.sample import Sample
 from bothways.errors import InputError
 from bothways.layers.heads import MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
-from bothways.objectives.auto_encoding import AutoEncoding, Denoising, RetroMae, delete_tokens
+from bothways.objectives.auto_encoding import AutoEncoding, Denoising, PrepareAutoEncoding, RetroMae, delete_tokens
 from bothways.objectives.masked_lm import MaskedLanguageModeling
 
 MASK = 4
@@ -73,6 +74,23 @@ def test_what_retromae_shows() -> None:
     plain = MaskedLanguageModeling(task.encoder, task.head, Masking(rate=0.3), VOCABULARY)
     assert torch.equal(task(inputs)["encoder"], plain(plain.prepare(given, 0, 0))["loss"])
     assert dict(task.weights) == {"decoder": 1.0, "encoder": 1.0}
+
+
+@pytest.mark.parametrize(
+    "masking",
+    [
+        Masking(rate=0.3, count="rounded", at_most=2),
+        Masking(rate=0.3, count=PerBatch(rows=3)),
+        Masking(rate=0.3, count="stochastic", specials="like_any_token"),
+        Masking(rate=0.3, schedule=RateLine(to=0.1, tokens=1000)),
+    ],
+)
+def test_the_decoders_share_is_its_own(masking: Masking) -> None:
+    """Whatever bounds the encoder's masks. The first token, in whose place the vector stands, is not among the predicted."""
+    decoder = PrepareAutoEncoding(RetroMae(encoder=masking, masked=0.5), VOCABULARY)(samples([100] * 20), 0, 0).decoder
+    assert len(decoder.labels) == pytest.approx(1000, rel=0.1)
+    assert (decoder.batch.ids[decoder.rows] == MASK).all()
+    assert (decoder.batch.ragged.positions[decoder.rows] > 0).all()
 
 
 def test_what_denoising_shows() -> None:

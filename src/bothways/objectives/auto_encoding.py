@@ -44,6 +44,12 @@ class RetroMae:
     masked: Share = 0.5
     layers: PositiveInt = 1
 
+    @property
+    def decoder(self) -> Masking:
+        """How the decoder's text is hidden: in the encoder's units, by their own share and no other number."""
+        units = self.encoder.measured(self.masked)
+        return replace(units, mask=1.0, random=0.0, specials="never", at_most=None)
+
 
 @config
 class Denoising:
@@ -85,8 +91,7 @@ class PrepareAutoEncoding:
             read = Batch.of([one.sequences[0] for one in fewer], samples=[one.id for one in fewer])
             nothing = torch.zeros(0, dtype=torch.int64)
             return AutoEncodingInputs(MaskedInputs(read, nothing, nothing, hidden=0), PrepareCausal()(samples, seed, epoch))
-        hidden = replace(self.config.encoder, rate=self.config.masked, mask=1.0, random=0.0)
-        masked = [PrepareMasked(masking, self.vocabulary) for masking in (self.config.encoder, hidden)]
+        masked = [PrepareMasked(masking, self.vocabulary) for masking in (self.config.encoder, self.config.decoder)]
         return AutoEncodingInputs(masked[0](samples, seed, epoch), masked[1](samples, seed ^ _DECODER, epoch))
 
 
