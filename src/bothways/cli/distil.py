@@ -86,13 +86,14 @@ def distil(
     epochs: Annotated[
         float | None, typer.Option("--epochs", min=0.0, help="Passes over the rows; 3 where no budget is given.")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows a step.")] = 32,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Rows a step; 32 unless given.")] = None,
     lr: Annotated[
         float | None, typer.Option("--lr", min=0.0, help="The highest learning rate: 5e-5 on rows, 5e-4 on text.")
     ] = None,
     overflow: Annotated[
-        Literal["error", "cut"], typer.Option("--overflow", help="Rows too long: refused, or cut and counted.")
-    ] = "error",
+        Literal["error", "cut"] | None,
+        typer.Option("--overflow", help="Rows too long: refused, as unless given, or cut and counted."),
+    ] = None,
     hours: HoursOption = None,
     tokens: TokensOption = None,
     steps: StepsOption = None,
@@ -107,14 +108,17 @@ def distil(
 
     budget = None if (hours, tokens, steps) == (None, None, None) else chosen_budget(hours, tokens, steps)
     if label is None:
-        _refuse("--label", {"--pair": pair, "--held-out": held_out, "--regression": regression, "--epochs": epochs})
+        of_rows = {"--pair": pair, "--held-out": held_out, "--regression": regression or None, "--epochs": epochs}
+        _refuse("--label", of_rows | {"--batch": batch, "--overflow": overflow})
+        if recipe is None:
+            _refuse("--recipe", {"--size": size})
         text = _text_run(teacher, data, column, layers, student, recipe, size, budget or chosen_budget(None, None, None))
         run: Distillation | TaskDistillation = _override(_told(text, method, lr), changes or [])
     else:
         if recipe is not None or size is not None:
             raise typer.BadParameter("--recipe and --size go without --label: give --layers or --student")
         columns = _columns(column, label, pair)
-        base = _rows(student or teacher, data, columns, held_out, regression, batch, lr or 5e-5, overflow, budget)
+        base = _rows(student or teacher, data, columns, held_out, regression, batch or 32, lr, overflow or "error", budget)
         by_epochs = budget is None and not sets_budget([one.removeprefix("base.") for one in changes or []])
         if epochs is not None and not by_epochs:
             raise typer.BadParameter("--epochs goes with none of --hours, --tokens, --steps and --set training.budget")
@@ -130,7 +134,7 @@ def distil(
 
 def _refuse(without: str, given: Mapping[str, object]) -> None:
     for name, value in given.items():
-        if value:
+        if value is not None:
             raise typer.BadParameter(f"{name} goes with {without}")
 
 
@@ -183,7 +187,7 @@ def _rows(
     held_out: Path | None,
     regression: bool,
     batch: int,
-    lr: float,
+    lr: float | None,
     overflow: Literal["error", "cut"],
     budget: Hours | Steps | Tokens | None,
 ) -> Finetuning:
@@ -202,7 +206,9 @@ def _rows(
         regression=regression,
         batching=SampleCount(samples=batch),
         # Epochs become steps once `--set` has had its say on the rows and on how many of them a step takes.
-        training=TrainingConfig(optimizer=AdamW(lr=lr), schedule=Linear(), budget=budget or Steps(count=1)),
+        training=TrainingConfig(
+            optimizer=AdamW(lr=5e-5 if lr is None else lr), schedule=Linear(), budget=budget or Steps(count=1)
+        ),
         overflow=overflow,
     )
 
