@@ -9,16 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.builders import SIZE, gap, random_ids, randomise, tiny_encoder
+from tests.builders import CONFIGS, SIZE, gap, random_ids, randomise, tiny_encoder
 from tests.objectives.distillation.sides import model
 
 from bothways.data.sample import Sample
+from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.layers.heads import Classifier, ClassifierHead, Transform
 from bothways.objectives.classification import SequenceClassification
 from bothways.objectives.distillation.labels import LabelledDistillation, SoftLabels
 from bothways.objectives.distillation.methods import MiniLmV2, TinyBert
 from bothways.objectives.distillation.teacher import Teacher
+from bothways.ragged import Batch
 
 LABELS, ROWS = 3, 8
 LOGITS = np.random.default_rng(3).normal(size=(ROWS, LABELS)).astype(np.float32)
@@ -68,6 +70,30 @@ def test_packed_is_alone_in_any_order(name: str, lengths: list[int], random: obj
         assert abs(total.item() - apart.item()) <= 2e-5 * max(1.0, abs(apart.item())), key
         assert abs(one(mixed)[key].item() - apart.item()) <= 2e-5 * max(1.0, abs(apart.item())), key
         assert one.counts(packed)[key] == sum(one.counts(part)[key] for part in alone)
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(0, 2), (2, 1), (2, 2), (1, 0)])
+def test_each_side_reads_pairs_by_its_own_token_types(student: int, teacher: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DistilBERT of a BERT has none, and its teacher's inside is that of the types which it learned its task with."""
+    bert = CONFIGS["bert"]
+    encoder, other = (
+        randomise(Encoder(replace(bert, num_layers=2, embedding=replace(bert.embedding, token_types=types))), seed).eval()
+        for seed, types in enumerate((student, teacher))
+    )
+    whole = model("bert", 2, seed=1)
+    whole.encoder = other  # type: ignore[assignment]
+    head = TASKS["kl"].head
+    one = LabelledDistillation(encoder, head, LOGITS, SoftLabels(), False, Teacher(whole), MiniLmV2(relation_heads=4)).eval()  # type: ignore[arg-type]
+    rows = [replace(row, types=(np.arange(len(row.sequences[0])) // 3 % 2,)) for row in samples([6, 9])]
+    seen: list[Batch] = []
+    forward = other.forward
+    monkeypatch.setattr(other, "forward", lambda batch, keep=False: seen.append(batch) or forward(batch, keep))
+    inputs = one.prepare(rows, 0, 0)
+    one(inputs)
+    expected = np.concatenate([row.types[0] for row in rows if row.types]) if teacher > 1 else None
+    assert (None if seen[0].types is None else seen[0].types.tolist()) == (None if expected is None else expected.tolist())
+    plain = LabelledDistillation(encoder, head, LOGITS, SoftLabels()).eval()  # type: ignore[arg-type]
+    assert torch.equal(one(inputs)["soft"], plain(plain.prepare(rows, 0, 0))["soft"])
 
 
 def test_logits_belong_to_their_rows() -> None:

@@ -20,7 +20,7 @@ from bothways.layers.heads import Classifier
 from bothways.layers.ranges import Positive
 from bothways.objectives.classification import LabelledInputs, PrepareLabelled
 from bothways.objectives.distillation.methods import Hints, Weight
-from bothways.objectives.distillation.teacher import Reading, Teacher
+from bothways.objectives.distillation.teacher import Reading, Teacher, tells_types, typed_for
 from bothways.objectives.distillation.term import Term, weighted
 from bothways.objectives.distillation.terms import build_terms
 from bothways.objectives.objective import Objective
@@ -120,7 +120,8 @@ class LabelledDistillation(Objective[TaughtInputs]):
         if not weights:
             raise InputError("SoftLabels: all weights are 0, so that nothing is learned")
         self.weights: Mapping[str, float] = weights
-        self.prepare = PrepareTaught(PrepareLabelled(regression, encoder.config.embedding.token_types > 1), logits)
+        readers = [encoder, *([teacher.encoder] if terms and teacher else [])]
+        self.prepare = PrepareTaught(PrepareLabelled(regression, any(map(tells_types, readers))), logits)
 
     def counts(self, inputs: TaughtInputs) -> dict[str, Num[Tensor, ""]]:
         rows = len(inputs.labelled.labels)
@@ -133,7 +134,7 @@ class LabelledDistillation(Objective[TaughtInputs]):
 
     def forward(self, inputs: TaughtInputs) -> dict[str, Num[Tensor, ""]]:
         batch, labels = self.head.marked(inputs.batch), inputs.labelled.labels
-        encoded = self.encoder(batch, keep=len(self.terms) > 0)
+        encoded = self.encoder(typed_for(self.encoder, batch), keep=len(self.terms) > 0)
         logits = self.head(encoded.hidden, encoded.ragged).float()
         sums: dict[str, Tensor] = {}
         if "soft" in self.weights:
@@ -144,7 +145,7 @@ class LabelledDistillation(Objective[TaughtInputs]):
             sums["accuracy"] = (logits.argmax(dim=1) == labels).sum()
         if self.terms:
             assert self.teacher is not None
-            ours, theirs = Reading(self.encoder, encoded), self.teacher.read(batch)
+            ours, theirs = Reading(self.encoder, encoded), self.teacher.read(typed_for(self.teacher.encoder, batch))
             for term in self._terms:
                 sums |= term(ours, theirs)
         return sums

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -24,6 +24,16 @@ class Reading:
 
     encoder: Encoder
     encoded: Encoded
+
+
+def tells_types(encoder: Encoder) -> bool:
+    """Whether an encoder tells the texts of a pair apart by token types."""
+    return encoder.config.embedding.token_types > 1
+
+
+def typed_for(encoder: Encoder, batch: Batch) -> Batch:
+    """A batch for one of two encoders, of which the other may know token types that this one does not."""
+    return batch if tells_types(encoder) else replace(batch, types=None)
 
 
 class Teacher:
