@@ -16,6 +16,8 @@ from bothways.data.order import Order
 from bothways.data.packing import TokenBudget
 from bothways.data.sample import Sample
 from bothways.data.vocabulary import Vocabulary, WordTable
+from bothways.errors import InputError
+from bothways.objectives.combine import PrepareCombined
 from bothways.objectives.masked_lm import MaskedInputs, PrepareMasked
 
 # three workers are more than a small machine has cores: torch advises against it, the sequence must not care
@@ -126,6 +128,15 @@ def test_evaluation_has_the_first_rate_and_measured_text_its_own() -> None:
     assert FALLING.measured(None) == Masking(rate=0.8)
     assert FALLING.measured(0.15) == Masking(rate=0.15)
     assert replace(BERT, units=WholeWords()).measured(0.3) == replace(BERT, rate=0.3, units=WholeWords())
+
+
+def test_who_does_not_know_the_place_in_the_stream_is_refused() -> None:
+    """An objective that only holds a masking must not take its first rate for all."""
+    with pytest.raises(InputError, match=r"masking\.schedule: a rate that moves goes with masked language modelling alone"):
+        PrepareMasked(FALLING, VOCABULARY)([Numbers(1)[0]], 0, 0)
+    combined = PrepareCombined({"masked": PrepareMasked(FALLING, VOCABULARY)})
+    with pytest.raises(InputError, match=r"masking\.schedule"):
+        next(Loader(Numbers(20), BATCHING, combined, seed=3).open())
 
 
 def test_the_rate_in_words() -> None:

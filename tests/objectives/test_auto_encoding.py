@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.builders import CONFIGS, SIZE, VOCAB, gap, random_ids, randomise, tiny_encoder
 
-from bothways.data.mask_units import PerBatch, RateLine
+from bothways.data.mask_units import PerBatch
 from bothways.data.masking import Masking, Vocabulary
 from bothways.data.sample import Sample
 from bothways.errors import InputError
@@ -82,7 +82,6 @@ def test_what_retromae_shows() -> None:
         Masking(rate=0.3, count="rounded", at_most=2),
         Masking(rate=0.3, count=PerBatch(rows=3)),
         Masking(rate=0.3, count="stochastic", specials="like_any_token"),
-        Masking(rate=0.3, schedule=RateLine(to=0.1, tokens=1000)),
     ],
 )
 def test_the_decoders_share_is_its_own(masking: Masking) -> None:

@@ -162,9 +162,17 @@ def mask_tokens(
     """Mask packed sequences, one a sample: the masks of a sample do not depend on the others (but for `PerBatch`).
 
     Args:
-        masking: its schedule is not looked at (`Masking.behind` gives the masking of a batch).
+        masking: with one rate.
         epoch: the pass in which the samples are read, or that of each.
+
+    Raises:
+        InputError: a rate that moves: what asks does not know the place in the stream.
     """
+    if masking.schedule is not None:
+        raise InputError(
+            "masking.schedule: a rate that moves goes with masked language modelling alone, whose batches know the tokens before "
+            "them; set it to null, or take `Masking.behind`"
+        )
     own = keys(seed, epoch if masking.copies is None else epoch % masking.copies, items=samples)
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(len(ids)) - np.repeat(starts, lengths)
