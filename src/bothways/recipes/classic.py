@@ -68,7 +68,8 @@ def albert(source: Source, budget: Budget | None, size: Size = "base") -> Pretra
 
     4,096 samples of 512 tokens a step, LAMB at 0.00176, 125,000 steps, warm-up of 3,125, no dropout (arXiv 1909.11942, the base
     of version 2). A stretch of a single sentence takes a second part of another document, as the published code does and the
-    paper does not say. N-grams of up to three words are masked.
+    paper does not say. N-grams of up to three words are masked, 15 % of a sample in all (the code's own default is at most 20
+    tokens: `masking.at_most=20`).
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 30000, 512, 16384, 128))
     encoder = albert_encoder(
@@ -120,7 +121,8 @@ def roberta(source: Source, budget: Budget | None, size: Size = "base") -> Pretr
     """RoBERTa: byte-level pieces, dynamic masks over all tokens, no clipping.
 
     fairseq's published command (arXiv 1907.11692): 2,048 samples of 512 tokens a step, lr 5e-4, warm-up of 10,000 of 125,000
-    steps. The paper's own models took 500,000 steps of 8,000 samples.
+    steps. The paper's own models took 500,000 steps of 8,000 samples. Its samples are whole sentences, also of documents that
+    follow each other; here a sample is a stretch of one document, and batches are filled with them.
     """
     return _roberta(source, budget, size, 50265, 64, 5e-4, 125_000)
 
