@@ -105,6 +105,8 @@ def test_logits_belong_to_their_rows() -> None:
     assert inputs.batch.samples is not None
     assert torch.equal(inputs.logits, torch.from_numpy(LOGITS[list(inputs.batch.samples)]))
     assert gap(crossed(crossed.prepare(rows, 0, 0))["soft"], straight(inputs)["soft"]) > 0.05
+    with pytest.raises(InputError, match="sample 8: the teacher's logits are of 8 rows"):
+        straight.prepare([replace(rows[0], id=8)], 0, 0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

@@ -77,7 +77,19 @@ class PrepareTaught:
 
     def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> TaughtInputs:
         labelled = self.prepare(samples, seed, epoch)
-        return TaughtInputs(labelled, torch.from_numpy(self.logits[np.array(labelled.batch.samples, dtype=np.int64)]))
+        assert labelled.batch.samples is not None
+        return TaughtInputs(labelled, said_of(self.logits, labelled.batch.samples))
+
+
+def said_of(logits: np.ndarray, samples: Sequence[int]) -> Float[Tensor, "sequences labels"]:
+    """What a teacher said of samples of these numbers.
+
+    Raises:
+        InputError: a sample that it has not read.
+    """
+    if (last := max(samples, default=-1)) >= len(logits):
+        raise InputError(f"sample {last}: the teacher's logits are of {len(logits)} rows; ask it for all rows, in their order")
+    return torch.from_numpy(logits[np.array(samples, dtype=np.int64)])
 
 
 class LabelledDistillation(Objective[TaughtInputs]):

@@ -20,7 +20,7 @@ from bothways.config import config
 from bothways.data.sample import Epochs, Sample
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
-from bothways.objectives.distillation.labels import SoftLabels, label_loss, logits_apart
+from bothways.objectives.distillation.labels import SoftLabels, label_loss, logits_apart, said_of
 from bothways.objectives.distillation.term import weighted
 from bothways.objectives.objective import Objective
 from bothways.ops.segment import segment_mean
@@ -101,7 +101,7 @@ class PreparePairs:
         logits: float32 [rows, labels], of the sample of each number.
 
     Raises:
-        InputError: a sample that is no pair of two sequences.
+        InputError: a sample that is no pair of two sequences, or that the teacher has not read.
     """
 
     logits: np.ndarray
@@ -117,8 +117,7 @@ class PreparePairs:
         place[torch.tensor(order)] = torch.arange(len(order))
         dtype = torch.float32 if self.regression else torch.int64
         labels = torch.tensor([sample.label for sample in samples], dtype=dtype)
-        taught = torch.from_numpy(self.logits[np.array([sample.id for sample in samples], dtype=np.int64)])
-        return PairInputs(Batch.of([texts[i] for i in order]), place, labels, taught)
+        return PairInputs(Batch.of([texts[i] for i in order]), place, labels, said_of(self.logits, [one.id for one in samples]))
 
 
 class PairDistillation(Objective[PairInputs]):
