@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,20 @@ def test_a_task_and_a_decoder_go_together_and_go_on(texts: TextFiles, tmp_path: 
     objective = assembling.build(further, Vocabulary.of(bothways.load(tmp_path / "run" / "model").tokenizer))  # type: ignore[arg-type]
     saved = bothways.load(tmp_path / "run" / "model").heads["next_sentence"].state_dict()
     assert all(torch.equal(saved[name], one) for name, one in objective.pair_head.state_dict().items())  # type: ignore[union-attr]
+
+
+def test_pairs_and_decoder_go_on_from_a_checkpoint(texts: TextFiles, tmp_path: Path) -> None:
+    """Check X9: from the middle of the run to the same bytes; masks, what the decoder sees and dropout are drawn again."""
+    run = replace(a_run(texts, "bert"), pairs=NEXT, decoder=GradualUnmasking(layers=1))
+    run = replace(run, training=replace(run.training, checkpoint_every=2, keep=2))
+    out = tmp_path / "run"
+    pretrain(run, out)
+    whole = (out / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / "checkpoints" / "step-0000004")
+    assert (out / "checkpoints" / "step-0000002").exists()
+    pretrain(run, out)
+    assert (out / "model" / "model.safetensors").read_bytes() == whole
 
 
 def test_workers_change_nothing(texts: TextFiles, tmp_path: Path) -> None:
