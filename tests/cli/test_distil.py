@@ -104,6 +104,15 @@ def test_a_student_that_is_there(run: Run, model: Path, texts: Path, tmp_path: P
     assert bothways.load(tmp_path / "run" / "model").spec.encoder.hidden_size == 30
 
 
+def test_held_out_text_has_its_own_rate(run: Run, model: Path, texts: Path, tmp_path: Path) -> None:
+    command = ("distil", model, texts, "--layers", 1, "--steps", 1, "--json", *SMALL)
+    found = [
+        json.loads(run(*command, "--set", f"held_out_rate={rate}", "--out", tmp_path / rate).out)["evaluation"]["masked_lm"]
+        for rate in ("0.15", "0.9")
+    ]
+    assert found[0] != pytest.approx(found[1], rel=1e-3)
+
+
 def test_other_tokens_are_refused(run: Run, refused: Refused, model: Path, texts: Path, tmp_path: Path) -> None:
     student = save(tmp_path / "student", words=("some other words of another language",))
     said = refused("distil", model, texts, "--student", student, "--method", "minilm", "--steps", 3, "--out", tmp_path / "run")
