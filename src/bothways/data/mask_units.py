@@ -88,7 +88,7 @@ class Spans:
 class NGrams:
     """One to `longest` whole words in a row; n of them with a chance in proportion to 1 / n (ALBERT, arXiv 1909.11942).
 
-    One that would touch another is not taken, one for which there is no more room is shortened.
+    One that would have a word of another is not taken, one for which there is no more room is shortened.
     """
 
     type: Literal["n_grams"] = "n_grams"

@@ -50,7 +50,7 @@ class Combine(Objective[CombinedInputs]):
         weights: of the parts; 1 where nothing is said.
 
     Raises:
-        InputError: no part, a name with a slash or a dot, or a weight of a part that is not there.
+        InputError: no part, a name that none can have, or a weight of a part that is not there.
     """
 
     def __init__(self, parts: Mapping[str, Objective[Any]], weights: Mapping[str, float] = MappingProxyType({})) -> None:
@@ -58,8 +58,8 @@ class Combine(Objective[CombinedInputs]):
         if not parts:
             raise InputError("Combine: no objective to combine")
         for name in parts:
-            if "/" in name or "." in name:
-                raise InputError(f"Combine: '{name}' is no name for a part; leave out slashes and dots")
+            if not name or "/" in name or "." in name or hasattr(nn.ModuleDict, name):
+                raise InputError(f"Combine: '{name}' is no name for a part; take another, without slashes and dots")
         if unknown := weights.keys() - parts.keys():
             raise InputError(f"Combine: a weight for '{min(unknown)}', which is no part; there is {', '.join(parts)}")
         self.parts = nn.ModuleDict(parts)
