@@ -23,7 +23,7 @@ from bothways.model.student import distilbert_of, student_of
 from bothways.objectives.distillation.masked_lm import MaskedDistillation
 from bothways.objectives.distillation.methods import DistilBert, Method
 from bothways.objectives.distillation.teacher import Teacher
-from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.masked_lm import MaskedLanguageModeling, PrepareMasked
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.corpus import files_of
@@ -189,7 +189,7 @@ def _saved(parts: Parts, objective: MaskedDistillation) -> Model:
 def _watch(run: Pretraining, parts: Parts, objective: MaskedDistillation) -> Watch:
     """The objective's figures on held-out text, and predictions where there is a head for them."""
     watch, device = parts.watch(run, machine_rate(parts)), str(parts.model.device)
-    prepare = replace(objective.prepare, masking=run.masking.measured(run.held_out_rate))
+    prepare = PrepareMasked(run.masking.measured(run.held_out_rate), parts.vocabulary)
     measured = Loader(parts.text.heldout, run.batching, prepare, run.training.seed, order=parts.text.heldout_order)
     evaluation, names = list(islice(measured.evaluation(), EVALUATED)), (*objective.weights, "accuracy")
     predicts = objective.weights.keys() & {"kl", "masked_lm"}
