@@ -50,8 +50,8 @@ def with_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
     """A tokenizer that reads these words as one token each; those it reads so already are left as they are.
 
     Their ids follow the old ones. They are found in a text as whole words (in scripts that are written without spaces, anywhere),
-    in the letters that the tokenizer makes of a text, small ones maybe, and before it cuts anything. Where the space before a word
-    belongs to it (byte-level, sentencepiece), the new token takes it along, and decoding does not give it back, as with
+    in the letters that the tokenizer makes of a text, small ones maybe, and before it cuts anything. Where the space before a
+    word belongs to it (byte-level, sentencepiece), the new token takes it along, and decoding does not give it back, as with
     RoBERTa's mask token.
 
     Raises:
@@ -72,9 +72,7 @@ def with_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
         if number is None or number < tokenizer.vocab_size:
             raise InputError(f"the ids of this tokenizer have gaps, in which {token!r} would land; tokens cannot be added to it")
         if number not in ids:
-            raise InputError(
-                f"{token!r} would never be found in a text: as the tokenizer reads it, it is another token's; remove it"
-            )
+            raise InputError(f"{token!r} would never be found in a text: the tokenizer reads it as another token; remove it")
     return grown
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from bothways.encoder.encoder import Encoder
 
 
-def layers_above(module: nn.Module) -> dict[nn.Parameter, tuple[int, ...]]:
+def layers_above(module: nn.Module) -> dict[nn.Parameter, list[int]]:
     """For every parameter of an encoder's layers and of what stands before them: how many of its layers stand above, ascending.
 
     All of them above embeddings and tables of relative positions, none above the last layer. What stands behind the layers, and
@@ -27,4 +27,4 @@ def layers_above(module: nn.Module) -> dict[nn.Parameter, tuple[int, ...]]:
         for above, part in parts:
             for parameter in () if part is None else part.parameters():
                 found[parameter].add(above)
-    return {parameter: tuple(sorted(numbers)) for parameter, numbers in found.items()}
+    return {parameter: sorted(numbers) for parameter, numbers in found.items()}

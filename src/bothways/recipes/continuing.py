@@ -38,7 +38,8 @@ def continued(run: Pretraining, start: str, added: Sequence[str] = ()) -> Pretra
         added: words that become tokens of the model's, as of `grow`.
 
     Raises:
-        InputError: no such model; one without a tokenizer; a word that cannot be a token; or one without without a head in another family than the run's.
+        InputError: no such model; one without a tokenizer; a word that cannot be a token; or one
+            without a head in another family than the run's.
     """
     model = _begun(start, added)
     # the head of a generator is the run's: no model holds one beside it
@@ -98,7 +99,10 @@ Objectives: TypeAlias = (
 
 
 def take_over(objective: Objectives, start: str, family: str, added: Sequence[str] | None = None) -> None:
-    """Copy a model's weights, with tokens added to it or without, into an objective's modules; a head that the model lacks keeps its own, and so does a generator.
+    """Copy a model's weights into an objective's modules; a head that the model lacks keeps its own, and so does a generator.
+
+    Args:
+        added: tokens that are added to the model first.
 
     Raises:
         InputError: a model of another family, or of another shape; the message names the first weight that differs.

@@ -30,7 +30,7 @@ def with_layer_decay(table: Sequence[Row], module: nn.Module, decay: float | Non
     parameters = dict(module.named_parameters())
     rows = []
     for row in table:
-        above = heights.get(parameters[row.name], (0,))
+        above = heights.get(parameters[row.name], [0])
         if len(above) > 1:
             where = f"{row.name} has {', '.join(map(str, above[:-1]))} and {above[-1]} layers above it at once"
             raise InputError(f"training.layer_decay: {where}, since layers share it; a shared one has no place: set it to null")
