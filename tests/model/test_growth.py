@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.model.test_transplant import OTHER, TEXT, model_of, tables
+from tests.model.test_transplant import OTHER, model_of, tables
+from tests.model.test_transplant import TEXT as SENTENCES
 
 import bothways
 from bothways.data.added_tokens import cut, read_tokens, with_tokens
@@ -22,11 +23,13 @@ from bothways.model.growth import grow
 from bothways.model.model import Model
 
 KINDS = {
-    "bert": WordPiece(vocab_size=80),
+    "bert": WordPiece(vocab_size=130),
     "roberta": ByteLevelBpe(vocab_size=280),
-    "albert": Unigram(vocab_size=45, specials="bert"),
+    "albert": Unigram(vocab_size=70, specials="bert"),
 }
-NEW = ("Encoderly", "C++", "smallways")
+# every letter, at the beginning of words and inside
+TEXT = [*SENTENCES, " ".join(2 * letter for letter in "abcdefghijklmnopqrstuvwxyz")]
+NEW = ("encoderly", "readsmall", "smallways")
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -52,13 +55,13 @@ def test_new_rows_are_means_of_their_pieces_and_old_ones_stay(family: str, tied:
     before, after = model.state_dict(), found.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before if before[name].shape == after[name].shape)
-    again = grow(found.model, ["way", NEW[0], "unreadably"])
-    assert again.known[-1] == NEW[0]
-    assert again.added[-1] == "unreadably"
+    again = grow(found.model, [NEW[0], "unreadably"])
+    assert again.known == NEW[:1]
+    assert again.added == ("unreadably",)
 
 
 def test_text_without_the_new_tokens_reads_as_before() -> None:
-    old = train_tokenizer(WordPiece(vocab_size=80), TEXT)
+    old = train_tokenizer(KINDS["bert"], TEXT)
     model = model_of(old)
     grown = grow(model, NEW).model
     for was, now in zip(model.hidden_states(TEXT), grown.hidden_states(TEXT), strict=True):
@@ -66,7 +69,7 @@ def test_text_without_the_new_tokens_reads_as_before() -> None:
 
 
 def test_a_table_with_room_is_not_enlarged() -> None:
-    old = train_tokenizer(WordPiece(vocab_size=80), TEXT)
+    old = train_tokenizer(KINDS["bert"], TEXT)
     model = grow(model_of(old), NEW).model
     rows = model.spec.encoder.vocab_size
     assert rows > old.vocab_size + 4
@@ -76,15 +79,15 @@ def test_a_table_with_room_is_not_enlarged() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_are_found_whole(kind: str) -> None:
     old = train_tokenizer(KINDS[kind], TEXT)
-    new = with_tokens(old, NEW)
-    text = "The Encoderly, C++ and smallways."
-    tokens = [new.backend.id_to_token(i) for i in new.encode([text], specials=False)[0]]
-    assert [token for token in tokens if token in NEW] == list(NEW)
-    assert not set(tokens) & {"Ġ", "▁"}  # no space is left alone before a new token
+    new = with_tokens(old, (*NEW, "C++"))
+    ids = new.encode(["small encoderly, C++ and smallways."], specials=False)[0].tolist()
+    assert [i - old.vocab_size for i in ids if i >= old.vocab_size] == [0, 3, 2]
+    before = old.encode(["small"], specials=False)[0].tolist()
+    assert ids[: len(before) + 1] == [*before, old.vocab_size]  # no space is left alone before a new token
     inside = new.encode(["xsmallways smallwaysx"], specials=False)[0].tolist()
     assert inside == old.encode(["xsmallways smallwaysx"], specials=False)[0].tolist()
-    if kind == "bert":  # whose text is in small letters
-        assert new.encode(["ENCODERLY"], specials=False)[0].tolist() == [old.vocab_size]
+    shouted = new.encode(["ENCODERLY"], specials=False)[0].tolist()
+    assert (shouted == [old.vocab_size]) == (kind == "bert")  # which alone reads in small letters
 
 
 def test_scripts_without_spaces() -> None:
@@ -94,11 +97,11 @@ def test_scripts_without_spaces() -> None:
 
 
 def test_new_tokens_are_words_of_their_own_and_are_masked() -> None:
-    old = train_tokenizer(WordPiece(vocab_size=80), TEXT)
+    old = train_tokenizer(KINDS["bert"], TEXT)
     new = with_tokens(old, NEW)
     vocabulary = Vocabulary.of(new)
     assert vocabulary.words is not None
-    ids = new.encode(["C++ smallways Encoderly both"])[0]
+    ids = new.encode(["readsmall smallways encoderly both"])[0]
     assert not set(range(old.vocab_size, new.vocab_size)) & vocabulary.special_ids
     assert not vocabulary.words.joined(ids)[1:5].any()
     masked = mask_tokens(Masking(rate=0.99, mask=1.0, random=0.0), vocabulary, ids, np.array([len(ids)]), np.array([0]), 0, 0)
@@ -109,10 +112,10 @@ def test_new_tokens_are_words_of_their_own_and_are_masked() -> None:
 def test_transformers_reads_the_result(family: str, tmp_path: Path) -> None:
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    old = train_tokenizer(KINDS[family] if family != "albert" else WordPiece(vocab_size=80), TEXT)
+    old = train_tokenizer(KINDS[family] if family != "albert" else KINDS["bert"], TEXT)
     found = grow(model_of(old, family=family), NEW).model
     found.save(tmp_path)
-    text = [f"{OTHER[0]} The Encoderly of C++, smallways!"]
+    text = [f"{OTHER[0]} The encoderly of readsmall, smallways!"]
     theirs, splitter = AutoModelForMaskedLM.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
     batch = splitter(text, return_tensors="pt")
     ours = bothways.load(tmp_path)
@@ -128,13 +131,13 @@ def test_transformers_reads_the_result(family: str, tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_head_grows_too() -> None:
-    old = train_tokenizer(WordPiece(vocab_size=80), TEXT)
+    old = train_tokenizer(KINDS["bert"], TEXT)
     model = model_of(old).with_heads(Heads())
     assert grow(model, NEW).model.encoder.embedding.tokens.weight.shape[0] == 128
 
 
 def test_refusals(tmp_path: Path) -> None:
-    old = train_tokenizer(WordPiece(vocab_size=80), TEXT)
+    old = train_tokenizer(KINDS["bert"], TEXT)
     model = model_of(old)
     assert grow(model, ["the", "ways"]).model is model
     with pytest.raises(InputError, match="has no tokenizer"):

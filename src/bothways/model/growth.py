@@ -44,9 +44,10 @@ def grow(model: Model, tokens: Sequence[str], multiple: int = 64, seed: int = 0)
     """
     if model.tokenizer is None:
         raise InputError(f"{model.name or 'this model'} has no tokenizer that tokens could be added to")
+    tokenizer = with_tokens(model.tokenizer, tokens)
     known = tuple(token for token in tokens if is_known(model.tokenizer, token))
     added = tuple(token for token in tokens if token not in known)
     if not added:
         return Grown(model, (), known, pieces=0.0, fresh=0)
-    found = transplant(model, with_tokens(model.tokenizer, added), multiple, seed, fewest=model.spec.encoder.vocab_size)
+    found = transplant(model, tokenizer, multiple, seed, fewest=model.spec.encoder.vocab_size)
     return Grown(found.model, added, known, found.pieces, found.fresh)
