@@ -349,7 +349,8 @@ def test_a_place_that_comes_twice_is_predicted_twice_and_drawn_by_its_own_number
     one, other = (task.prepare([sample], 0, 0) for sample in samples([40, 30]))
     assert rows == [*one.masked.rows.tolist(), *(row + 40 for row in other.masked.rows.tolist())]
     assert uniforms == [*one.uniforms.tolist(), *other.uniforms.tolist()]
-    sums = [{name: float(value) for name, value in task(inputs).items()} for inputs in (both, one, other)]
+    with torch.no_grad():
+        sums = [{name: float(value) for name, value in task(inputs).items()} for inputs in (both, one, other)]
     for name in sums[0]:
         assert sums[0][name] == pytest.approx(sums[1][name] + sums[2][name], rel=1e-5)
 

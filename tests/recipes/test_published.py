@@ -11,7 +11,7 @@ from torch import nn
 
 import bothways
 from bothways.config import from_json, to_json
-from bothways.data.masking import ALBERT
+from bothways.data.masking import ALBERT, DEBERTA_V3
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
@@ -245,6 +245,7 @@ def test_the_generators_of_the_papers(name: str, generator: tuple[int, ...], sha
     assert (settings.sharing.type, settings.weight, settings.temperature, settings.disallow_correct) == (sharing, 50, 1, False)
     masked = {"deberta_v3": (1.0, 0.0)}.get(name, (0.85, 0.0))
     assert (run.masking.mask, run.masking.random) == masked
+    assert (run.masking == DEBERTA_V3) == (settings.clipping == "apart") == (name == "deberta_v3")
     assert (settings.head.beside_first is not None) == (name == "deberta_v3")
 
 
