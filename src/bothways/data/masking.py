@@ -145,7 +145,8 @@ class Masked:
 
 def needs_words(masking: Masking) -> bool:
     """Whether masking has to know where words begin."""
-    return isinstance(masking.units, WholeWords | Spans | NGrams | Windows)
+    units = masking.units
+    return units.whole_words if isinstance(units, Windows) else isinstance(units, WholeWords | Spans | NGrams)
 
 
 def check_masking(masking: Masking, vocabulary: Vocabulary) -> None:
