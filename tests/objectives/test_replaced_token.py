@@ -20,8 +20,12 @@ from bothways.layers.norm import LayerNorm
 from bothways.layers.replaced_token import ReplacedToken, ReplacedTokenHead
 from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedTokens, detection
 from bothways.objectives.sharing import DisentangledTables, NothingShared, SharedTables, Sharing, WholeEmbedding
-from bothways.recipes.detecting import initialise_detection
+from bothways.recipes.detecting import detection_groups, initialise_detection
+from bothways.training.optimizer import AdamW, default_groups, parameter_table
+from bothways.training.schedule import Linear, Steps
+from bothways.training.settings import TrainingConfig
 from bothways.training.step import loss, means, step
+from bothways.training.update import Updates
 
 MASK = 4
 VOCABULARY = Vocabulary(VOCAB, MASK, frozenset(range(5)))
@@ -313,3 +317,63 @@ def test_golden_loss() -> None:
     found = losses("bert", 3)
     assert found == losses("bert", 3)
     assert found == pytest.approx(GOLDEN, rel=1e-5)
+
+
+# -- places that come twice ---------------------------------------------------------------------------
+
+REPEATED = Masking(rate=0.5, mask=0.85, random=0.0, count="rounded", repeats="allowed")
+
+
+def test_two_tokens_for_one_place_become_the_mean_of_their_ids() -> None:
+    """As ELECTRA's `scatter_update` has it: the ids are summed and divided by their number, rounded down."""
+    task = objective(masking=REPEATED)
+    inputs = task.prepare(samples([40, 7]), 0, 0)
+    rows, original = inputs.masked.rows, inputs.original
+    assert len(rows.unique()) < len(rows)
+    drawn = torch.arange(10, 10 + len(rows))
+    read = inputs.replaced(drawn)
+    for row in rows.unique().tolist():
+        own = drawn[rows == row].tolist()
+        assert read[row] == sum(own) // len(own)
+    untouched = torch.ones(47, dtype=torch.bool)
+    untouched[rows] = False
+    assert torch.equal(read[untouched], original[untouched])
+    text = torch.cat([torch.from_numpy(sample.sequences[0]).long() for sample in samples([40, 7])])
+    assert torch.equal(original, text)
+
+
+def test_a_place_that_comes_twice_is_predicted_twice_and_drawn_by_its_own_numbers() -> None:
+    task = objective(masking=REPEATED)
+    both = task.prepare(samples([40, 30]), 0, 0)
+    rows, uniforms = both.masked.rows.tolist(), both.uniforms.tolist()
+    assert len(set(uniforms)) == len(rows) > len(set(rows))
+    assert int(task.counts(both)["generator"]) == len(rows) == 20 + 15
+    one, other = (task.prepare([sample], 0, 0) for sample in samples([40, 30]))
+    assert rows == [*one.masked.rows.tolist(), *(row + 40 for row in other.masked.rows.tolist())]
+    assert uniforms == [*one.uniforms.tolist(), *other.uniforms.tolist()]
+    with torch.no_grad():
+        sums = [{name: float(value) for name, value in task(inputs).items()} for inputs in (both, one, other)]
+    for name in sums[0]:
+        assert sums[0][name] == pytest.approx(sums[1][name] + sums[2][name], rel=1e-5)
+
+
+def test_gradients_are_clipped_apart() -> None:
+    """Each network's by its own norm: the generator's stay the same, however large the discriminator's are."""
+    optimizer = AdamW(lr=0.1)
+    training = TrainingConfig(optimizer=optimizer, schedule=Linear(), budget=Steps(count=1), clip=0.25)
+    lengths = {}
+    for clipping in ("apart", None):
+        given = ReplacedTokens(generator=Narrowed(width=1.0), sharing=DisentangledTables(), clipping=clipping)
+        task = objective(settings=given)
+        groups = detection_groups(task, optimizer)
+        assert (groups is None) == (clipping is None)
+        table = parameter_table(task, groups or default_groups(optimizer, task))
+        updates = Updates(task, training, table, step, torch.device("cpu"))
+        norm = updates([task.prepare(samples([40, 30]), 0, 0)], 0, 1e-9)[2]
+        own = task.of_generator()
+        parts = [[p.grad for p in task.parameters() if (p in own) == wanted and p.grad is not None] for wanted in (True, False)]
+        lengths[clipping] = [float(torch.nn.utils.get_total_norm(part)) for part in parts]
+        assert norm > 1  # what is told is the norm of all, before
+    assert lengths["apart"] == pytest.approx([0.25, 0.25], rel=1e-4)
+    assert lengths[None][0] < 0.2
+    assert sum(one**2 for one in lengths[None]) == pytest.approx(0.25**2, rel=1e-4)

@@ -247,6 +247,7 @@ def test_the_generators_of_the_papers(name: str, generator: tuple[int, ...], sha
     assert (settings.sharing.type, settings.weight, settings.temperature, settings.disallow_correct) == (sharing, 50, 1, False)
     masked = {"deberta_v3": (1.0, 0.0)}.get(name, (0.85, 0.0))
     assert (run.masking.mask, run.masking.random) == masked
+    assert (run.masking == DEBERTA_V3) == (settings.clipping == "apart") == (name == "deberta_v3")
     assert (settings.head.beside_first is not None) == (name == "deberta_v3")
     assert (run.masking == DEBERTA_V3) == (name == "deberta_v3")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -34,7 +35,8 @@ _PRETRAIN = examples(
     "bothways pretrain mixture.json --tokenizer my_tokenizer --out runs/mixed --hours 1",
     "bothways pretrain my_texts/ --out runs/lr --hours 1 --set training.optimizer.lr=1e-3 --set masking.rate=0.2",
     "bothways pretrain my_texts/ --recipe modernbert --text anneal=good_texts/ --hours 8 --out runs/staged",
-    "bothways pretrain my_texts/ --start answerdotai/ModernBERT-base --hours 2 --out runs/adapted",
+    "bothways pretrain my_texts/ --from answerdotai/ModernBERT-base --hours 2 --out runs/adapted",
+    "bothways pretrain my_texts/ --from base/ --add-tokens words.txt --general wiki.txt --hours 2 --out runs/adapted",
     "bothways pretrain run.json --out runs/again",
 )
 _RECIPES = examples("bothways recipes", "bothways recipes --json")
@@ -67,7 +69,14 @@ def pretrain(
         Literal["toy", "tiny", "mini", "base"] | None, typer.Option("--size", help="base is the paper's; tiny unless given.")
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--start", metavar="MODEL", help="Go on from a model: its network, tokenizer and weights.")
+        str | None,
+        typer.Option("--start", "--from", metavar="MODEL", help="Go on from a model: its network, tokenizer and weights."),
+    ] = None,
+    add_tokens: Annotated[
+        Path | None, typer.Option("--add-tokens", metavar="FILE", help="Words, one a line, that become tokens of that model.")
+    ] = None,
+    general: Annotated[
+        Path | None, typer.Option("--general", metavar="TEXT", help="Text of no domain: measure on it what is forgotten.")
     ] = None,
     texts: Annotated[
         list[str] | None, typer.Option("--text", metavar="STAGE=PATH", help="Other text from this stage on, of a run of stages.")
@@ -96,6 +105,8 @@ def pretrain(
             "--recipe": recipe,
             "--size": size,
             "--start": start,
+            "--add-tokens": add_tokens,
+            "--general": general,
             "--text": texts,
             "--hours, --tokens or --steps": budget,
         }
@@ -103,7 +114,9 @@ def pretrain(
             raise typer.BadParameter(f"{corpus} says all of a run: {also[0]} cannot be given beside it; change it by --set")
         run = read_run(corpus)
     else:
-        run = _made(corpus, column, recipe, size, start, tokenizer, budget)
+        run = _made(corpus, column, recipe, size, start, tokenizer, budget, _words(add_tokens, start))
+    if general is not None:
+        run = _with_general(run, general, column)
     run = override_run(_with_texts(run, texts or [], column), changes or [])
     if dry_run:
         return print_run(run)
@@ -152,6 +165,7 @@ def _made(
     start: str | None,
     tokenizer: Path | None,
     budget: Hours | Tokens | Steps | None,
+    words: Sequence[str],
 ) -> Pretraining | Staged:
     """The run of a recipe, on these texts."""
     from bothways.recipes.continuing import adaptation, continued
@@ -167,7 +181,7 @@ def _made(
     if start is not None and name is None:
         if size is not None:
             raise typer.BadParameter("--size goes with --recipe: without one, --start keeps the model's own")
-        return adaptation(source, _needed(budget), start)
+        return adaptation(source, _needed(budget), start, words)
     name = name or _DEFAULT
     if name not in RECIPES:
         raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES)}")
@@ -177,7 +191,25 @@ def _made(
         return run if given is None else read_with(run, given)
     if isinstance(run, Staged):
         raise InputError(f"--start: {name} has stages that change its own network; choose a recipe of one stage")
-    return continued(run, start)
+    return continued(run, start, words)
+
+
+def _words(file: Path | None, start: str | None) -> tuple[str, ...]:
+    """The tokens of a file that are added to a model."""
+    from bothways.data.added_tokens import read_tokens
+
+    if file is not None and start is None:
+        raise typer.BadParameter("--add-tokens goes with --start: a tokenizer that is trained makes its own")
+    return () if file is None else read_tokens(file)
+
+
+def _with_general(run: Pretraining | Staged, path: Path, column: str) -> Pretraining:
+    from bothways.data.source import open_source
+    from bothways.recipes.runs import Staged
+
+    if isinstance(run, Staged):
+        raise InputError("--general: what is forgotten is told of a run of one stage; choose a recipe of one")
+    return replace(run, general=open_source(path, column))
 
 
 def _needed(budget: Hours | Tokens | Steps | None) -> Hours | Tokens | Steps:

@@ -176,12 +176,14 @@ def tell(trained: Trained, as_json: bool) -> None:
         "seconds": round(result.seconds, 1),
         "loss": result.loss,
         "evaluation": result.evaluation,
+        **({} if trained.forgetting is None else {"forgetting": trained.forgetting.data}),
     }
     held = ", ".join(f"{name} {value:.4f}" for name, value in result.evaluation.items())
     epochs = "" if trained.epochs is None else f"{trained.epochs:,.2f} epochs, "
     lines = [
         f"{epochs}{result.step:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s; last loss {result.loss:.4f}",
-        *([f"held out: {held}"] if held else []),
+        *([f"held out: {held}"] if held and trained.forgetting is None else []),
+        *(["", trained.forgetting.text, ""] if trained.forgetting else []),
         f"model:  {data['model']}",
         *([f"report: {trained.report}"] if trained.report else []),
     ]

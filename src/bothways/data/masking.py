@@ -25,6 +25,8 @@ from bothways.errors import InputError
 
 # Each token has four draws of its own. A sample's stochastic rounding takes the unused one of its first token.
 _DRAWS, _SELECT, _ACTION, _RANDOM, _ROUND = 4, 0, 1, 2, 3
+# Draws that belong to no place are in front of a stream: so many numbers each, the last of them just before its beginning
+_SLOTS = -_DRAWS
 
 
 @config
@@ -45,6 +47,8 @@ class Masking:
         copies: static masks: a sample has so many, and in epoch e the one numbered e modulo `copies` (BERT's and ALBERT's
             codes write a text 10 and 40 times). None: new ones in every epoch.
         schedule: how the rate changes while a run goes on; None: not at all.
+        repeats: `allowed`: places are drawn with replacement, as in ELECTRA's code (arXiv 2003.10555). One that comes twice is
+            predicted twice, counts twice, and shows the mask token if one of its draws says so. None: each comes once at most.
     """
 
     rate: Share = 0.3
@@ -58,6 +62,7 @@ class Masking:
     at_most: pydantic.PositiveInt | None = None
     copies: pydantic.PositiveInt | None = None
     schedule: RateLine | None = None
+    repeats: Literal["allowed"] | None = None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Masking:
@@ -73,6 +78,8 @@ class Masking:
                 batch and isinstance(self.units, Windows),
             "at_most is of a sample's count: set count to rounded or stochastic":
                 self.at_most is not None and (batch or self.count == "per_token"),
+            "repeats are drawn token by token until there are enough: they go with count rounded or stochastic, without units":
+                self.repeats is not None and (batch or self.count == "per_token" or self.units is not None),
             "copies are masks of single samples: they go without count per batch": self.copies is not None and batch,
             "copies are made once, with one rate: they go without a schedule":
                 self.copies is not None and self.schedule is not None,
@@ -126,7 +133,10 @@ DISTILBERT = Masking(rate=0.15, count=PerBatch(), units=ByFrequency())
 
 @dataclass(frozen=True, eq=False)
 class Masked:
-    """Corrupted ids [tokens]; and the rows to predict, ascending, with the ids that stood there, [predicted]."""
+    """Corrupted ids [tokens]; and the rows to predict, ascending, with the ids that stood there, [predicted].
+
+    With `Masking.repeats` a row may be there several times.
+    """
 
     ids: Int[np.ndarray, " tokens"]
     positions: Int[np.ndarray, " predicted"]
@@ -136,7 +146,7 @@ class Masked:
 def needs_words(masking: Masking) -> bool:
     """Whether masking has to know where words begin."""
     units = masking.units
-    return isinstance(units, WholeWords | Spans | NGrams) or (isinstance(units, Windows) and units.whole_words)
+    return units.whole_words if isinstance(units, Windows) else isinstance(units, WholeWords | Spans | NGrams)
 
 
 def check_masking(masking: Masking, vocabulary: Vocabulary) -> None:
@@ -182,6 +192,9 @@ def mask_tokens(
     scopes = np.array([len(ids)]) if isinstance(masking.count, PerBatch) else lengths
     wanted = _counts(masking, lengths, own)
     match masking.units:
+        case None if masking.repeats is not None and wanted is not None:
+            chosen, slots = _repeated(eligible, lengths, wanted, own)
+            return _corrupted(masking, vocabulary, ids, chosen, owners[chosen], _SLOTS - slots * _DRAWS, _SLOTS - slots * _DRAWS)
         case None | ByFrequency():
             if wanted is None:
                 chosen = np.flatnonzero((uniform(draws) < masking.rate) & eligible)
@@ -193,11 +206,44 @@ def mask_tokens(
             words = Words.of(_joined(units, vocabulary, ids, positions), eligible, np.repeat(np.arange(len(lengths)), lengths))
             # streams behind all of those of tokens
             chosen, leaders = _whole(masking, units, words, draws, draw(owners, -1 - positions), own, wanted)
-    actions = draw(owners[chosen], positions[leaders] * _DRAWS + _ACTION)
-    drawn = draw(owners[chosen], positions[chosen] * _DRAWS + _RANDOM)
+    return _corrupted(masking, vocabulary, ids, chosen, owners[chosen], positions[leaders] * _DRAWS, positions[chosen] * _DRAWS)
+
+
+def _corrupted(
+    masking: Masking,
+    vocabulary: Vocabulary,
+    ids: Int[np.ndarray, " tokens"],
+    chosen: Int[np.ndarray, " chosen"],
+    owners: UInt64[np.ndarray, " chosen"],
+    leaders: Int[np.ndarray, " chosen"],
+    own: Int[np.ndarray, " chosen"],
+) -> Masked:
+    """The text with something else at the chosen places; where in their owners' streams it is drawn what, and which token."""
+    found = _replacements(masking, vocabulary, ids[chosen], draw(owners, leaders + _ACTION), draw(owners, own + _RANDOM))
     corrupted = ids.copy()
-    corrupted[chosen] = _replacements(masking, vocabulary, ids[chosen], actions, drawn)
+    corrupted[chosen] = found
+    hidden = found == vocabulary.mask_id
+    corrupted[chosen[hidden]] = vocabulary.mask_id  # of a place that comes several times, one is enough
     return Masked(corrupted, chosen, ids[chosen])
+
+
+def _repeated(
+    eligible: Bool[np.ndarray, " tokens"],
+    lengths: Int[np.ndarray, " sequences"],
+    wanted: Int[np.ndarray, " sequences"],
+    owners: UInt64[np.ndarray, " sequences"],
+) -> tuple[Int[np.ndarray, " drawn"], Int[np.ndarray, " drawn"]]:
+    """As many eligible places of each sequence as are wanted, each drawn from all of them, ascending; and which draw each was."""
+    found = np.flatnonzero(eligible)
+    sequences = np.arange(len(lengths))
+    held = np.bincount(np.repeat(sequences, lengths)[found], minlength=len(lengths))
+    counts = np.where(held > 0, wanted, 0)
+    of = np.repeat(sequences, counts)
+    slots = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    among = np.floor(uniform(draw(owners[of], _SLOTS - slots * _DRAWS + _SELECT)) * held[of]).astype(np.int64)
+    chosen = found[(np.cumsum(held) - held)[of] + among]
+    order = np.argsort(chosen, kind="stable")
+    return chosen[order], slots[order]
 
 
 def _counts(

@@ -42,7 +42,7 @@ class Transplanted:
     pieces: float
 
 
-def transplant(model: Model, tokenizer: Tokenizer, multiple: int = 64, seed: int = 0) -> Transplanted:
+def transplant(model: Model, tokenizer: Tokenizer, multiple: int = 64, seed: int = 0, fewest: int = 0) -> Transplanted:
     """The model with another tokenizer; all but the rows of its vocabulary stays as it is.
 
     A piece that both vocabularies have keeps its embedding, its row of an untied output table, and its output bias. Any
@@ -51,6 +51,7 @@ def transplant(model: Model, tokenizer: Tokenizer, multiple: int = 64, seed: int
     Args:
         multiple: of the number of rows, unless the new vocabulary is as large as the old one.
         seed: of the rows that are drawn at random.
+        fewest: so many rows there are at least.
 
     Raises:
         InputError: a model without tokenizer, a tokenizer without a token for the role of one that the model needs, or
@@ -61,7 +62,8 @@ def transplant(model: Model, tokenizer: Tokenizer, multiple: int = 64, seed: int
         raise InputError(f"{model.name or 'this model'} has no tokenizer, so nothing is known of the pieces it was trained on")
     _check(model, tokenizer)
     before = model.spec.encoder.vocab_size
-    rows = before if tokenizer.vocab_size == old.vocab_size else -(-tokenizer.vocab_size // multiple) * multiple
+    needed = before if tokenizer.vocab_size == old.vocab_size else -(-tokenizer.vocab_size // multiple) * multiple
+    rows = max(needed, fewest)
     sources = _sources(old, tokenizer, before, rows)
     # what a new row has nothing of is drawn as the rows of ordinary pieces are spread
     ordinary = sorted(set(old.backend.get_vocab().values()) - old.special_ids)

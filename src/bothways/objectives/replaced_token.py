@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ _OF_PREDICTED: tuple[str, ...] = ("generator", "generator_accuracy", "mask_token
 _OF_ALL: tuple[str, ...] = ("replaced", "discriminator_accuracy", "masked", "share_replaced", "share_flagged", "share_found")
 # Tells the numbers that tokens are drawn by from those that places are chosen by
 _DRAWN = 0x525444
+# Between the numbers of a place that comes several times: no text is as long
+_AGAIN = 1 << 40
 
 
 @config
@@ -49,6 +52,8 @@ class ReplacedTokens:
         temperature: the generator's logits are divided by it before a token is drawn.
         disallow_correct: a token is never replaced by itself.
         generator_lr: what the learning rate of all that the generator's loss alone moves is multiplied by.
+        clipping: `apart`: gradients of all that the generator's loss alone moves are clipped by their own norm, and those of the
+            discriminator by theirs, as of two trainers (DeBERTa v3's code). None: all by the norm of all.
     """
 
     generator: Generator = Narrowed()
@@ -58,6 +63,7 @@ class ReplacedTokens:
     temperature: Positive = 1.0
     disallow_correct: bool = False
     generator_lr: Positive = 1.0
+    clipping: Literal["apart"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +83,15 @@ class ReplacedInputs:
         return self.replaced(self.masked.labels)
 
     def replaced(self, tokens: Int[Tensor, " predicted"]) -> Int[Tensor, " tokens"]:
-        """The text with these tokens at the predicted rows."""
-        return self.masked.batch.ids.index_copy(0, self.masked.rows, tokens)
+        """The text with these tokens at the predicted rows.
+
+        A row that comes several times (`Masking.repeats`) gets the mean of its tokens' ids, rounded down: a token that has
+        nothing to do with them, where they differ. ELECTRA's code does so, whatever its comment says (`scatter_update`).
+        """
+        ids, rows = self.masked.batch.ids, self.masked.rows
+        times = torch.zeros_like(ids).index_add_(0, rows, torch.ones_like(tokens))
+        total = torch.zeros_like(ids).index_add_(0, rows, tokens)
+        return torch.where(times > 0, total // times.clamp(min=1), ids)
 
     def to(self, device: torch.device | str) -> ReplacedInputs:
         return replace(self, masked=self.masked.to(device), uniforms=self.uniforms.to(device))
@@ -86,7 +99,10 @@ class ReplacedInputs:
 
 @dataclass(frozen=True)
 class PrepareReplaced:
-    """Packs and masks samples, and draws a number for each masked token by (seed, epoch, sample, position)."""
+    """Packs and masks samples, and draws a number for each masked token by (seed, epoch, sample, position).
+
+    A position that comes several times has a number for each.
+    """
 
     masked: PrepareMasked
 
@@ -94,7 +110,9 @@ class PrepareReplaced:
         masked = self.masked(samples, seed, epoch)
         ragged = masked.batch.ragged
         owners = keys(seed, epoch, _DRAWN, items=np.array(masked.batch.samples, dtype=np.int64))
-        drawn = draw(owners[ragged.segments[masked.rows].numpy()], ragged.positions[masked.rows].numpy())
+        rows = masked.rows.numpy()
+        again = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        drawn = draw(owners[ragged.segments[masked.rows].numpy()], ragged.positions[masked.rows].numpy() + again * _AGAIN)
         # 24 bits are what float32 holds exactly, so none becomes 1
         return ReplacedInputs(masked, torch.from_numpy((np.floor(uniform(drawn) * 2.0**24) * 2.0**-24).astype(np.float32)))
 

@@ -27,8 +27,10 @@ from bothways.recipes import detecting
 from bothways.recipes.carrying_out import averages
 from bothways.recipes.continuing import Objectives, take_over
 from bothways.recipes.masks import check_schedule
-from bothways.recipes.runs import Pretraining
+from bothways.recipes.runs import GivenTokenizer, Pretraining
 
+# Micro-batches of held-out text: a fixed sample, always the same masks
+EVALUATED = 20
 # Train metrics that reports plot
 _METRICS = ("accuracy", "masked", "mask_token")
 
@@ -41,7 +43,8 @@ def build(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
     else:
         initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     if run.start is not None:
-        take_over(objective, run.start, run.family)
+        added = run.tokenizer.added if isinstance(run.tokenizer, GivenTokenizer) else None
+        take_over(objective, run.start, run.family, added)
     return objective
 
 
@@ -62,6 +65,12 @@ def unfilled(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
         return masked
     second = Classifier(run.pairs.head, run.encoder.hidden_size)
     return PairedLanguageModeling(masked, second, run.pairs.task.type, run.pairs.weight)
+
+
+def measured_objective(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
+    """The objective without weights, for what it makes of text that is measured on."""
+    with torch.device("meta"):
+        return unfilled(replace(run, masking=run.masking.measured(run.held_out_rate)), vocabulary)
 
 
 def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> tuple[Model, Model]:

@@ -15,6 +15,7 @@ from bothways.model.folder import check_expressed
 from bothways.model.model import Model
 from bothways.objectives.objective import Objective
 from bothways.recipes.audit import Audit, describe_corpus, overview
+from bothways.recipes.forgetting import Forgetting
 from bothways.recipes.runs import FREE, Distillation, Embedding, Finetuning, Pretraining, Staged, TaskDistillation
 from bothways.training import record
 from bothways.training.loop import Result, train
@@ -37,6 +38,7 @@ class Trained:
     Attributes:
         report: None where the extra is not installed, and in all processes but the first, which alone has the finished model.
         epochs: how often the text was read, over all stages; None of a run on labelled rows.
+        forgetting: what became of general text, where a run was given some.
     """
 
     result: Result
@@ -44,6 +46,7 @@ class Trained:
     folder: Path
     report: Path | None
     epochs: float | None = None
+    forgetting: Forgetting | None = None
 
 
 def claim(run: Run, folder: Path) -> None:

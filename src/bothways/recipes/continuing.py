@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -11,6 +12,8 @@ from bothways.data.masking import Masking
 from bothways.data.packing import TokenBudget
 from bothways.errors import InputError
 from bothways.model.folder import load
+from bothways.model.growth import grow
+from bothways.model.model import Model
 from bothways.objectives.causal_lm import CausalLanguageModeling
 from bothways.objectives.decoded_lm import DecodedLanguageModeling
 from bothways.objectives.masked_lm import MaskedLanguageModeling
@@ -25,16 +28,20 @@ from bothways.training.schedule import Linear
 from bothways.training.settings import TrainingConfig
 
 
-def continued(run: Pretraining, start: str) -> Pretraining:
+def continued(run: Pretraining, start: str, added: Sequence[str] = ()) -> Pretraining:
     """The run with the network, the tokenizer and the weights of a model: a folder, or the id of a repository.
 
     Samples are no longer than the model reads. A model without a masked-language head (a sentence embedder) gets the run's,
     with fresh weights, where both are of one family.
 
+    Args:
+        added: words that become tokens of the model's, as of `grow`.
+
     Raises:
-        InputError: no such model; one without a tokenizer, or without a head in another family than the run's.
+        InputError: no such model; one without a tokenizer; a word that cannot be a token; or one
+            without a head in another family than the run's.
     """
-    model = load(start, device="cpu")
+    model = _begun(start, added)
     # the head of a generator is the run's: no model holds one beside it
     head = model.spec.heads.masked_lm if run.replaced_tokens is None else run.head
     if model.tokenizer is None:
@@ -50,13 +57,13 @@ def continued(run: Pretraining, start: str) -> Pretraining:
         family=model.family.name,  # type: ignore[arg-type]  (a test holds FamilyName to the families)
         encoder=encoder,
         head=run.head if head is None else head,
-        tokenizer=GivenTokenizer(folder=start),
+        tokenizer=GivenTokenizer(folder=start, added=tuple(added) or None),
         max_length=min(run.max_length, encoder.max_length),
         start=start,
     )
 
 
-def adaptation(source: Source, budget: Budget, start: str) -> Pretraining:
+def adaptation(source: Source, budget: Budget, start: str, added: Sequence[str] = ()) -> Pretraining:
     """Go on pretraining a model on texts of another domain, at settings of ours.
 
     8,192 tokens a step, samples of at most 512, 15 % masked, lr 1e-4 after a short rise and down to nothing. (The paper takes
@@ -68,7 +75,7 @@ def adaptation(source: Source, budget: Budget, start: str) -> Pretraining:
     family = load(start, device="cpu").family.name
     recipes = [recipe(source, None, "toy") for recipe in RECIPES.values()]
     runs = [run.base if isinstance(run, Staged) else run for run in recipes]
-    run = continued(next((one for one in runs if one.family == family), runs[0]), start)
+    run = continued(next((one for one in runs if one.family == family), runs[0]), start, added)
     return replace(
         run,
         source=source,
@@ -79,19 +86,28 @@ def adaptation(source: Source, budget: Budget, start: str) -> Pretraining:
     )
 
 
+def _begun(start: str, added: Sequence[str]) -> Model:
+    """The model that a run begins with."""
+    model = load(start, device="cpu")
+    return grow(model, added).model if added and model.tokenizer is not None else model
+
+
 Objectives: TypeAlias = (
     MaskedLanguageModeling | CausalLanguageModeling | DecodedLanguageModeling | PairedLanguageModeling | ReplacedTokenDetection
 )
 """What a run of pretraining trains: an encoder and a head, whatever stands beside them."""
 
 
-def take_over(objective: Objectives, start: str, family: str) -> None:
+def take_over(objective: Objectives, start: str, family: str, added: Sequence[str] | None = None) -> None:
     """Copy a model's weights into an objective's modules; a head that the model lacks keeps its own, and so does a generator.
+
+    Args:
+        added: tokens that are added to the model first.
 
     Raises:
         InputError: a model of another family, or of another shape; the message names the first weight that differs.
     """
-    model = load(start, device="cpu")
+    model = _begun(start, added or ())
     if model.family.name != family:
         raise InputError(f"start: {start} is of the family {model.family.name}, the run's is {family}")
     encoder = folded(objective.encoder)

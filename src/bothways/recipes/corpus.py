@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from bothways.config import from_json
+from bothways.data.added_tokens import with_tokens
 from bothways.data.mixture import Corpus, Joined, Mixture, Part, TokenFolder, mixed
 from bothways.data.order import Order, Shuffled
 from bothways.data.packing import Plan, TokenBudget
@@ -23,6 +24,7 @@ from bothways.data.token_data import TokenData, hold_out, of_length
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.warmup import LengthWarmup, Shortened, growing
 from bothways.errors import InputError
+from bothways.model.folder import resolve
 from bothways.recipes.carrying_out import Say
 from bothways.recipes.runs import ByLength, GivenTokenizer, Pretraining
 
@@ -93,6 +95,11 @@ def open_text(path: Path, column: str = "text") -> Found:
         source = open_source(path, column)
     folders = [Path(part.source.folder) for part in parts_of(source) if isinstance(part.source, TokenFolder)]
     return Found(source, next((folder / "tokenizer" for folder in folders if (folder / "tokenizer").is_dir()), None))
+
+
+def given(tokenizer: GivenTokenizer) -> Tokenizer:
+    """The tokenizer of a run that is given one, with the tokens that are added to it."""
+    return with_tokens(Tokenizer.load(resolve(tokenizer.folder)), tokenizer.added or ())
 
 
 def with_tokenizer(run: Pretraining, folder: Path) -> Pretraining:

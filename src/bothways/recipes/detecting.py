@@ -103,14 +103,23 @@ def detection_figures(objective: ReplacedTokenDetection, batches: Sequence[Any],
 
 
 def detection_groups(objective: ReplacedTokenDetection, optimizer: Optimizer) -> tuple[Group, ...] | None:
-    """Parameter groups with the generator's learning rate apart; None where it is the discriminator's."""
+    """Parameter groups with the generator apart; None where its learning rate and clipping are the discriminator's."""
     factor, own = objective.settings.generator_lr, objective.of_generator()
-    if factor == 1.0:
+    apart = objective.settings.clipping is not None
+    if factor == 1.0 and not apart:
         return None
     groups: list[Group] = []
     for group in default_groups(optimizer, objective):
         groups.append(replace(group, holds=_held(group, own, False)))
-        groups.append(replace(group, name=f"generator's {group.name}", lr=group.lr * factor, holds=_held(group, own, True)))
+        groups.append(
+            replace(
+                group,
+                name=f"generator's {group.name}",
+                lr=group.lr * factor,
+                holds=_held(group, own, True),
+                clip="generator" if apart else group.clip,
+            )
+        )
     return tuple(groups)
 
 

@@ -24,11 +24,11 @@ from bothways.objectives.distillation.masked_lm import MaskedDistillation
 from bothways.objectives.distillation.methods import DistilBert, Method
 from bothways.objectives.distillation.teacher import Teacher
 from bothways.objectives.masked_lm import MaskedLanguageModeling, PrepareMasked
+from bothways.recipes.assembling import EVALUATED
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
 from bothways.recipes.corpus import files_of
 from bothways.recipes.pretraining import (
-    EVALUATED,
     Parts,
     account,
     check,
@@ -65,6 +65,8 @@ def distil(
     if not base.masked_alone or base.masking.schedule is not None:
         what = "leave out pairs, decoder, replaced_tokens, predicts and masking.schedule"
         raise InputError(f"base: a student learns from masked tokens and what the teacher makes of them; {what}")
+    if base.general is not None:
+        raise InputError("base.general: what a student forgets is not measured; leave it out")
     claim(run, folder)
     teacher = load(run.teacher)
     with team().in_turn():

@@ -18,8 +18,7 @@ from bothways.data.token_data import of_length
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.errors import InputError
-from bothways.model.folder import resolve
-from bothways.recipes.corpus import parts_of
+from bothways.recipes.corpus import given, parts_of
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 
 # Characters that are tokenised, and seconds for which the rest is read only to be counted
@@ -147,7 +146,7 @@ def _counted(part: Part, look: _Look | None, tokenizer: Tokenizer) -> _Counted:
 
 def _tokenizer(run: Pretraining, texts: Sequence[str]) -> Tokenizer:
     if isinstance(run.tokenizer, GivenTokenizer):
-        return Tokenizer.load(resolve(run.tokenizer.folder))
+        return given(run.tokenizer)
     if not texts:
         raise InputError("the text is tokenised: say with which tokenizer")
     return train_tokenizer(run.tokenizer, texts, run.encoder.max_length)

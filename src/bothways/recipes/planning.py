@@ -19,10 +19,10 @@ from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.model.cost import parameters_by_part
 from bothways.model.model import Model
-from bothways.recipes.assembling import unfilled
+from bothways.recipes.assembling import EVALUATED, unfilled
 from bothways.recipes.measuring import Measured, Network, measure, program
 from bothways.recipes.planned_text import PlannedText, assumed, sampled
-from bothways.recipes.pretraining import EVALUATED, check
+from bothways.recipes.pretraining import check
 from bothways.recipes.runs import Pretraining
 from bothways.recipes.sizing import Sized, optimal_parameters, suited
 from bothways.training.machine import free_memory, machine, memory_in_use

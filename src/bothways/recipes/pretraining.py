@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bothways.config import to_json
+from bothways.data.added_tokens import cut, is_known
 from bothways.data.loader import Loader
 from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
@@ -21,17 +22,18 @@ from bothways.data.tokenizer_training import train_tokenizer
 from bothways.data.vocabulary import Vocabulary
 from bothways.errors import InputError
 from bothways.files import replacing, write_text
-from bothways.model.folder import resolve
 from bothways.model.model import Model
 from bothways.objectives.masked_lm import PrepareMasked
 from bothways.objectives.replaced_token import ReplacedTokenDetection
 from bothways.objectives.sharing import refold
-from bothways.recipes import detecting
-from bothways.recipes.assembling import assemble, build, check_objective, figures, metrics, unfilled
+from bothways.recipes import detecting, general_text
+from bothways.recipes.assembling import EVALUATED, assemble, build, check_objective, figures, measured_objective, metrics
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, carry_out, claim
 from bothways.recipes.continuing import Objectives
-from bothways.recipes.corpus import Opened, Text, by_length, files_of, open_corpus, samples_of, texts_of
+from bothways.recipes.corpus import Opened, Text, by_length, files_of, given, open_corpus, samples_of, texts_of
+from bothways.recipes.forgetting import Forgetting
+from bothways.recipes.general_text import GeneralText, check_general
 from bothways.recipes.masks import opener, scheduled, vocabulary_of
 from bothways.recipes.predictions import predictions
 from bothways.recipes.runs import GivenTokenizer, Pretraining
@@ -45,8 +47,6 @@ from bothways.training.speed import gemm_rate
 from bothways.training.team import team
 from bothways.training.trainable import OpenStream, State
 
-# Micro-batches of held-out text: a fixed sample, always the same masks
-EVALUATED = 20
 # What tells our note from a file that happens to have its name: only behind it is anything removed
 _OURS = "what this folder's tokenizer and data were made from"
 # Beside the tokenizer and the shards: the text they were made from
@@ -73,14 +73,26 @@ def pretrain(
         tokenizer = prepare_tokenizer(run, folder, say)
         shards = prepare_shards(run, folder, tokenizer, say)
     parts = set_up(run, tokenizer, shards, chosen(device), say)
+    watch, plotted, general = parts.watch(run, machine_rate(parts)), metrics(parts.objective), None
+    if run.general is not None:
+        with team().in_turn():
+            general = GeneralText.read(run, folder, tokenizer, parts.vocabulary, say)
+        watch, plotted = general.beside(watch, parts.objective, str(parts.model.device)), (*plotted, *general_text.METRICS)
+
+    def sections(result: Result) -> list[Table]:
+        told = [] if general is None else [Forgetting.of(folder, general.predicted).table]
+        return [*told, account(parts.text.tally(parts.loader.plan, stream_state(result)), say)]
+
     trained = carry_out(
-        run, folder, parts.objective, parts.opener(run, folder), parts.model, parts.watch(run, machine_rate(parts)),
-        title=f"Pretraining {run.family}", command=command, metrics=metrics(parts.objective), say=say,
-        audit=find_audit(files_of(run.source)),
-        extra=lambda result: [account(parts.text.tally(parts.loader.plan, stream_state(result)), say)],
+        run, folder, parts.objective, parts.opener(run, folder), parts.model, watch,
+        title=f"Pretraining {run.family}", command=command, metrics=plotted, say=say,
+        audit=find_audit(files_of(run.source)), extra=sections,
         groups=parts.groups(run), finish=parts.finish, beside=parts.beside,
     )  # fmt: skip
-    return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens)
+    forgotten = None if general is None else Forgetting.of(folder, general.predicted)
+    if forgotten and team().first:
+        forgotten.describe(folder / "model")
+    return replace(trained, epochs=trained.result.tokens / parts.epoch_tokens, forgetting=forgotten)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +138,7 @@ class Parts:
     def watch(self, run: Pretraining, rate: float) -> Watch:
         """Held-out figures, and predictions, of the model; `rate` is the machine's."""
         device, heldout = str(self.model.device), self.text.heldout
-        measured_run = replace(run, masking=run.masking.measured(run.held_out_rate))
-        with torch.device("meta"):  # what prepares inputs is a function of the run
-            prepare: Any = unfilled(measured_run, self.vocabulary).prepare
+        prepare: Any = measured_objective(run, self.vocabulary).prepare
         measured: Loader[Any] = Loader(heldout, run.batching, prepare, run.training.seed, order=self.text.heldout_order)
         evaluation = list(islice(measured.evaluation(), EVALUATED))
         return Watch(
@@ -173,15 +183,17 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
     """
     if (folder / record.NAME).exists():
         return  # the run's own record decides from here on
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files_of(run.source)]
-    made_from = json.dumps([_OURS, to_json(run.source), to_json(run.tokenizer), run.encoder.max_length, files], indent=2) + "\n"
+    sources = [run.source] if run.general is None else [run.source, run.general]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for source in sources for path in files_of(source)]
+    texts = "".join(map(to_json, sources))
+    made_from = json.dumps([_OURS, texts, to_json(run.tokenizer), run.encoder.max_length, files], indent=2) + "\n"
     note = folder / _MADE_FROM
     written = note.read_text(encoding="utf-8") if note.exists() else None
     if written == made_from:
         return
     if written is not None and _OURS not in written:
         raise InputError(f"{note}: not written by a run; choose another folder")
-    for made in (folder / "tokenizer", folder / "data"):
+    for made in (folder / "tokenizer", folder / "data", folder / general_text.FOLDER):
         if made.exists() and written is None:
             raise InputError(f"{made}: nothing says which text this was made from; remove it or choose another folder")
         shutil.rmtree(made, ignore_errors=True)
@@ -191,7 +203,9 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
 def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
     """The run's tokenizer: given, or trained once and kept in the folder."""
     if isinstance(run.tokenizer, GivenTokenizer):
-        tokenizer = Tokenizer.load(resolve(run.tokenizer.folder))
+        tokenizer = given(run.tokenizer)
+        if run.tokenizer.added:
+            _tell_added(run.tokenizer, say)
     elif (folder / "tokenizer" / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(folder / "tokenizer")
     else:
@@ -204,6 +218,14 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
             f"the tokenizer has {tokenizer.vocab_size} ids, encoder.vocab_size is {run.encoder.vocab_size}; raise it"
         )
     return tokenizer
+
+
+def _tell_added(asked: GivenTokenizer, say: Say) -> None:
+    old = given(replace(asked, added=None))
+    new = [word for word in asked.added or () if not is_known(old, word)]
+    pieces, known = sum(len(cut(old, word)) for word in new), len(asked.added or ()) - len(new)
+    were = f", each of which was {pieces / len(new):.1f} pieces on average" if new else ""
+    say(f"{len(new):,} tokens added{were}" + (f"; {known:,} were tokens already" if known else ""))
 
 
 def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Say) -> tuple[Opened, ...]:
@@ -253,3 +275,4 @@ def check(run: Pretraining) -> None:
     if run.max_length > run.batching.tokens:
         raise InputError(f"max_length {run.max_length} exceeds batching.tokens {run.batching.tokens}: a sample must fit a batch")
     check_objective(run)
+    check_general(run)

@@ -29,7 +29,7 @@ def electra(source: Source, budget: Budget | None, size: Size = "base") -> Pretr
     256 samples of 512 tokens a step, 766,000 steps, lr 2e-4 after a warm-up of 10,000, 15 % chosen, of which 85 % show the mask
     and the rest themselves (arXiv 2003.10555). The generator shares the whole embedding; the discriminator's loss counts 50
     times. Its places are drawn with replacement, and where one was drawn twice its code writes the mean of two ids; here a
-    place is drawn once. Its data has a tenth of single segments; here all are.
+    place is drawn once, unless `masking.repeats` is "allowed". Its data has a tenth of single segments; here all are.
     """
     return _electra(source, budget, size, Shape(768, 12, 12, 3072, 30522, 512, 16384, 8), 1, 1 / 3, 2e-4, 766_000)
 
@@ -48,9 +48,9 @@ def deberta_v3(source: Source, budget: Budget | None, size: Size = "base") -> Pr
 
     256 samples of 512 tokens a step, lr 1e-4 after a warm-up of 10,000 of 1M steps (the released script; the paper, arXiv
     2111.09543, takes 8,192 samples), all chosen tokens masked. The discriminator's table is the generator's plus a difference
-    of its own; its loss counts 50 times (10 in the released code). One of every six tokens is masked, until 15 % are. The script
-    updates both networks apart; here one optimizer has them both, and gradients are cut by the norm of all. Its generator has an
-    enhanced mask decoder; here it has none.
+    of its own; its loss counts 50 times (10 in the released code). Masks fall one in every six tokens, and never on the last
+    eleventh of a text. The script has a trainer for each network; with tables of which each learns its own part, one AdamW that
+    clips their gradients apart makes the same updates. Its generator has an enhanced mask decoder; here it has none.
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 128_100, 512, 16384, 8))
     encoder = deberta_v2(
@@ -78,6 +78,7 @@ def deberta_v3(source: Source, budget: Budget | None, size: Size = "base") -> Pr
             generator=Narrowed(width=1.0, depth=0.5),
             head=ReplacedTokenHead(beside_first=norm),
             sharing=DisentangledTables(),
+            clipping="apart",
         ),
     )
 

@@ -13,6 +13,7 @@ from bothways.data.mixture import Corpus
 from bothways.data.packing import SampleCount, TokenBudget
 from bothways.data.rows import Table
 from bothways.data.sentence_pairs import PairTask
+from bothways.data.source import Column, TextFiles
 from bothways.data.table import Contrast, SingleText, TextPair
 from bothways.data.tokenizer_training import TokenizerTraining
 from bothways.data.warmup import LengthWarmup
@@ -42,10 +43,16 @@ FREE = ("workers", "training.log_every", "training.checkpoint_every", "training.
 
 @config
 class GivenTokenizer:
-    """A tokenizer that exists: the folder it is read from."""
+    """A tokenizer that exists.
+
+    Attributes:
+        folder: it is read from there.
+        added: words that it reads as one token each from now on (`data.added_tokens.with_tokens`); None: none.
+    """
 
     type: Literal["given"] = "given"
     folder: str
+    added: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 
 @config
@@ -86,7 +93,9 @@ class Pretraining:
         pairs: a second task on pairs of sentences; None: samples are single stretches of text.
         decoder: what stands before the vocabulary in pretraining alone; None: nothing.
         start: the folder or repository of a model whose weights the run begins with; `family`, the shapes of `encoder` and
-            `head`, and `tokenizer` are that model's. None: fresh weights.
+            `head`, and `tokenizer` are that model's; the rows of tokens that are added to it begin as `model.growth.grow` says.
+            None: fresh weights.
+        general: text of no domain, on which what is forgotten is measured, before the first step and ever after; None: nothing.
         replaced_tokens: `encoder` learns to tell tokens that a generator has put in the place of masked ones; `head` is the
             generator's. None: it learns to predict masked tokens, and `head` is its own.
     """
@@ -108,6 +117,7 @@ class Pretraining:
     pairs: SentencePairs | None = None
     decoder: Annotated[GradualUnmasking | MaskDecoderHead, Field(discriminator="type")] | None = None
     start: str | None = None
+    general: Annotated[TextFiles | Column, Field(discriminator="type")] | None = None
     replaced_tokens: ReplacedTokens | None = None
     workers: NonNegativeInt = 0
 

@@ -140,6 +140,8 @@ def check_stages(run: Staged) -> None:
         InputError: a stage that contradicts itself, or whose weights have other shapes; names given twice; another seed;
             moments kept for another optimizer; a text that is not there.
     """
+    if run.base.general is not None:
+        raise InputError("general: what is forgotten is told of a run of one stage; leave it out")
     shapes = _shapes(run.base.encoder)
     names = [stage.name for stage in run.stages]
     if len(set(names)) < len(names):

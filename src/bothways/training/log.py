@@ -42,7 +42,7 @@ Line = dict[str, Any]
 class Log:
     """Appends lines to a run's log; a line is in the file once `write` returns.
 
-    Opening it removes the lines past `step`, which a killed run wrote after its last checkpoint.
+    Opening it removes the lines past `step`, which a killed run wrote after its last checkpoint; with no step done, all.
 
     Raises:
         InputError: a damaged log, or one that cannot be written.
@@ -51,7 +51,7 @@ class Log:
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / NAME
         if self.path.exists():
-            lines = [line for line in read(folder) if line["step"] <= step]
+            lines = [line for line in read(folder) if 0 < step >= line["step"]]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
         with reported(str(self.path), "nothing was trained"):
             self._file = self.path.open("ab", buffering=0)

@@ -27,6 +27,7 @@ from bothways.training.compiling import compile_layers, uncompiled
 from bothways.training.display import Display
 from bothways.training.distributed import Shard, spread
 from bothways.training.interrupt import Asked, Interrupted, asked_to_stop
+from bothways.training.layer_rates import with_layer_decay
 from bothways.training.machine import machine, peak_memory
 from bothways.training.optimizer import Group, default_groups, parameter_table
 from bothways.training.ramp import micro_batches
@@ -114,6 +115,7 @@ def train(
     device = torch.device(device)
     module.to(device).train()
     table = parameter_table(module, groups or default_groups(settings.optimizer, module))
+    table = with_layer_decay(table, module, settings.layer_decay)
     tree = json.loads(run)
     known = record.read(folder)
     if known:
@@ -188,6 +190,8 @@ class _Loop(Generic[I]):
     def go(self, stop: Asked) -> Result:
         try:
             self.display.begin(self.budget.count, self.done)
+            if self.watch.first and self.at.step == 0:
+                self._look()
             while not self.finished:
                 self._step()
                 self._after()

@@ -124,6 +124,7 @@ class Group:
         holds: whether a trainable parameter, given with its name, belongs here.
         lr: a multiplier of the learning rate.
         optimizer: what moves them; None: the settings' own, which with `Muon` is the one of the rest.
+        clip: gradients of all groups of one word are clipped by the norm of them all.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Group:
     lr: float
     weight_decay: float
     optimizer: Kind | None = None
+    clip: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class Row:
 
     Attributes:
         optimizer: what moves it; None: the settings' own.
+        clip: as of its group.
     """
 
     name: str
@@ -148,6 +151,7 @@ class Row:
     weight_decay: float
     shared: tuple[str, ...]
     optimizer: Kind | None = None
+    clip: str = ""
 
 
 def default_groups(settings: Optimizer, module: nn.Module) -> tuple[Group, ...]:
@@ -199,7 +203,7 @@ def parameter_table(module: nn.Module, groups: Sequence[Group]) -> tuple[Row, ..
     for parameter, (name, *shared) in names.items():
         group = _group(name, parameter, groups) if parameter.requires_grad else frozen
         shape = tuple(parameter.shape)
-        rows.append(Row(name, shape, group.name, group.lr, group.weight_decay, tuple(shared), group.optimizer))
+        rows.append(Row(name, shape, group.name, group.lr, group.weight_decay, tuple(shared), group.optimizer, group.clip))
     return tuple(rows)
 
 

@@ -28,6 +28,8 @@ class TrainingConfig:
 
     Attributes:
         clip: the largest global gradient norm; None leaves gradients as they are.
+        layer_decay: what the learning rate is multiplied by for each layer further from the top (`layer_rates.with_layer_decay`),
+            whatever the optimizer and the groups; 0.95 or so keeps what lower layers have learned. None: one rate for all.
         accumulate: micro-batches a step.
         ramp: fewer micro-batches at first; None: all steps have `accumulate`.
         precision: of matrix products. "bf16" keeps weights, gradients and the optimizer's state in float32; on a CPU without
@@ -47,6 +49,7 @@ class TrainingConfig:
     schedule: Schedule
     budget: Budget
     clip: Annotated[float, Field(gt=0)] | None = 1.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     accumulate: Every = 1
     ramp: Ramp | None = None
     precision: Precision = "fp32"
@@ -76,6 +79,7 @@ class Watch:
         rate: the machine's matrix-multiply rate in FLOP/s, from `speed.gemm_rate`; None shows no share of it.
         console: where progress goes; standard error unless given.
         clock: seconds.
+        first: whether to look before the first step, too.
     """
 
     evaluate: Callable[[], Mapping[str, float]] | None = None
@@ -83,3 +87,4 @@ class Watch:
     rate: float | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True))
     clock: Callable[[], float] = field(default=time.perf_counter)
+    first: bool = False

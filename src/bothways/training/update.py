@@ -50,6 +50,9 @@ class Updates(Generic[I]):
         compile_layers(module, settings.compile, device)
         self._computed: Trainable[I] = in_precision(module, settings.precision, device)
         self._parameters = [p for p in module.parameters() if p.requires_grad]
+        clips, named = {row.name: row.clip for row in table}, dict(module.named_parameters())
+        alike = {clip: [named[name] for name in clips if clips[name] == clip] for clip in dict.fromkeys(clips.values())}
+        self._clipped_together = [some for one in alike.values() if (some := [p for p in one if p.requires_grad])]
         self.reset()
 
     def reset(self) -> None:
@@ -95,10 +98,12 @@ class Updates(Generic[I]):
         return sums, counts, norm
 
     def _clipped(self) -> torch.Tensor:
-        norm = whole(nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None]))
+        """Clip the gradients, and tell the norm that all of them had together."""
+        norms = [whole(nn.utils.get_total_norm([p.grad for p in some if p.grad is not None])) for some in self._clipped_together]
         if self._settings.clip is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, self._settings.clip, norm)
-        return norm
+            for some, norm in zip(self._clipped_together, norms, strict=True):
+                nn.utils.clip_grads_with_norm_(some, self._settings.clip, norm)
+        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
 
 def calibrated(
