@@ -106,7 +106,7 @@ def _recipe(sources: list[Path], language: str | None, config: Path | None, colu
     from bothways.data.curation.sources import open_curated
     from bothways.errors import InputError
 
-    opened = tuple(open_curated(path, column, split) for path in sources)
+    opened = tuple(source for path in sources for source in open_curated(path, column, split))
     if config is None:
         return Curation(sources=opened, steps=usual_steps(language))
     if language is not None:
@@ -170,7 +170,7 @@ def _report(done: Curated, seconds: float, as_json: bool) -> None:
     lines = [_table(done.audit)]
     lines.append(
         f"{done.folder}: {kept['documents']:,} of {read['documents']:,} documents, {kept['characters']:,} characters in "
-        f"{kept['files']:,} files; {seconds:,.1f} s, {rate['documents']:,.0f} documents/s, "
+        f"{kept['files']:,} file{'s' if kept['files'] != 1 else ''}; {seconds:,.1f} s, {rate['documents']:,.0f} documents/s, "
         f"{read['characters'] / 1e6 / seconds:,.2f} million characters/s"
     )
     show(data, "\n".join(lines), as_json)
