@@ -361,4 +361,6 @@ def _resumed(
     checkpoint.load(saved, updates.module, updates.optimizer)
     if updates.mean:
         checkpoint.load_mean(saved, updates.mean.tensors)
+    if us.first:
+        say(f"going on from step {at.step:,}, {at.tokens:,} tokens")
     return at
