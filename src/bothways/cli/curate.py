@@ -58,6 +58,9 @@ def curate(
     pii: Annotated[
         bool, typer.Option("--pii", help="Replace e-mail addresses, telephone numbers, accounts and the like.")
     ] = False,
+    skip: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and count them; else an error.")
+    ] = False,
     column: ColumnOption = "text",
     split: Annotated[Split, typer.Option("--split", help="What a document is: a file or row, a paragraph, a line.")] = "whole",
     form: Annotated[Format | None, typer.Option("--format", help="Of the shards; default: jsonl.gz.")] = None,
@@ -82,6 +85,8 @@ def curate(
 
     recipe = _recipe(sources, language, config, column, split)
     recipe = replace(recipe, steps=(*_first(pii), *recipe.steps, *_last(domain, decontaminate or [], column)))
+    if skip:
+        recipe = replace(recipe, unreadable="drop")
     recipe = override(_changed(recipe, form, executor, workers), changes or [])
     if dry_run:
         print(to_json(recipe), end="")

@@ -10,14 +10,18 @@ import numpy as np
 from jaxtyping import Int
 
 from bothways.config import from_json
+from bothways.data.curation.finish import AUDIT
+from bothways.data.curation.pages import HTML_SUFFIXES, WARC_SUFFIXES
+from bothways.data.curation.sources import paths_of
 from bothways.data.mixture import Corpus, Joined, Mixture, Part, TokenFolder, mixed
 from bothways.data.order import Order, Shuffled
 from bothways.data.packing import Plan, TokenBudget
+from bothways.data.rows import TABLE_KINDS
 from bothways.data.sample import Samples
 from bothways.data.sentence_pairs import NextSentence, PairData, SentenceOrder
 from bothways.data.shard_writer import write_shards
 from bothways.data.shards import MANIFEST, Manifest, Shards
-from bothways.data.source import Column, TextFiles, list_source, open_source, read_documents
+from bothways.data.source import TEXT_SUFFIXES, Column, TextFiles, list_source, open_source, read_documents
 from bothways.data.tally import Tally, tally
 from bothways.data.token_data import TokenData, hold_out, of_length
 from bothways.data.tokenizer import Tokenizer
@@ -82,13 +86,15 @@ class Found:
 
 
 def open_text(path: Path, column: str = "text") -> Found:
-    """The corpus at a path: text, a table, a folder of token shards, or a mixture written as JSON.
+    """The corpus at a path: text, a table, a folder of token shards or of curated documents, or a mixture written as JSON.
 
     Raises:
         InputError: nothing there, or nothing that can be read.
     """
     source: TextFiles | Column | TokenFolder | Mixture
-    if (path / MANIFEST).is_file():
+    if (path / MANIFEST).is_file() and (path / AUDIT).is_file():  # by `bothways curate`, which has a manifest, too
+        source = open_source(path / "data", column)
+    elif (path / MANIFEST).is_file():
         source = TokenFolder(folder=str(path))
     elif path.suffix == ".json" and path.is_file():
         source = from_json(Mixture, path.read_text(encoding="utf-8"), str(path))
@@ -105,11 +111,14 @@ def with_tokenizer(run: Pretraining, folder: Path) -> Pretraining:
 
 
 def describe(source: Corpus) -> Iterator[str]:
-    """A line for each source: its files and those left out, or its documents and tokens."""
+    """A line for each source: its files and those left out, or its documents and tokens; and what reads what is left out."""
     for part in parts_of(source):
         name = f"{part.name}: " if isinstance(source, Mixture) else ""
         if not isinstance(part.source, TokenFolder):
-            yield f"{name}{list_source(part.source)}"
+            listing = list_source(part.source)
+            yield f"{name or ', '.join(paths_of(part.source)) + ': '}{listing}"
+            if other := sorted(set(listing.skipped) & {*TEXT_SUFFIXES, *TABLE_KINDS, *HTML_SUFFIXES, *WARC_SUFFIXES}):
+                yield f"{' '.join(other)}: `bothways curate` reads these together with the rest, into a corpus of one kind"
             continue
         (path,) = _files(part.source)
         manifest = from_json(Manifest, path.read_text(encoding="utf-8"), str(path))

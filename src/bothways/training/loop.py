@@ -187,6 +187,9 @@ class _Loop(Generic[I]):
 
     def go(self, stop: Asked) -> Result:
         try:
+            if self.at.step and self.team.first:
+                begun = "nothing is left to do after" if self.finished else "going on from"
+                self.display.say(f"{begun} step {self.at.step:,}, {self.at.tokens:,} tokens")
             self.display.begin(self.budget.count, self.done)
             while not self.finished:
                 self._step()
@@ -361,6 +364,4 @@ def _resumed(
     checkpoint.load(saved, updates.module, updates.optimizer)
     if updates.mean:
         checkpoint.load_mean(saved, updates.mean.tensors)
-    if us.first:
-        say(f"going on from step {at.step:,}, {at.tokens:,} tokens")
     return at
