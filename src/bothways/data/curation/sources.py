@@ -126,6 +126,11 @@ def cut(sources: Sequence[TextFiles | Column | Html | Warc], part_bytes: int) ->
     return (*parts, tuple(gathered)) if gathered else tuple(parts)
 
 
+def order_of(unit: Unit, number: int) -> int:
+    """The place, in the order of all sources, of the `number`-th document of a unit's file."""
+    return unit.file << _FILE_BITS | number
+
+
 def read_unit(source: TextFiles | Column | Html | Warc, unit: Unit) -> Iterator[tuple[int, Document | Page]]:
     """The documents of a unit, each with its place in the order of all sources.
 
@@ -134,7 +139,7 @@ def read_unit(source: TextFiles | Column | Html | Warc, unit: Unit) -> Iterator[
     """
     for number, document in enumerate(_read_file(source, Path(unit.path))):
         if number % unit.stride == unit.offset:
-            yield unit.file << _FILE_BITS | number, document
+            yield order_of(unit, number), document
 
 
 def _read_file(source: TextFiles | Column | Html | Warc, path: Path) -> Iterator[Document | Page]:

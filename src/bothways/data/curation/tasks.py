@@ -17,7 +17,7 @@ from bothways.data.curation.lifeline import die_with_parent
 from bothways.data.curation.matching import join, match_band, read_drops
 from bothways.data.curation.pages import Html, Page, Warc, open_extraction
 from bothways.data.curation.shards import JsonlShards, ParquetShards, write_shard
-from bothways.data.curation.sources import Part, Unit, read_unit
+from bothways.data.curation.sources import Part, Unit, order_of, read_unit
 from bothways.data.curation.step import Opened, Step, Verdict
 from bothways.data.curation.store import Item, Signatures, read_items, write_items, write_text
 from bothways.data.curation.tally import EXTRACTION, READ, Tally, write_tallies
@@ -85,7 +85,7 @@ class ReadSources:
         self, source: TextFiles | Column | Html | Warc, unit: Unit, tally: Tally
     ) -> Iterator[tuple[int, Document | Page]]:
         """What a unit holds up to the first thing that cannot be read; of the units of one file, the first counts that."""
-        order = -1
+        order = order_of(unit, 0) - 1  # nothing of it is read yet
         try:
             for order, found in read_unit(source, unit):
                 yield order, found
