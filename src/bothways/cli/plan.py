@@ -69,7 +69,7 @@ def plan(
     stages = dict(zip(whole.folders, whole.runs, strict=True)) if isinstance(whole, Staged) else {"": whole}
     terms, found = Terms(watts=watts, price=price, seconds=seconds, device=chosen(None)), {}
     for name, one in stages.items():
-        note(f"{name or 'the run'}: " + ("a look at the text, then " if with_text else "") + f"{seconds:g} seconds of steps")
+        note(f"{name or 'the run'}: " + ("a look at the text, then " if with_text else "") + f"{seconds:g} s of steps")
         found[name] = look_ahead(one, terms, with_text=with_text, sizes={} if name else others)
     data = {"stages": {name: _data(one) for name, one in found.items()}}
     text = [_text(stages[name], name, one, size if others else None) for name, one in found.items()]
