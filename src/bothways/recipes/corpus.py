@@ -229,7 +229,11 @@ def samples_of(
             tokens = int(heldout[-1].lengths.sum())
         share = tokens / (tokens + int(training[-1].lengths.sum(dtype=np.int64)) / copies)
         where = f"{one.name}: " if len(opened) > 1 else ""
-        few = f"; few to judge by, hold out more: --set held_out={min(5 * held_out, 0.5):g}" if tokens < _FEW else ""
+        few = (
+            f"; few to judge by, hold out more: --set held_out={min(5 * held_out, 0.5):g}"
+            if tokens < _FEW and held_out < 0.5
+            else ""
+        )
         say(f"{where}{len(held):,} of {len(one.documents):,} documents held out, {tokens:,} tokens ({share:.1%}){few}")
     if not heldout:
         raise InputError("no text in the documents held out to measure on; give more, or raise held_out")
