@@ -44,7 +44,7 @@ dd, td { font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; line-height: 1.45; }
 th { text-align: left; font-weight: 560; color: var(--muted); font-size: 13px; border-bottom: 1px solid var(--ink); }
-th, td { padding: 7px 18px 7px 0; vertical-align: top; min-width: 3.5em; }
+th, td { padding: 7px 18px 7px 0; vertical-align: top; min-width: 5em; }
 th:last-child, td:last-child { padding-right: 0; }
 td { border-bottom: 1px solid var(--rule); overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; }
