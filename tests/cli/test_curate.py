@@ -28,7 +28,7 @@ def test_the_table_and_the_files(run: Run, texts: Path, tmp_path: Path) -> None:
     assert lines[2].startswith("exact_duplicates kept 9 ")
     assert lines[3].startswith("dropped: the same text 1 ")
     assert lines[4].startswith("near_duplicates kept 9 ")
-    assert "9 of 10 documents" in lines[-1]
+    assert "9 of 10 documents" in lines[-2]
     assert set(contents(tmp_path / "out")) == {"audit.json", "manifest.json", "data/000000.jsonl.zst"}
     again = run("curate", texts, "--out", tmp_path / "out", "--workers", 1, "--format", "jsonl.zst", "--json")
     assert "done already" in again.err

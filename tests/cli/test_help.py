@@ -25,6 +25,7 @@ VERBS = [
     *("demo", "pretrain", "finetune", "distil", "recipes", "launch", "plan", "compare", "embed", "fill", "index", "search"),
     *("evaluate", "curate", "domain train", "tokenizer train", "tokenizer report", "tokenizer transplant", "tokenize"),
     *("convert", "info", "verify"),
+    "classify",
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second
 HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub httpx2 lancedb matplotlib rich"

@@ -53,6 +53,16 @@ def test_a_plan_without_text(run: Run) -> None:
     assert "give --watts" in ran.out or "own counters" in ran.out
 
 
+def test_a_plan_with_a_tokenizer_that_exists(run: Run, texts: Path, tmp_path: Path) -> None:
+    trained = run("tokenizer", "train", texts, "--out", tmp_path / "tokenizer", "--vocab-size", 40)
+    assert trained.code == 0, trained
+    smaller = ("--set", "encoder.num_layers=1", "--set", "batching.tokens=512", "--set", "max_length=32")
+    ran = run("plan", "bert", texts, "--steps", 2, "--json", "--tokenizer", tmp_path / "tokenizer", *QUICK, *smaller)
+    assert ran.code == 0, ran
+    found = json.loads(ran.out)
+    assert "by a tokenizer of that text alone" not in found["text"]["about"]
+
+
 @pytest.mark.slow
 def test_a_plan_of_stages(run: Run) -> None:
     ran = run("plan", "modernbert", "--size", "toy", "--steps", 6, "--watts", 50, *QUICK)

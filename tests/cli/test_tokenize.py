@@ -51,7 +51,7 @@ def test_tokenize(run: Run, tokenizer: Path, tmp_path: Path) -> None:
     manifest = Shards(out, Tokenizer.load(tokenizer)).manifest
     assert (said["documents"], said["tokens"], said["shards"]) == (60, manifest.tokens, len(manifest.shards))
     assert len(manifest.shards) > 2
-    assert "1 files" in ran.err
+    assert "1 file" in ran.err
     again = run(*command)
     assert (again.code, again.err.count("exists already")) == (1, 1)
     parallel = run(*command[:7], tmp_path / "parallel", *command[8:], "--workers", 1)
@@ -188,6 +188,6 @@ def test_killed_at_random_moments_it_writes_the_same_bytes(tokenizer: Path, tmp_
             break
     else:
         last = start(out, 2)
-        assert last.communicate()[1].decode().count("1 files") == 1
+        assert last.communicate()[1].decode().count("1 file") == 1
         assert last.returncode == 0
     assert contents(out) == contents(tmp_path / "straight")

@@ -172,6 +172,16 @@ def test_classification(run: Run, model: Path, classes: Path, tmp_path: Path) ->
     trained = bothways.load(out / "model")
     assert trained.spec.labels == ("a", "b")
     assert trained.predict(["the cat ran", "the fish ran"]).argmax(1).tolist() == [0, 1]
+    new = tmp_path / "new.txt"
+    new.write_text("the fish ran\nthe cat ran\n", encoding="utf-8")
+    shown = run("classify", out / "model", new)
+    assert [line.split()[1:] for line in shown.out.splitlines()] == [["b", "the", "fish", "ran"], ["a", "the", "cat", "ran"]]
+    assert run("classify", out / "model", new, "--out", tmp_path / "new.csv").code == 0
+    with open(tmp_path / "new.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["where"], row["label"]) for row in rows] == [(f"{new}:1", "b"), (f"{new}:2", "a")]
+    assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+    assert "exists already" in run("classify", out / "model", new, "--out", tmp_path / "new.csv").err
 
 
 def test_pairs(run: Run, model: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bothways.errors import InputError
 from bothways.model.card import CARD, add_section
 from bothways.recipes.audit import describe_corpus, find_audit, overview, read_audit, write_audit
 from bothways.recipes.audit_steps import share
+from bothways.recipes.corpus import describe, open_text
 from bothways.recipes.pretraining import pretrain
 from bothways.recipes.published import RECIPES
 from bothways.training.schedule import Steps
@@ -168,6 +169,9 @@ def test_pretraining_on_a_curated_corpus_tells_of_it(audit: dict[str, Any], tmp_
     write_texts(tmp_path / "corpus/data")
     (tmp_path / "corpus/audit.json").write_text(json.dumps(audit))
     source = open_source(tmp_path / "corpus/data")
+    (tmp_path / "corpus/manifest.json").write_text("{}")  # a curation's, not that of token shards
+    found = open_text(tmp_path / "corpus")
+    assert (found.source, found.tokenizer) == (source, None)
     done = pretrain(override(RECIPES["modernbert_short"](source, Steps(count=2), "tiny"), TINY), tmp_path / "run")
     assert done.report is not None
     assert "Curation, in documents" in done.report.read_text()
@@ -175,3 +179,13 @@ def test_pretraining_on_a_curated_corpus_tells_of_it(audit: dict[str, Any], tmp_
     assert "3,209 of 3,210 documents were kept" in card
     assert done.model.save(tmp_path / "elsewhere")
     assert "The corpus" not in (tmp_path / "elsewhere" / CARD).read_text()  # what was said, was said of that folder's weights
+
+
+def test_a_corpus_says_what_else_curation_would_read(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts")
+    (tmp_path / "texts/page.html").write_text("<p>A page.</p>")
+    (tmp_path / "texts/picture.png").write_bytes(b"png")
+    files, other = describe(open_text(tmp_path / "texts").source)
+    assert files.startswith(f"{tmp_path / 'texts'}: ")
+    assert "2 skipped (1 .html, 1 .png)" in files
+    assert other.startswith(".html: `bothways curate` reads these")

@@ -123,6 +123,7 @@ def test_what_is_held_out_is_said(texts: Path, tmp_path: Path) -> None:
     pretrain(pretraining(texts, "held_out=0.25"), tmp_path / "run", said.append)
     (line,) = [line for line in said if "held out" in line]
     assert " of 12 documents held out, " in line
+    assert line.endswith("; few to judge by, hold out more: --set held_out=0.5")
 
 
 def test_an_embedder_keeps_its_pooling_and_says_what_becomes_of_its_prompts(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_the_one_before_a_damaged_checkpoint_is_used(
     assert line.startswith(f"{newest} is damaged (")
     assert name in line
     assert line.endswith(f"renamed damaged-{newest.name}; going on from step-0000018")
+    assert "\ngoing on from step 18, " in said.getvalue()
     assert steps == [19, 20]
     assert final(folder) == final(straight)
     assert timeless(folder) == timeless(straight)

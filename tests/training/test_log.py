@@ -114,6 +114,16 @@ def test_a_bar_in_a_terminal() -> None:
     assert "100%" in written.getvalue()
 
 
+@pytest.mark.parametrize(("width", "said"), [(80, False), (120, True)])
+def test_a_narrow_terminal_leaves_out_the_share_of_products(width: int, said: bool) -> None:
+    written = io.StringIO()
+    with Display(Console(file=written, force_terminal=True, width=width)) as shown:
+        shown.begin(total=200, done=0)
+        shown.update(100, 1, 1, 2.0, 1.0, 0.417)
+    assert ("of GEMM" in written.getvalue()) == said
+    assert "1 tokens/s" in written.getvalue()
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0.0, "0:00"), (59.6, "1:00"), (3599.0, "59:59"), (3725.0, "1:02:05")])
 def test_time_left(seconds: float, text: str) -> None:
     assert display._clock(seconds) == text

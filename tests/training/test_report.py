@@ -11,7 +11,7 @@ import pytest
 
 from bothways.errors import InputError, MissingExtraError
 from bothways.training.report import curves, duration, report, smoothed, time_unit, utilisations
-from bothways.training.sections import Bars, Code, Facts, Lines, Series, Stack, Table, Text, render
+from bothways.training.sections import Bars, Code, Facts, Lines, Series, Stack, Table, Text, _draw, render
 from bothways.training.settings import Watch
 
 from .toy import run
@@ -131,6 +131,15 @@ def test_sections_one_by_one(tmp_path: Path) -> None:
     assert '<th class="number">value</th>' in page
     assert "<th>name</th>" in page
     assert page.count("<details>") == 2
+
+
+@pytest.mark.parametrize(("values", "marker"), [([2.0], "o"), ([2.0, 1.0], "None")])
+def test_a_line_of_one_point_is_a_dot(values: list[float], marker: str) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    _draw(axes, Series("", [*range(len(values))], values))
+    assert [line.get_marker() for line in axes.lines] == [marker]
 
 
 def test_no_run_no_report(tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ def curate(
     pii: Annotated[
         bool, typer.Option("--pii", help="Replace e-mail addresses, telephone numbers, accounts and the like.")
     ] = False,
+    skip: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and count them; else an error.")
+    ] = False,
     column: ColumnOption = "text",
     split: Annotated[Split, typer.Option("--split", help="What a document is: a file or row, a paragraph, a line.")] = "whole",
     form: Annotated[Format | None, typer.Option("--format", help="Of the shards; default: jsonl.gz.")] = None,
@@ -82,22 +85,26 @@ def curate(
 
     recipe = _recipe(sources, language, config, column, split)
     recipe = replace(recipe, steps=(*_first(pii), *recipe.steps, *_last(domain, decontaminate or [], column)))
+    if skip:
+        recipe = replace(recipe, unreadable="drop")
     recipe = override(_changed(recipe, form, executor, workers), changes or [])
     if dry_run:
         print(to_json(recipe), end="")
         return
     if out is None:
         raise InputError("--out: name the folder to write")
+    from bothways.data.curation.manifest import NAME
     from bothways.data.curation.run import curate as carry_out
 
     fresh = not out.exists()  # else it is not known how long the work took
+    again = (out / NAME).exists()
     start = time.monotonic()
     with stoppable():
         done = carry_out(recipe, named(out), note, lambda total: progress(total, "bytes"))
     if done is not None:
         seconds = time.monotonic() - start
         _write_page(done, seconds if fresh else None)
-        _report(done, seconds, as_json)
+        _report(done, None if again else seconds, as_json)
 
 
 def _recipe(sources: list[Path], language: str | None, config: Path | None, column: str, split: Split) -> Curation:
@@ -106,7 +113,7 @@ def _recipe(sources: list[Path], language: str | None, config: Path | None, colu
     from bothways.data.curation.sources import open_curated
     from bothways.errors import InputError
 
-    opened = tuple(open_curated(path, column, split) for path in sources)
+    opened = tuple(source for path in sources for source in open_curated(path, column, split))
     if config is None:
         return Curation(sources=opened, steps=usual_steps(language))
     if language is not None:
@@ -162,30 +169,41 @@ def _changed(recipe: Curation, form: Format | None, executor: Literal["local", "
     return recipe if workers is None else replace(recipe, executor=replace(recipe.executor, workers=workers))
 
 
-def _report(done: Curated, seconds: float, as_json: bool) -> None:
+def _report(done: Curated, seconds: float | None, as_json: bool) -> None:
+    """What came of it; and how fast, but where all had been done before."""
     read, kept = done.audit["input"], done.audit["output"]
-    rate = {"documents": read["documents"] / seconds, "megabytes": sum(one.bytes for one in done.manifest.inputs) / 1e6 / seconds}
-    speed = {"seconds": round(seconds, 1), "per_second": {name: round(value, 2) for name, value in rate.items()}}
-    data = {"out": str(done.folder), "input": read, "output": kept, "steps": done.audit["steps"], **speed}
-    lines = [_table(done.audit)]
-    lines.append(
+    data = {"out": str(done.folder), "input": read, "output": kept, "steps": done.audit["steps"]}
+    last = (
         f"{done.folder}: {kept['documents']:,} of {read['documents']:,} documents, {kept['characters']:,} characters in "
-        f"{kept['files']:,} files; {seconds:,.1f} s, {rate['documents']:,.0f} documents/s, "
-        f"{read['characters'] / 1e6 / seconds:,.2f} million characters/s"
+        f"{kept['files']:,} file{'s' if kept['files'] != 1 else ''}"
     )
-    show(data, "\n".join(lines), as_json)
+    speed = ""
+    if seconds is not None:
+        rate = {
+            "documents": read["documents"] / seconds,
+            "megabytes": sum(one.bytes for one in done.manifest.inputs) / 1e6 / seconds,
+        }
+        data |= {"seconds": round(seconds, 1), "per_second": {name: round(value, 2) for name, value in rate.items()}}
+        characters = read["characters"] / 1e6 / seconds
+        speed = f"\n{seconds:,.1f} s, {rate['documents']:,.0f} documents/s, {characters:,.2f} million characters/s"
+    show(data, f"{_table(done.audit)}\n{last}{speed}", as_json)
 
 
 def _table(audit: dict[str, Any]) -> str:
     """A line for each step, and one below it for each reason."""
+    from bothways.data.curation.reasons import in_words
+
     rows = [("", "documents", "characters"), ("read", *_amount(audit["input"]))]
     for step in audit["steps"]:
         rows.append((f"{step['type']} kept", *_amount(step["kept"])))
         for reason in step["reasons"]:
-            rows.append((f"  {reason['outcome']}: {reason['reason']}", *_amount(reason)))
+            rows.append((f"  {reason['outcome']}: {in_words(reason['reason'], step['settings'])}", *_amount(reason)))
         found = sum(name.startswith("row ") for name in step["counts"])  # of evaluation sets: too many to list here
-        rows += [(f"  {name}", f"{count:,}", "") for name, count in step["counts"].items() if not name.startswith("row ")]
-        rows += [("  evaluation rows found", f"{found:,}", "")] if found else []
+        counted = {name: count for name, count in step["counts"].items() if not name.startswith("row ")}
+        if found:
+            counted["evaluation rows found"] = found
+        # beside the columns, for these count no documents
+        rows += [(f"  {name}: {count:,}", "", "") for name, count in counted.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(f"{name:<{widths[0]}}  {count:>{widths[1]}}  {size:>{widths[2]}}".rstrip() for name, count, size in rows)
 

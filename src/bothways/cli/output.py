@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -33,9 +35,14 @@ def note(text: str) -> None:
 
 
 def aligned(rows: Mapping[str, str]) -> str:
-    """Names and values in two columns."""
+    """Names and values in two columns; in a terminal, long values go on below themselves."""
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows.items())
+    room = max(shutil.get_terminal_size().columns - width - 2, 30) if sys.stdout.isatty() else None
+    lines: list[str] = []
+    for name, value in rows.items():
+        pieces = [value] if room is None else textwrap.wrap(value, room, break_on_hyphens=False, break_long_words=False) or [""]
+        lines += [f"{name if not number else '':<{width}}  {piece}".rstrip() for number, piece in enumerate(pieces)]
+    return "\n".join(lines)
 
 
 def explained(error: Exception) -> str | None:

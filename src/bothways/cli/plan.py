@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -12,7 +13,7 @@ import typer
 from bothways.cli.options import ColumnOption, JsonOption, examples
 from bothways.cli.output import aligned, note, show
 from bothways.cli.pretrain import read_run
-from bothways.cli.train import HoursOption, SetOption, StepsOption, TokensOption, chosen_budget
+from bothways.cli.train import HoursOption, SetOption, StepsOption, TokenizerOption, TokensOption, chosen_budget
 from bothways.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def plan(
         Path | None, typer.Argument(metavar="[CORPUS]", help="The text; without it, samples are taken to be full.")
     ] = None,
     size: Annotated[Literal["toy", "tiny", "mini", "base"], typer.Option("--size", help="base is the paper's.")] = "tiny",
+    tokenizer: TokenizerOption = None,
     column: ColumnOption = "text",
     hours: HoursOption = None,
     tokens: TokensOption = None,
@@ -51,19 +53,23 @@ def plan(
 
     Memory is computed from the operations of a step. Speed is measured: some real steps of the run's own network.
     """
+    from bothways.recipes.corpus import with_tokenizer
     from bothways.recipes.planning import Terms
     from bothways.recipes.planning import plan as look_ahead
     from bothways.recipes.pretraining import chosen
     from bothways.recipes.runs import Staged
-    from bothways.recipes.staged import override_run
+    from bothways.recipes.staged import override_run, read_with
 
     budget = None if (hours, tokens, steps) == (None, None, None) else chosen_budget(hours, tokens, steps)
     whole, others, with_text = _run(run, corpus, size, column, budget)
+    if tokenizer is not None:
+        whole = read_with(whole, tokenizer)
+        others = {name: with_tokenizer(one, tokenizer) for name, one in others.items()}
     whole = override_run(whole, changes or [])
     stages = dict(zip(whole.folders, whole.runs, strict=True)) if isinstance(whole, Staged) else {"": whole}
     terms, found = Terms(watts=watts, price=price, seconds=seconds, device=chosen(None)), {}
     for name, one in stages.items():
-        note(f"{name or 'the run'}: " + ("a look at the text, then " if with_text else "") + f"{seconds:g} seconds of steps")
+        note(f"{name or 'the run'}: " + ("a look at the text, then " if with_text else "") + f"{seconds:g} s of steps")
         found[name] = look_ahead(one, terms, with_text=with_text, sizes={} if name else others)
     data = {"stages": {name: _data(one) for name, one in found.items()}}
     text = [_text(stages[name], name, one, size if others else None) for name, one in found.items()]
@@ -225,7 +231,7 @@ def _size(plan: Plan, size: str | None) -> list[str]:
 
     ratio = plan.spent.tokens / plan.total
     best = f"By it, this time at this speed is right for some {_count(plan.optimal_parameters)} parameters."
-    lines = textwrap.wrap(f"This is {_ratio(ratio)} tokens a parameter. Rule: {RULE}. {best}", 110)
+    lines = textwrap.wrap(f"This is {_ratio(ratio)} tokens a parameter. Rule: {RULE}. {best}", _width())
     if plan.suggested is None:
         return lines
     for one in plan.sizes:
@@ -234,6 +240,11 @@ def _size(plan: Plan, size: str | None) -> list[str]:
         tokens = f"{_count(one.tokens):>8} tokens, {_ratio(one.tokens_per_parameter):>7} a parameter"
         lines.append(f"  --size {one.name:<5} {_count(one.parameters):>8} parameters: {tokens}  {mark}".rstrip())
     return lines
+
+
+def _width() -> int:
+    """Of running text: the terminal's, but for very wide ones."""
+    return min(110, shutil.get_terminal_size((110, 24)).columns)
 
 
 def _ratio(number: float) -> str:

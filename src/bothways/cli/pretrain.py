@@ -17,6 +17,7 @@ from bothways.cli.train import (
     OutOption,
     SetOption,
     StepsOption,
+    TokenizerOption,
     TokensOption,
     chosen_budget,
     print_run,
@@ -59,9 +60,7 @@ def pretrain(
         ),
     ],
     out: OutOption,
-    tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", metavar="FOLDER", help="A tokenizer that exists; default: one is trained.")
-    ] = None,
+    tokenizer: TokenizerOption = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help=f"A published run; `bothways recipes` lists them. {_DEFAULT} unless given.")
     ] = None,

@@ -87,7 +87,8 @@ def train(
     data = {"out": str(out), "kind": kind, "vocab_size": trained.vocab_size, "unused": unused, "special_tokens": trained.tokens}
     data |= {"texts": len(texts.texts), "texts_read": texts.read, "characters": texts.characters, "seconds": round(seconds, 1)}
     filled = f", {unused:,} of them unused" if unused else ""
-    show(data, f"{out}: {kind}, {trained.vocab_size:,} tokens{filled}; learnt from {texts} in {seconds:,.0f} s", as_json)
+    learning = f"learnt from {texts}, a paragraph each, in {seconds:,.0f} s"
+    show(data, f"{out}: {kind}, {trained.vocab_size:,} tokens{filled}; {learning}", as_json)
 
 
 def report(
@@ -200,7 +201,7 @@ def _grouped(paths: list[Path], column: str, by: str | None) -> Iterator[tuple[s
 
 def _figures(health: TokenizerHealth) -> dict[str, str]:
     return {
-        "texts": f"{health.texts:,} ({health.words:,} words, {health.characters:,} characters)",
+        "texts": f"{health.texts:,} paragraphs ({health.words:,} words, {health.characters:,} characters)",
         "tokens": f"{health.tokens:,}",
         "tokens per word": f"{health.tokens_per_word:.3f}",
         "characters per token": f"{health.characters_per_token:.3f}",

@@ -32,6 +32,9 @@ SetOption = Annotated[
 HoursOption = Annotated[float | None, typer.Option("--hours", min=0.0, help="Train so many hours on this machine.")]
 TokensOption = Annotated[int | None, typer.Option("--tokens", min=1, help="Train on so many tokens.")]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Train so many steps.")]
+TokenizerOption = Annotated[
+    Path | None, typer.Option("--tokenizer", metavar="FOLDER", help="A tokenizer that exists; default: one is trained.")
+]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Print the whole run as JSON and stop.")]
 
 

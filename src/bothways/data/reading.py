@@ -43,7 +43,7 @@ class Listing:
     hidden: int
 
     def __str__(self) -> str:
-        parts = [f"{len(self.files)} files"]
+        parts = [f"{len(self.files):,} file{'s' if len(self.files) != 1 else ''}"]
         if self.skipped:
             most = sorted(self.skipped.items(), key=lambda item: (-item[1], item[0]))
             kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in most)
@@ -93,14 +93,26 @@ def kind_of(path: Path, kinds: Mapping[str, str]) -> str:
     """What a file is by its suffix; a folder is what most of its bytes are.
 
     Raises:
+        InputError: as `files_by_kind`.
+    """
+    return next(iter(files_by_kind(path, kinds)))
+
+
+def files_by_kind(path: Path, kinds: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
+    """The files at a path by what their suffixes say they are; the kind of most bytes comes first.
+
+    Raises:
         InputError: as `find`; or a file whose suffix is not among `kinds`.
     """
     sizes: Counter[str] = Counter()
+    files: dict[str, list[Path]] = {}
     for file in find([str(path)], tuple(kinds)).files:
         if suffix_of(file) not in kinds:
             raise InputError(f"{path}: unknown suffix '{suffix_of(file)}'; files that can be read end in {' '.join(kinds)}")
-        sizes[kinds[suffix_of(file)]] += file.stat().st_size
-    return max(sorted(sizes), key=lambda kind: sizes[kind])
+        kind = kinds[suffix_of(file)]
+        sizes[kind] += file.stat().st_size
+        files.setdefault(kind, []).append(file)
+    return {kind: tuple(files[kind]) for kind in sorted(sizes, key=lambda kind: (-sizes[kind], kind))}
 
 
 def suffix_of(path: Path) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bothways.data.curation.reasons import in_words
 from bothways.errors import InputError
 from bothways.files import read_object
 from bothways.model.card import add_section
@@ -157,7 +158,7 @@ def _reasons(audit: Audit) -> Table:
     rows = [
         [
             "" if number else f"{step['number']}. {readable(step['type'])}",
-            readable(reason["reason"]),
+            in_words(reason["reason"], step["settings"]),
             reason["outcome"],
             f"{reason['documents']:,}",
             share(reason["documents"], step["seen"]["documents"]),
@@ -170,4 +171,4 @@ def _reasons(audit: Audit) -> Table:
 
 
 def _most_frequent(step: Audit) -> str:
-    return readable(step["reasons"][0]["reason"]).replace("|", "\\|") if step["reasons"] else ""
+    return in_words(step["reasons"][0]["reason"], step["settings"]).replace("|", "\\|") if step["reasons"] else ""

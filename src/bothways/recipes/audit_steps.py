@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bothways.data.curation.reasons import in_words
 from bothways.training.sections import Bars, Section, Stack, Table
 
 _ROW, _SCORE = re.compile(r"row (.+)"), re.compile(r"score (.+)")
@@ -36,7 +37,7 @@ def examples(step: Mapping[str, Any]) -> list[Section]:
     for reason in step["reasons"]:
         for number, example in enumerate(reason["examples"]):
             of = f"{example['where']} (the copy of {example['kept']})" if "kept" in example else example["where"]
-            rows.append(["" if number else readable(reason["reason"]), of, example["text"]])
+            rows.append(["" if number else in_words(reason["reason"], step["settings"]), of, example["text"]])
     title = f"Examples: {step['number']}. {readable(step['type'])}"
     return [Table(title, ["reason", "document", "text"], rows, folded=True)] if rows else []
 

@@ -11,14 +11,18 @@ from jaxtyping import Int
 
 from bothways.config import from_json
 from bothways.data.added_tokens import with_tokens
+from bothways.data.curation.finish import AUDIT
+from bothways.data.curation.pages import HTML_SUFFIXES, WARC_SUFFIXES
+from bothways.data.curation.sources import paths_of
 from bothways.data.mixture import Corpus, Joined, Mixture, Part, TokenFolder, mixed
 from bothways.data.order import Order, Shuffled
 from bothways.data.packing import Plan, TokenBudget
+from bothways.data.rows import TABLE_KINDS
 from bothways.data.sample import Samples
 from bothways.data.sentence_pairs import NextSentence, PairData, SentenceOrder
 from bothways.data.shard_writer import write_shards
 from bothways.data.shards import MANIFEST, Manifest, Shards
-from bothways.data.source import Column, TextFiles, list_source, open_source, read_documents
+from bothways.data.source import TEXT_SUFFIXES, Column, TextFiles, list_source, open_source, read_documents
 from bothways.data.tally import Tally, tally
 from bothways.data.token_data import TokenData, hold_out, of_length
 from bothways.data.tokenizer import Tokenizer
@@ -27,6 +31,9 @@ from bothways.errors import InputError
 from bothways.model.folder import resolve
 from bothways.recipes.carrying_out import Say
 from bothways.recipes.runs import ByLength, GivenTokenizer, Pretraining
+
+# Tokens held out below which a loss says little: 15 in 100 of them are predicted
+_FEW = 2_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +88,15 @@ class Found:
 
 
 def open_text(path: Path, column: str = "text") -> Found:
-    """The corpus at a path: text, a table, a folder of token shards, or a mixture written as JSON.
+    """The corpus at a path: text, a table, a folder of token shards or of curated documents, or a mixture written as JSON.
 
     Raises:
         InputError: nothing there, or nothing that can be read.
     """
     source: TextFiles | Column | TokenFolder | Mixture
-    if (path / MANIFEST).is_file():
+    if (path / MANIFEST).is_file() and (path / AUDIT).is_file():  # by `bothways curate`, which has a manifest, too
+        source = open_source(path / "data", column)
+    elif (path / MANIFEST).is_file():
         source = TokenFolder(folder=str(path))
     elif path.suffix == ".json" and path.is_file():
         source = from_json(Mixture, path.read_text(encoding="utf-8"), str(path))
@@ -109,11 +118,14 @@ def with_tokenizer(run: Pretraining, folder: Path) -> Pretraining:
 
 
 def describe(source: Corpus) -> Iterator[str]:
-    """A line for each source: its files and those left out, or its documents and tokens."""
+    """A line for each source: its files and those left out, or its documents and tokens; and what reads what is left out."""
     for part in parts_of(source):
         name = f"{part.name}: " if isinstance(source, Mixture) else ""
         if not isinstance(part.source, TokenFolder):
-            yield f"{name}{list_source(part.source)}"
+            listing = list_source(part.source)
+            yield f"{name or ', '.join(paths_of(part.source)) + ': '}{listing}"
+            if other := sorted(set(listing.skipped) & {*TEXT_SUFFIXES, *TABLE_KINDS, *HTML_SUFFIXES, *WARC_SUFFIXES}):
+                yield f"{' '.join(other)}: `bothways curate` reads these together with the rest, into a corpus of one kind"
             continue
         (path,) = _files(part.source)
         manifest = from_json(Manifest, path.read_text(encoding="utf-8"), str(path))
@@ -224,7 +236,12 @@ def samples_of(
             tokens = int(heldout[-1].lengths.sum())
         share = tokens / (tokens + int(training[-1].lengths.sum(dtype=np.int64)) / copies)
         where = f"{one.name}: " if len(opened) > 1 else ""
-        say(f"{where}{len(held):,} of {len(one.documents):,} documents held out, {share:.1%} of the tokens")
+        few = (
+            f"; few to judge by, hold out more: --set held_out={min(5 * held_out, 0.5):g}"
+            if tokens < _FEW and held_out < 0.5
+            else ""
+        )
+        say(f"{where}{len(held):,} of {len(one.documents):,} documents held out, {tokens:,} tokens ({share:.1%}){few}")
     if not heldout:
         raise InputError("no text in the documents held out to measure on; give more, or raise held_out")
     weights = tuple(one.weight for one in opened)

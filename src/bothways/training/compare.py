@@ -107,7 +107,12 @@ class Comparison:
             for level, places in self.crossings.items()
         ]
         columns = [self.which, *(run.name for run in self.runs)]
-        return Table("Tokens and time in steps to a loss", columns, rows, note="- is not reached; between two points, a line")
+        return Table(
+            "Tokens and time in steps to a loss",
+            columns,
+            rows,
+            note="-: not reached. Between two points of the log, a straight line is taken.",
+        )
 
     @cached_property
     def differences(self) -> Table:

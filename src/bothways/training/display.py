@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from bothways.training.schedule import Amount
 
 EVERY = 5.0  # seconds between plain lines
+_WIDE = 100  # in a narrower terminal a bar has no room beside the share of the machine's products
 
 
 class Display:
@@ -56,7 +57,7 @@ class Display:
         parts = [f"step {step:,}", f"{tokens:,} tokens", f"loss {loss:.4f}"]
         if speed:
             parts.append(f"{speed:,.0f} tokens/s")
-        if share:
+        if share and not (self._live and self.console.width < _WIDE):
             parts.append(f"{share:.0%} of GEMM")
         if done > self._start:
             left = (now - self._begin) * max(self._total - done, 0) / (done - self._start)

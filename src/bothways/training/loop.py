@@ -189,6 +189,9 @@ class _Loop(Generic[I]):
 
     def go(self, stop: Asked) -> Result:
         try:
+            if self.at.step and self.team.first:
+                begun = "nothing is left to do after" if self.finished else "going on from"
+                self.display.say(f"{begun} step {self.at.step:,}, {self.at.tokens:,} tokens")
             self.display.begin(self.budget.count, self.done)
             if self.watch.first and self.at.step == 0:
                 self._look()

@@ -82,7 +82,7 @@ def summary(
     ]
     if filler := [line["filler"] for line in train if line.get("filler")]:
         items.append(("Filler", f"{sum(filler) / len(train):.2%}"))
-    for name, values in (("Share of GEMM rate", shares(train)), ("MFU", utilisations(train, machines))):
+    for name, values in (("Share of matrix products", shares(train)), ("MFU", utilisations(train, machines))):
         if values.x:
             items.append((name, f"{sum(values.y) / len(values.y):.1%}"))
     if memory := last.get("memory"):
@@ -130,7 +130,7 @@ def machine_table(machines: Sequence[log.Line]) -> list[Table]:
         )
         for line in machines
     ]  # fmt: skip
-    columns = ("from step", "processor or GPU", "cores", "threads", "memory", "system", "versions")
+    columns = ("seen at step", "processor or GPU", "cores", "threads", "memory", "system", "versions")
     return [Table("Machine", columns, rows)] if rows else []
 
 

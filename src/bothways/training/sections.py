@@ -170,7 +170,7 @@ def _svg(plot: Lines | Bars, prefix: str) -> str:
 def _draw(axes: Any, series: Series) -> None:
     colour = COLOURS[series.colour % len(COLOURS)]
     label = series.name or "_"
-    if series.style == "points":
+    if series.style == "points" or (series.style == "line" and len(series.x) == 1):  # a line of one point shows nothing
         axes.plot(
             series.x, series.y, "o", markersize=5, color=colour, label=label, markeredgecolor=BACK, markeredgewidth=1, zorder=4
         )

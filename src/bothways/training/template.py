@@ -44,11 +44,12 @@ dd, td { font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; line-height: 1.45; }
 th { text-align: left; font-weight: 560; color: var(--muted); font-size: 13px; border-bottom: 1px solid var(--ink); }
-th, td { padding: 7px 18px 7px 0; vertical-align: top; }
+th, td { padding: 7px 18px 7px 0; vertical-align: top; min-width: 5em; }
 th:last-child, td:last-child { padding-right: 0; }
 td { border-bottom: 1px solid var(--rule); overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; }
-pre { background: var(--panel); border-radius: 6px; padding: 14px 16px; margin: 0; overflow-x: auto; font: 13px/1.5 var(--mono); }
+pre { background: var(--panel); border-radius: 6px; padding: 14px 16px; margin: 0; font: 13px/1.5 var(--mono); }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print {
   :root {
     --back: #fff; --panel: #f6f6f6; --ink: #000; --muted: #555; --rule: #ccc;
@@ -57,7 +58,6 @@ pre { background: var(--panel); border-radius: 6px; padding: 14px 16px; margin: 
   }
   body { font-size: 11pt; }
   main { max-width: none; padding: 0; }
-  pre { white-space: pre-wrap; }
 }
 </style>
 </head>

@@ -18,7 +18,7 @@ from bothways.data.curation.quality import GopherQuality
 from bothways.data.curation.recipe import Curation, Local
 from bothways.data.curation.run import curate
 from bothways.data.curation.shards import JsonlShards, ParquetShards
-from bothways.data.curation.sources import Unit, read_unit
+from bothways.data.curation.sources import Unit, open_curated, read_unit
 from bothways.data.rows import JsonLines
 from bothways.data.source import Column, TextFiles, open_source, read_documents
 from bothways.errors import InputError
@@ -103,6 +103,42 @@ def test_every_format_is_read_back(tmp_path: Path, output: JsonlShards | Parquet
     texts = sorted(document.text for document in read_documents(open_source(tmp_path / "out/data")))
     assert texts == sorted(prose(seed) for seed in (*range(30), 99))
     assert sum(map(len, texts)) == done.manifest.characters
+
+
+@pytest.mark.parametrize("part_bytes", [1500, 1 << 20])
+def test_files_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_path: Path, part_bytes: int) -> None:
+    broken = recipe(tmp_path, part_bytes=part_bytes)
+    (tmp_path / "b/old.txt").write_bytes("Über den Flüssen".encode("latin-1"))
+    with open(tmp_path / "a/a.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"text": "cut of')
+    with pytest.raises(InputError, match=r"not valid JSON.*--skip-unreadable|not utf-8.*--skip-unreadable"):
+        curate(broken, tmp_path / "out")
+    done = curate(dataclasses.replace(broken, unreadable="drop"), tmp_path / "out")
+    assert done is not None
+    reading = done.audit["steps"][0]
+    [reason] = reading["reasons"]
+    assert (reading["number"], reason["reason"], reason["outcome"]) == (0, "cannot be read", "dropped")
+    assert [one["where"] for one in reason["examples"]] == [str(tmp_path / "a/a.jsonl"), str(tmp_path / "b/old.txt")]
+    assert "a.jsonl:34: not valid JSON" in reason["examples"][0]["text"]
+    # what stands before the place is read
+    assert {one.text for one in read_documents(open_source(tmp_path / "out/data"))} == {prose(seed) for seed in (*range(30), 99)}
+
+
+def test_a_folder_of_several_kinds_is_read_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    write_lines(folder / "a.jsonl", [prose(0)])
+    (folder / "b.md").write_text(prose(1))
+    (folder / "c.csv").write_text(f'text,label\n"{prose(2)}",x\n')
+    (folder / "d.tsv").write_text(f"label\ttext\nx\t{prose(3).splitlines()[0]}\n")
+    (folder / "picture.png").write_bytes(b"png")
+    said: list[str] = []
+    done = curate(Curation(sources=open_curated(folder), steps=(), executor=Local(workers=1)), tmp_path / "out", said.append)
+    assert done is not None
+    assert done.manifest.documents == 4
+    assert said == [
+        f"{folder}: 2 files; 1 skipped (1 .png)",
+        f"{folder / 'c.csv'}, {folder / 'd.tsv'}: 2 files",
+    ]
 
 
 def test_the_recipe_is_a_value(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.data.curation.corpus import prose
 from bothways.data.curation.language import Language, excerpts
 from bothways.data.curation.pages import Html, Page, Warc, open_extraction, read_pages
 from bothways.data.curation.quality import C4, FineWeb, GopherQuality, GopherRepetition
+from bothways.data.curation.reasons import _PHRASES, in_words
 from bothways.data.curation.step import Opened, Step, Verdict
 from bothways.errors import InputError
 
@@ -190,3 +192,24 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"this is no archive\n" * 4)
     with pytest.raises(InputError, match=r"crawl\.warc: not a readable web archive"):
         list(read_pages(Warc(paths=(str(file),)), file))
+
+
+@pytest.mark.parametrize(
+    ("reason", "settings", "words"),
+    [
+        ("gopher_long_doc", {"max_words": 100_000}, "too many words (max_words 100,000)"),
+        ("gopher_short_doc", {}, "too few words (min_words)"),
+        ("top_3_gram", {}, "a frequent run of 3 words (top)"),
+        ("duplicated_10_n_grams", {}, "repeated runs of 10 words (repeated)"),
+        ("curly_bracket", {"curly_brackets": True}, "a curly bracket (curly_brackets)"),
+        ("rows of my_dev.txt removed", {}, "rows of my_dev.txt removed"),
+        ("lorem_ipsum", {}, "lorem ipsum"),
+    ],
+)
+def test_reasons_in_words(reason: str, settings: dict[str, object], words: str) -> None:
+    assert in_words(reason, settings) == words
+
+
+def test_every_limit_named_in_words_is_a_field_of_its_step() -> None:
+    fields = {field.name for step in (GopherQuality, GopherRepetition, C4, FineWeb) for field in dataclasses.fields(step)}
+    assert {field for _, field in _PHRASES.values()} <= fields

@@ -90,6 +90,8 @@ class Curation:
         seed: of the hashes that near duplicates are found by.
         part_bytes: the sources are cut into parts of about so many bytes of their files; a part is what a process works
             on, and becomes a shard. It is part of what is written; the number of workers is not.
+        unreadable: `error`: a file that cannot be read ends the work. `drop`: it is left out from the place on where it
+            cannot be read (a broken line, bytes of another encoding), counted, and named in the account.
     """
 
     sources: Annotated[tuple[CuratedSource, ...], pydantic.Field(min_length=1)]
@@ -98,6 +100,7 @@ class Curation:
     executor: Executor = Local()
     seed: pydantic.NonNegativeInt = 0
     part_bytes: pydantic.PositiveInt = 1 << 23
+    unreadable: Literal["error", "drop"] = "error"
 
 
 def usual_steps(language: str | None) -> tuple[CurationStep, ...]:

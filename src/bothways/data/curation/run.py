@@ -19,7 +19,7 @@ from bothways.data.curation.executors import done, run_stages
 from bothways.data.curation.finish import AUDIT, PLAN, Plan
 from bothways.data.curation.manifest import NAME, CurationManifest, deciding, inputs_of, read_manifest, versions
 from bothways.data.curation.recipe import Curation
-from bothways.data.curation.sources import Part, cut, list_files
+from bothways.data.curation.sources import Part, cut, describe_files
 from bothways.data.curation.stages import Stage, compile_stages
 from bothways.data.curation.store import write_text
 from bothways.data.curation.tasks import opened_step
@@ -68,8 +68,8 @@ def curate(
     _check_folder(folder)
     parts = cut(recipe.sources, recipe.part_bytes)
     plan = _plan(recipe, parts)
-    for source in recipe.sources:
-        say(f"{', '.join(_paths(source))}: {list_files(source)}")
+    for line in describe_files(recipe.sources):
+        say(line)
     work = folder / _WORK / _fingerprint(plan, recipe)
     _forget_others(folder / _WORK, work, say)
     write_text(work / PLAN, to_json(plan))
@@ -180,7 +180,3 @@ def _watched(stages: Sequence[Stage], work: Path, parts: Sequence[Part], progres
             stop.set()
             thread.join()
             look(advance)
-
-
-def _paths(source: Any) -> tuple[str, ...]:
-    return source.table.paths if hasattr(source, "table") else source.paths

@@ -39,7 +39,7 @@ def compile_stages(recipe: Curation, parts: tuple[Part, ...], work: Path, out: P
     """
     stages: list[Stage] = []
     tallies = work / "tallies"
-    reader: Any = ReadSources(recipe.sources, parts, tallies / "0")
+    reader: Any = ReadSources(recipe.sources, parts, tallies / "0", recipe.unreadable == "drop")
     group: list[Any] = []
     first = 1
     for number, step in enumerate(recipe.steps, 1):

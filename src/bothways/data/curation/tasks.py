@@ -17,11 +17,11 @@ from bothways.data.curation.lifeline import die_with_parent
 from bothways.data.curation.matching import join, match_band, read_drops
 from bothways.data.curation.pages import Html, Page, Warc, open_extraction
 from bothways.data.curation.shards import JsonlShards, ParquetShards, write_shard
-from bothways.data.curation.sources import Part, read_unit
+from bothways.data.curation.sources import Part, Unit, order_of, read_unit
 from bothways.data.curation.step import Opened, Step, Verdict
 from bothways.data.curation.store import Item, Signatures, read_items, write_items, write_text
 from bothways.data.curation.tally import EXTRACTION, READ, Tally, write_tallies
-from bothways.data.source import Column, TextFiles
+from bothways.data.source import Column, Document, TextFiles
 from bothways.errors import InputError, MissingExtraError
 
 Items = Iterator[Item]
@@ -50,18 +50,23 @@ def _quiet() -> Quiet:
 
 @dataclass(frozen=True)
 class ReadSources:
-    """The documents of a part of the sources; those of web pages reduced to their text, and counted."""
+    """The documents of a part of the sources; those of web pages reduced to their text, and counted.
+
+    Attributes:
+        drop: count files that cannot be read, and go on with the next; else the first of them is an error.
+    """
 
     sources: tuple[TextFiles | Column | Html | Warc, ...]
     parts: tuple[Part, ...]
     tallies: Path
+    drop: bool = False
 
     def __call__(self, data: Items | None, rank: int, world_size: int) -> Items:
         read, tally = Tally(), Tally()
         for unit in self.parts[rank]:
             source = self.sources[unit.source]
             extract = open_extraction(source.favour) if isinstance(source, Html | Warc) else None
-            for order, found in read_unit(source, unit):
+            for order, found in self._readable(source, unit, tally):
                 text: str | None = found.text
                 read.seen.add(1, len(found.text))
                 if isinstance(found, Page):
@@ -75,6 +80,20 @@ class ReadSources:
             self.tallies / f"read-{rank:06d}.json",
             write_tallies({READ: read} | ({EXTRACTION: tally} if tally.seen.documents else {})),
         )
+
+    def _readable(
+        self, source: TextFiles | Column | Html | Warc, unit: Unit, tally: Tally
+    ) -> Iterator[tuple[int, Document | Page]]:
+        """What a unit holds up to the first thing that cannot be read; of the units of one file, the first counts that."""
+        order = order_of(unit, 0) - 1  # nothing of it is read yet
+        try:
+            for order, found in read_unit(source, unit):
+                yield order, found
+        except InputError as error:
+            if not self.drop:
+                raise InputError(f"{error}; or leave out such files, and have them counted: --skip-unreadable") from None
+            if unit.offset == 0:
+                tally.note("", Verdict(None, reason="cannot be read", example=str(error)), unit.path, order + 1)
 
 
 @dataclass(frozen=True)
