@@ -235,7 +235,7 @@ def main() -> None:
             for name in variants:
                 one = pretrained(name, tokens[name], seed, options)
                 model = one.pop("model")
-                one["accuracy"] = downstream(model, tasks, options.tunings, model.parent / tried, pool)
+                one["downstream"] = downstream(model, tasks, options.tunings, model.parent / tried, pool)
                 found[name].append(one)
         any_model = options.work / "runs" / f"{PLAIN}-{tokens[PLAIN]}-seed0" / "model"
         scratch = downstream(any_model, tasks, options.tunings, options.work / SCRATCH / tried, pool, from_scratch=True)

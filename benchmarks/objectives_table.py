@@ -20,7 +20,7 @@ def table_of(found: Runs, scratch: Mapping[str, Sequence[float]], plain: str) ->
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     differences: dict[str, Any] = {}
     for name, runs in found.items():
-        scores = {task: [value for run in runs for value in run["accuracy"][task]] for task in tasks}
+        scores = {task: [value for run in runs for value in run["downstream"][task]] for task in tasks}
         gap = ""
         if name != plain:
             gaps = {task: _difference(values, found[plain], task) for task, values in _with_mean(scores).items()}
@@ -43,7 +43,7 @@ def _means(scores: Mapping[str, Sequence[float]]) -> list[float]:
 
 def _difference(values: Sequence[float], runs: Sequence[Mapping[str, Any]], task: str) -> dict[str, Any]:
     """Beside the plain variant's values of the same task, or of the mean of all."""
-    each = [_means(run["accuracy"]) if task == "mean" else run["accuracy"][task] for run in runs]
+    each = [_means(run["downstream"]) if task == "mean" else run["downstream"][task] for run in runs]
     return asdict(paired(values, [value for part in each for value in part]))
 
 

@@ -178,7 +178,7 @@ def loss(task: Objective[Any], rows: list[Sample]) -> float:
 
 
 def train(task: Objective[Any], rows: list[Sample], steps: int = 20) -> Objective[Any]:
-    optimizer = torch.optim.AdamW([one for one in task.parameters() if one.requires_grad], lr=5e-3)
+    optimizer = torch.optim.AdamW([one for one in task.parameters() if one.requires_grad], lr=1e-2)
     for number in range(steps):
         optimizer.zero_grad()
         step(task, [task.prepare(rows, 0, number)], lambda micro, number=number: torch.manual_seed(number) and None)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from bothways.config import to_json
 from bothways.recipes.carrying_out import Say, claim
 from bothways.recipes.ladders import MEASURED, Rung
 from bothways.recipes.pretraining import (
     check,
     chosen,
-    machine_rate,
     prepare_shards,
     prepare_tokenizer,
     remember_corpus,
@@ -20,6 +21,7 @@ from bothways.recipes.pretraining import (
 )
 from bothways.recipes.runs import FREE
 from bothways.training.loop import finished, train
+from bothways.training.speed import gemm_rate
 from bothways.training.team import team
 
 # Tokenizers and shards, for each text in each kind of pieces; in a folder of the name of the first rung that reads it
@@ -38,12 +40,14 @@ def climb(ladder: Sequence[Rung], folder: Path, say: Say = lambda line: None, de
     for rung in ladder:
         check(rung.run)
         claim(rung.run, folder / rung.name)
+    device, rate = chosen(device), None
     for rung in ladder:
         place = folder / rung.name
         if finished(place, say):
             continue
         say(f"{rung.name}: {rung.change}")
-        _train(rung, place, folder / TEXTS / _text_of(rung, ladder), say, device)
+        rate = rate or gemm_rate(device, torch.float32)
+        _train(rung, place, folder / TEXTS / _text_of(rung, ladder), say, device, rate)
     return [folder / rung.name for rung in ladder]
 
 
@@ -56,14 +60,14 @@ def _read(rung: Rung) -> tuple[object, ...]:
     return rung.run.source, rung.run.tokenizer, rung.run.encoder.max_length
 
 
-def _train(rung: Rung, folder: Path, texts: Path, say: Say, device: str | None) -> None:
+def _train(rung: Rung, folder: Path, texts: Path, say: Say, device: str, rate: float) -> None:
     run = rung.run
     with team().in_turn():
         remember_corpus(run, texts)
         tokenizer = prepare_tokenizer(run, texts, say)
         shards = prepare_shards(run, texts, tokenizer, say)
-    parts = set_up(run, tokenizer, shards, chosen(device), say)
-    watch = parts.watch(replace(run, masking=MEASURED), machine_rate(parts))
+    parts = set_up(run, tokenizer, shards, device, say)
+    watch = parts.watch(replace(run, masking=MEASURED), rate)
     train(
         parts.objective, parts.opener(run, folder), run.training, folder,
         device=parts.model.device, run=to_json(run), free=FREE, watch=watch, groups=parts.groups(run),
