@@ -22,7 +22,21 @@ from bothways.model import overflow
 from bothways.retrieval import index
 
 VERBS = [
-    *("demo", "pretrain", "finetune", "distil", "recipes", "launch", "plan", "compare", "embed", "fill", "index", "search"),
+    *(
+        "demo",
+        "pretrain",
+        "finetune",
+        "distil",
+        "recipes",
+        "launch",
+        "plan",
+        "ladder",
+        "compare",
+        "embed",
+        "fill",
+        "index",
+        "search",
+    ),
     *("evaluate", "curate", "domain train", "tokenizer train", "tokenizer report", "tokenizer transplant", "tokenize"),
     *("convert", "info", "verify"),
     "classify",

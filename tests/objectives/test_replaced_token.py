@@ -306,12 +306,6 @@ def losses(trunk: str, count: int) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("trunk", ["bert", "modernbert", "deberta-v2"])
-def test_the_loss_falls_in_twenty_steps(trunk: str) -> None:
-    found = losses(trunk, 20)
-    assert sum(found[-4:]) < 0.92 * sum(found[:4]), found
-
-
 def test_golden_loss() -> None:
     """Three steps of a tiny BERT from seed 0: the same to the bit every time, and the recorded figures."""
     found = losses("bert", 3)

@@ -21,6 +21,7 @@ from bothways.cli import (
     fill,
     index,
     info,
+    ladder,
     launch,
     plan,
     pretrain,
@@ -32,7 +33,7 @@ from bothways.cli import (
 from bothways.cli.output import note
 
 # in the order in which help lists them
-_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, distil, launch, compare)
+_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, distil, launch, ladder, compare)
 _USING = (evaluate, classify, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.

@@ -33,26 +33,32 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare training runs: settings that differ, final figures, tokens and time to a loss; and curves on one page."""
-    from rich.console import Console
-
-    from bothways.evaluation.table import to_rich
     from bothways.training.compare import compare as look
     from bothways.training.compare import page
 
     if out is not None and (out.suffix != ".html" or out.is_dir()):
         raise InputError(f"--out {out}: name a file that ends in .html")
     found = look(runs, _numbers(levels))
-    if as_json:
-        show(_data(found), "", as_json=True)
-    else:
-        console = Console()
-        for table in (found.figures, found.reached, found.differences):
-            shown = to_rich(table)
-            shown.columns[0].no_wrap = True
-            console.print(shown)
-            console.print()
+    told(found, as_json)
     if out is not None:
         note(f"the page, with the curves: {page(found, out, command())}")
+
+
+def told(found: Comparison, as_json: bool) -> None:
+    """A comparison's tables, for people or as JSON."""
+    from rich.console import Console
+
+    from bothways.evaluation.table import to_rich
+
+    if as_json:
+        return show(_data(found), "", as_json=True)
+    console = Console()
+    for table in (found.figures, found.reached, found.differences):
+        shown = to_rich(table)
+        shown.columns[0].no_wrap = True
+        console.print(shown)
+        console.print()
+    return None
 
 
 def _data(found: Comparison) -> dict[str, Any]:

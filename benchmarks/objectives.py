@@ -1,0 +1,254 @@
+"""What an encoder learns in equal time from different objectives: one network, one corpus, ten minutes of two cores each.
+
+The speedrun's corpus, tokenizer, network (ModernBERT's shape, 4 layers of 128) and optimizer (`speedrun/`); variants differ in
+the objective alone. Time is counted in tokens, so that a busy machine does not decide: first the loops of all variants take
+turns, which gives each one's tokens a second; then each learns from as many tokens as it has in the minutes. That number is
+written down once (WORK/speeds.json), and holds for all that follows.
+
+Scores: the loss of the same masked tokens of held-out novels (of a discriminator, that of its generator, which is another,
+smaller network: no figure of the model itself); and the accuracy after fine-tuning on SST-2 (a subset), banking77 and TREC's
+questions, with the same settings for all, and none chosen for any. Finished parts are not done again: the same command goes on.
+
+    python benchmarks/objectives.py CORPUS.jsonl.gz SST-2/ banking77/ qc.zip --work FOLDER [--minutes 10] [--seeds 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import statistics
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.append(str(Path(__file__).parent / "speedrun"))
+from distillation import split
+from entries import ENTRIES
+from fixed_masks import held_out
+from harness import Turns, in_turn, rates, record
+from objectives_table import SCRATCH, table_of
+from pretraining_helps import Task, accuracy, banking77, sst2, table
+from task import LENGTH, prepare, prepared
+
+from bothways.config import to_json
+from bothways.data.mask_units import NGrams, RateLine, Spans, WholeWords
+from bothways.data.masking import Masking
+from bothways.data.mixture import TokenFolder
+from bothways.data.packing import TokenBudget
+from bothways.objectives.decoded_lm import GradualUnmasking
+from bothways.objectives.replaced_token import ReplacedTokens
+from bothways.objectives.sharing import DisentangledTables
+from bothways.recipes.pretraining import chosen, prepare_shards, prepare_tokenizer, pretrain, set_up
+from bothways.recipes.runs import GivenTokenizer, Pretraining
+from bothways.training import checkpoint
+from bothways.training.loop import train
+from bothways.training.schedule import Tokens
+from bothways.training.settings import TrainingConfig
+
+ENTRY = "often-modernbert"
+PLAIN = "mlm-15"
+RATE, SAMPLES = 1e-3, 32
+# Fine-tuning: training rows, few enough that what was learned before matters, and passes over them
+ROWS, EPOCHS = {"SST-2": 3000, "banking77": 2500, "TREC": 1500}, {"SST-2": 4, "banking77": 8, "TREC": 6}
+
+
+def mlm(rate: float, **changes: Any) -> Masking:
+    """All chosen tokens show the mask token; their number is exact, as spans and n-grams need it."""
+    return Masking(rate=rate, mask=1.0, random=0.0, count="rounded", **changes)
+
+
+# What each does otherwise than plain masked language modelling of 15 %, one line each
+VARIANTS: dict[str, dict[str, Any]] = {
+    PLAIN: {},
+    "mlm-30": {"masking": mlm(0.3)},
+    "mlm-40": {"masking": mlm(0.4)},
+    "mlm-40-to-15": {"masking": mlm(0.4, schedule=RateLine(to=0.15))},
+    "whole-word": {"masking": mlm(0.15, units=WholeWords())},
+    "span": {"masking": mlm(0.15, units=Spans())},
+    "n-gram": {"masking": mlm(0.15, units=NGrams())},
+    "rtd": {"replaced_tokens": ReplacedTokens()},
+    "rtd-gdes": {"replaced_tokens": ReplacedTokens(sharing=DisentangledTables())},
+    "bpdec": {"decoder": GradualUnmasking()},
+    # ERNIE-Gram's explicit n-grams: its line goes here
+}
+
+
+def run_of(variant: str, work: Path, tokens: int, seed: int) -> Pretraining:
+    """A variant as a run, on what `prepare` has written."""
+    entry = ENTRIES[ENTRY]
+    assert entry.family is not None
+    steps = tokens // (entry.batch * LENGTH)
+    plain = Pretraining(
+        family=entry.family,
+        encoder=entry.encoder,
+        head=entry.head,
+        masking=mlm(0.15),
+        source=TokenFolder(folder=str(work / "train")),
+        tokenizer=GivenTokenizer(folder=str(work / "tokenizer")),
+        batching=TokenBudget(tokens=entry.batch * LENGTH),
+        training=TrainingConfig(
+            optimizer=entry.optimizer, schedule=entry.schedule, clip=entry.clip, budget=Tokens(count=tokens), seed=seed,
+            log_every=max(steps // 50, 1), evaluate_every=max(steps // 5, 1), keep=1,
+        ),
+        max_length=LENGTH,
+        held_out_rate=0.15,
+    )  # fmt: skip
+    return replace(plain, **VARIANTS[variant])
+
+
+def worker(variant: str, work: Path, steps: int, rounds: int, threads: int, pipe: Connection) -> None:
+    """One variant's loop, held after every turn."""
+    torch.set_num_threads(threads)
+    turns, folder, batch = Turns(pipe, steps), work / "paired" / variant, ENTRIES[ENTRY].batch * LENGTH
+    run = run_of(variant, work, steps * (rounds + 2) * batch, 0)
+    parts = parts_of(run, folder)
+
+    def after(step: int) -> None:
+        turns.count(batch)
+        turns.after(step)
+
+    settings = replace(run.training, evaluate_every=None, checkpoint_every=None)
+    opener = parts.opener(run, folder)
+    train(parts.objective, opener, settings, folder, device="cpu", run=to_json(run), groups=parts.groups(run), after_step=after)
+
+
+def parts_of(run: Pretraining, folder: Path) -> Any:
+    """A run's objective, text and models."""
+    tokenizer = prepare_tokenizer(run, folder, print)
+    return set_up(run, tokenizer, prepare_shards(run, folder, tokenizer, print), chosen("cpu"), lambda line: None)
+
+
+def speeds(variants: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Tokens a second of each variant: plain masked language modelling's median, times the median ratio to it in a round.
+
+    What has been written down holds; a variant that came later takes turns with the plain one.
+    """
+    path = options.work / "speeds.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if missing := [one for one in variants if one not in known]:
+        shutil.rmtree(options.work / "paired", ignore_errors=True)
+        names = [PLAIN, *(one for one in missing if one != PLAIN)]
+        told = in_turn(worker, names, (options.work, options.steps, options.rounds, options.threads), options.rounds)
+        measured = {name: [tokens / seconds for tokens, seconds in rows] for name, rows in told.items()}
+        plain = known.get(PLAIN, {}).get("tokens_per_second") or statistics.median(measured[PLAIN])
+        for name in missing:
+            times = statistics.median(one / other for one, other in zip(measured[name], measured[PLAIN], strict=True))
+            rounds = rates({name: measured[name]})["rounds"][name]
+            known[name] = {"tokens_per_second": round(plain * times), "times_plain": round(times, 3), "rounds": rounds}
+        path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(options.work / "paired")
+    return {name: known[name] for name in variants}
+
+
+def tasks_of(options: argparse.Namespace) -> tuple[Task, ...]:
+    """Real rows, of which a fixed random choice is trained on."""
+    questions = split(options.questions, ROWS["TREC"])
+    trec = Task("TREC", questions["train"], (), questions["test"], 0, 0)
+    return tuple(fewer(task, options.rows) for task in (sst2(options.sst2), banking77(options.banking77), trec))
+
+
+def fewer(task: Task, rows: int | None) -> Task:
+    some = random.Random(0).sample(list(task.train), rows or ROWS[task.name])
+    return replace(task, train=some, epochs=EPOCHS[task.name], samples=SAMPLES)
+
+
+def pretrained(variant: str, tokens: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One run of pretraining and its held-out figures, or what its folder has of them; `model` is its folder."""
+    folder = options.work / "runs" / f"{variant}-{tokens}-seed{seed}"
+    done = folder / "heldout.json"
+    if not done.exists():
+        print(f"{folder.name}: {tokens:,} tokens", flush=True)
+        run = run_of(variant, options.work, tokens, seed)
+        result = pretrain(run, folder, print, device="cpu").result
+        # loaded, as a run that was finished before has nothing in memory; a generator and a decoder lie in the checkpoint alone
+        objective = parts_of(run, folder).objective
+        checkpoint.load_weights(result.checkpoint, objective)
+        found = {**held_out(objective, prepared(options.work)), "tokens": result.tokens, "seconds": round(result.seconds, 1)}
+        done.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return {**json.loads(done.read_text(encoding="utf-8")), "model": folder / "model"}
+
+
+def one_accuracy(model: Path, task: Task, from_scratch: bool, seed: int, work: Path) -> float:
+    """One fine-tuning run; of its folder, only the figure stays."""
+    value = accuracy(model, task, "test", from_scratch, RATE, seed, work)
+    for made in (work / task.name).glob(f"*-seed{seed}/*"):
+        if made.is_dir():
+            shutil.rmtree(made)
+    return value
+
+
+def downstream(
+    model: Path, tasks: Sequence[Task], count: int, work: Path, pool: Executor, from_scratch: bool = False
+) -> dict[str, list[float]]:
+    """Accuracies of each task, by fine-tuning seed."""
+    for task in tasks:
+        for part in ("train", "test"):
+            table(work / task.name / f"{part}.jsonl", getattr(task, part))
+    asked = {
+        task.name: [pool.submit(one_accuracy, model, task, from_scratch, seed, work) for seed in range(count)] for task in tasks
+    }
+    scores = {name: [future.result() for future in futures] for name, futures in asked.items()}
+    (work / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("sst2", type=Path)
+    parser.add_argument("banking77", type=Path)
+    parser.add_argument("questions", type=Path, help="TREC's questions as NLTK has them: qc.zip")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--minutes", type=float, default=10.0, help="of pretraining, at the speed that was measured")
+    parser.add_argument("--tokens", type=int, help="the same number for all, in place of minutes")
+    parser.add_argument("--seeds", type=int, default=2, help="of pretraining")
+    parser.add_argument("--tunings", type=int, default=3, help="seeds of fine-tuning, for each of pretraining")
+    parser.add_argument("--rows", type=int, help="of each task to train on, for a quick try")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=40, help="of a turn, when speed is measured")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    variants = list(dict.fromkeys([PLAIN, *options.variants]))
+    unigram, batch = prepare(options.corpus, options.work).unigram, ENTRIES[ENTRY].batch * LENGTH
+    fast = speeds(variants, options)
+    tokens = {
+        name: options.tokens or int(fast[name]["tokens_per_second"] * options.minutes * 60) // batch * batch for name in variants
+    }
+    tasks, tried = tasks_of(options), f"downstream-{options.rows}" if options.rows else "downstream"
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    # tiny networks on short texts: two processes of one thread do more than one of two
+    with ProcessPoolExecutor(
+        options.threads, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        for seed in range(options.seeds):
+            for name in variants:
+                one = pretrained(name, tokens[name], seed, options)
+                model = one.pop("model")
+                one["downstream"] = downstream(model, tasks, options.tunings, model.parent / tried, pool)
+                found[name].append(one)
+        any_model = options.work / "runs" / f"{PLAIN}-{tokens[PLAIN]}-seed0" / "model"
+        scratch = downstream(any_model, tasks, options.tunings, options.work / SCRATCH / tried, pool, from_scratch=True)
+    about = {
+        "entry": ENTRY, "minutes": None if options.tokens else options.minutes, "unigram": unigram, "speeds": fast,
+        "fine-tuning": {"lr": RATE, "samples": SAMPLES, "epochs": EPOCHS, "rows": {one.name: len(one.train) for one in tasks},
+                        "test_rows": {one.name: len(one.test) for one in tasks}},
+    }  # fmt: skip
+    page, differences = table_of(found, scratch, PLAIN)
+    print(page)
+    (options.work / "table.md").write_text(page, encoding="utf-8")
+    print(record("objectives", {**about, "runs": found, SCRATCH: scratch, "differences": differences}))
+
+
+if __name__ == "__main__":
+    main()
