@@ -23,6 +23,7 @@ from bothways.objectives.contrastive import InfoNce
 from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.objectives.distillation.labels import SoftLabels
 from bothways.objectives.distillation.methods import Hints, Method
+from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.training.settings import TrainingConfig
 
@@ -89,6 +90,8 @@ class Pretraining:
             `head`, and `tokenizer` are that model's. None: fresh weights.
         replaced_tokens: `encoder` learns to tell tokens that a generator has put in the place of masked ones; `head` is the
             generator's. None: it learns to predict masked tokens, and `head` is its own.
+        ngrams: n-grams are masked as one and predicted as one; with `replaced_tokens`, in the place of n-grams and tokens that a
+            generator draws, and both networks have a `head`. None: tokens are.
     """
 
     family: FamilyName
@@ -109,12 +112,13 @@ class Pretraining:
     decoder: Annotated[GradualUnmasking | MaskDecoderHead, Field(discriminator="type")] | None = None
     start: str | None = None
     replaced_tokens: ReplacedTokens | None = None
+    ngrams: ExplicitNGrams | None = None
     workers: NonNegativeInt = 0
 
     @property
     def masked_alone(self) -> bool:
         """Whether masked tokens are all that is learned from."""
-        beside = (self.pairs, self.decoder, self.replaced_tokens)
+        beside = (self.pairs, self.decoder, self.replaced_tokens, self.ngrams)
         return self.predicts == "masked" and all(one is None for one in beside)
 
 
