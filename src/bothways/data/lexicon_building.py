@@ -30,6 +30,9 @@ class _Counts:
     total: int
 
 
+_NOTHING = _Counts(np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
+
+
 def build_lexicon(
     settings: CountedLexicon, shards: Sequence[Shards], tokenizer: Tokenizer, told: Told = lambda tokens: None
 ) -> Lexicon:
@@ -52,11 +55,7 @@ def build_lexicon(
     single[special] = 0
     grams, scores = [], []
     for length, wanted in enumerate(settings.sizes, start=2):
-        found = (
-            _count(shards, special, length, size, settings.at_least, told)
-            if wanted
-            else _Counts(np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
-        )
+        found = _count(shards, special, length, size, settings.at_least, told) if wanted else _NOTHING
         ids = np.stack([found.keys // size**place % size for place in reversed(range(length))], axis=1)
         score = t_statistic(found.counts, single[ids], found.total, int(single.sum()))
         # above 0 alone: what is rarer together than apart is no n-gram

@@ -95,7 +95,7 @@ def mask_ngrams(
     kept[rows] = False
     kept[firsts] = True
     shown = ids.astype(np.int64)
-    shown[firsts] = _shown(masking, vocabulary, first + np.arange(len(lexicon)), labels, actions, drawn)
+    shown[firsts] = _shown(masking, vocabulary, first, labels, actions, drawn)
     gone = np.bincount(sequences[firsts], weights=sizes - 1, minlength=len(lengths)).astype(np.int64)
     return MaskedNGrams(shown[kept], lengths - gone, np.cumsum(kept)[firsts] - 1, labels, sizes, ids[rows].astype(np.int64))
 
@@ -122,7 +122,7 @@ def _selected(
 def _shown(
     masking: Masking,
     vocabulary: Vocabulary,
-    ngrams: Int[np.ndarray, " n_grams"],
+    first: int,
     labels: Int[np.ndarray, " predicted"],
     actions: UInt64[np.ndarray, " predicted"],
     drawn: UInt64[np.ndarray, " predicted"],
@@ -130,7 +130,8 @@ def _shown(
     """What stands at the selected units: the mask token, a random token or n-gram, or what it is itself, as one."""
     action = uniform(actions)
     tokens = np.arange(vocabulary.size) if masking.random_ids == "any" else vocabulary.ordinary
-    number = below(drawn, len(tokens) + len(ngrams))
-    random = np.where(number < len(tokens), tokens[number % len(tokens)], ngrams[number - len(tokens)])
+    assert vocabulary.lexicon is not None, "`check_ngram_masking` has been asked"
+    number = below(drawn, len(tokens) + len(vocabulary.lexicon))
+    random = np.where(number < len(tokens), tokens[number % len(tokens)], first + number - len(tokens))
     kept_or_random = np.where(action < masking.mask + masking.random, random, labels)
     return np.where(action < masking.mask, vocabulary.mask_id, kept_or_random)

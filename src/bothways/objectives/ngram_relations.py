@@ -80,20 +80,21 @@ class NGramRelationModeling(Objective[RelatedInputs]):
         super().__init__()
         check_extended(generator.config, False, "replaced_tokens.generator")
         count, width = len(masked.ngrams.rows.weight), generator.embedding.tokens.weight.shape[1]
-        self.generator_ngrams = NGramTable(count, width, bias=generator_head.config.bias)
+        of_generator = NGramTable(count, width, bias=generator_head.config.bias)
         share(settings.sharing, generator, masked.encoder)
         match settings.sharing:
             case NothingShared():
                 pass
             case DisentangledTables():
-                assert isinstance(self.generator_ngrams.rows, nn.Embedding)
-                masked.ngrams.rows = ShiftedEmbedding(self.generator_ngrams.rows)
+                assert isinstance(of_generator.rows, nn.Embedding)
+                masked.ngrams.rows = ShiftedEmbedding(of_generator.rows)
             case _:
-                self.generator_ngrams.rows = masked.ngrams.rows
+                of_generator.rows = masked.ngrams.rows
         self.masked = masked
         self.detector = detector
         self.generator = generator
         self.generator_head = generator_head
+        self.generator_ngrams = of_generator
         self.settings = settings
         self.weights: Mapping[str, float] = {**masked.weights, "generator": 1.0, "replaced": settings.weight}
         self.prepare = PrepareRelated(masked.prepare)
