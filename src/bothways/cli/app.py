@@ -21,6 +21,7 @@ from bothways.cli import (
     index,
     info,
     launch,
+    lexicon,
     plan,
     pretrain,
     tokenize,
@@ -31,7 +32,7 @@ from bothways.cli import (
 from bothways.cli.output import note
 
 # in the order in which help lists them
-_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, distil, launch, compare)
+_MAKING = (demo, curate, domain, tokenizer, tokenize, lexicon, plan, pretrain, train, distil, launch, compare)
 _USING = (evaluate, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.

@@ -91,7 +91,7 @@ class Pretraining:
         replaced_tokens: `encoder` learns to tell tokens that a generator has put in the place of masked ones; `head` is the
             generator's. None: it learns to predict masked tokens, and `head` is its own.
         ngrams: n-grams are masked as one and predicted as one; with `replaced_tokens`, in the place of n-grams and tokens that a
-            generator draws, and both networks have a `head`. None: tokens are.
+            generator draws, and both networks have a `head`. None: tokens are, each on its own.
     """
 
     family: FamilyName
