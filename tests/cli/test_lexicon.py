@@ -25,6 +25,8 @@ def test_lexicon(run: Run, refused: Refused, tmp_path: Path) -> None:
     assert said["sizes"] == {"2": 6, "3": 4}
     assert made.sizes == (6, 4)
     assert said["highest"] == [tokenizer.decode(list(made.tokens(0))), tokenizer.decode(list(made.tokens(6)))]
-    refused("lexicon.safetensors: exists already", "lexicon", tmp_path / "0", "--out", out)
-    refused("no n-gram of the text occurs 999 times", "lexicon", tmp_path / "0", "--out", tmp_path / "x", "--at-least", 999)
-    refused("no tokenizer", "lexicon", tmp_path, "--out", tmp_path / "x")
+    assert "lexicon.safetensors: exists already" in refused("lexicon", tmp_path / "0", "--out", out)
+    told = refused("lexicon", tmp_path / "0", "--out", tmp_path / "x", "--at-least", "999")
+    assert "no n-gram of the text occurs 999 times" in told
+    refused("lexicon", tmp_path, "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -224,14 +224,14 @@ def test_without_tokens_of_n_grams() -> None:
 
 
 @trunks
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(lengths=st.lists(st.integers(0, 14), min_size=1, max_size=5), seed=st.integers(0, 3), epoch=st.integers(0, 3))
 def test_packed_is_alone(trunk: str, lengths: list[int], seed: int, epoch: int) -> None:
     assert_packed(OBJECTIVES[trunk], lengths, seed, epoch)
 
 
 @pytest.mark.parametrize("trunk", sorted(RELATED))
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(lengths=st.lists(st.integers(0, 14), min_size=1, max_size=5), seed=st.integers(0, 3), epoch=st.integers(0, 3))
 def test_packed_is_alone_with_a_generator(trunk: str, lengths: list[int], seed: int, epoch: int) -> None:
     assert_packed(RELATED[trunk], lengths, seed, epoch)

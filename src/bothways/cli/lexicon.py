@@ -50,7 +50,7 @@ def lexicon(
     with progress(total, "tokens") as advance:
         made = build_lexicon(settings, opened, tokenizer, lambda tokens: advance(tokens, tokens))
     made.save(out)
-    first = [tokenizer.decode(list(grams[0])) for grams in made.grams if len(grams)]
+    first = [tokenizer.decode(grams[0]) for grams in made.grams if len(grams)]
     counts = {str(length): count for length, count in enumerate(made.sizes, start=2)}
     rows = {f"n-grams of {length} tokens": f"{count:,}" for length, count in counts.items()} | {"highest": "; ".join(first)}
     show({"out": str(out), "sizes": counts, "highest": first}, f"{out}\n{aligned(rows)}", as_json)
