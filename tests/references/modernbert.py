@@ -26,6 +26,7 @@ CASES = (
     *(Case("modernbert", head) for head in ("bare", "masked_lm", "classifier")),
     Case("modernbert", "classifier", {"classifier_pooling": "mean", **_BIASES}, "mean-biases"),
     Case("modernbert", "masked_lm", _BIASES, "biases"),
+    Case("modernbert", "masked_lm", {"tie_word_embeddings": False}, "untied"),
     Case("modernbert", "masked_lm", {"layer_types": _LAYER_TYPES, "rope_parameters": _ROPE}, "types-thetas"),
     # as in Ettin
     Case("modernbert", "masked_lm", {"rope_parameters": _EQUAL}, "equal-thetas"),

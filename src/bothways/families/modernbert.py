@@ -138,7 +138,6 @@ def _thetas(reader: Reader) -> tuple[float, float]:
 
 
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
-    reader.only("tie_word_embeddings", True)
     num_layers = reader.get("num_hidden_layers", 22)
     if num_layers < 1:
         raise InputError(f"{reader.where}: num_hidden_layers={num_layers} should be at least 1")
@@ -180,7 +179,8 @@ def _read(reader: Reader, heads: Collection[str]) -> Spec:
         transform=transform,
         dropout=reader.dropout("classifier_dropout", 0.0),
     )
-    masked_lm = MaskedLmHead(transform=transform, bias=reader.get("decoder_bias", True))
+    tied, bias = reader.get("tie_word_embeddings", True), reader.get("decoder_bias", True)
+    masked_lm = MaskedLmHead(transform=transform, tied=tied, bias=bias)
     return Spec(
         encoder=encoder,
         heads=Heads(
@@ -231,7 +231,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         "mlp_dropout": first.mlp.dropout,
         "embedding_dropout": encoder.embedding.dropout,
         "pad_token_id": spec.pad_id,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": spec.heads.masked_lm.tied if spec.heads.masked_lm else True,
         **_write_heads(spec),
         **write_labels(spec),
     }
@@ -293,7 +293,8 @@ def _rules(spec: Spec, prefix: str) -> list[Rule]:
             rules += affine(f"heads.{name}.transform.dense", "head.dense", head.transform.bias)
             rules += affine(f"heads.{name}.transform.norm", "head.norm", norm_bias)
     if heads.masked_lm:
-        rules.append(Tied("decoder.weight", f"{prefix}embeddings.tok_embeddings.weight"))
+        tied = Tied("decoder.weight", f"{prefix}embeddings.tok_embeddings.weight")
+        rules.append(tied if heads.masked_lm.tied else Rename("heads.masked_lm.decoder.weight", "decoder.weight"))
         if heads.masked_lm.bias:
             rules.append(Rename("heads.masked_lm.bias", "decoder.bias"))
     if heads.classifier:
