@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.builders import CONFIGS, SIZE, VOCAB, gap, random_batch, random_ids, randomise
+from tests.builders import CONFIGS, SIZE, VOCAB, entering, gap, random_batch, random_ids, randomise
 from tests.data.test_lexicon import lexicon
 from torch import Tensor
 
@@ -75,10 +75,8 @@ RELATED = {trunk: related(trunk) for trunk in ("ernie_gram", "modernbert")}
 
 def attended(task: NGramLanguageModeling, inputs: NGramInputs) -> Tensor:
     """Which vectors that enter the encoder reach which output, bool [tokens, tokens]: by gradients."""
-    entered: list[Tensor] = []
-    hook = task.encoder.embedding.register_forward_hook(lambda module, args, out: entered.append(out))
-    hidden = task.encode(inputs)
-    hook.remove()
+    with entering(task.encoder) as entered:
+        hidden = task.encode(inputs)
     slope = torch.randn(SIZE, generator=torch.Generator().manual_seed(0))
     rows = [torch.autograd.grad((one * slope).sum(), entered[0], retain_graph=True)[0].abs().sum(dim=1) > 0 for one in hidden]
     return torch.stack(rows)

@@ -182,7 +182,7 @@ class NGramLanguageModeling(Objective[NGramInputs]):
         super().__init__()
         tokens, fine = encoder.embedding.tokens.weight, settings.fine is not None
         check_extended(encoder.config, fine, "ngrams")
-        self.prepare: PrepareNGrams = PrepareNGrams(masking, vocabulary, len(tokens), fine)
+        self.prepare = PrepareNGrams(masking, vocabulary, len(tokens), fine)
         assert vocabulary.lexicon is not None, "`check_ngram_masking` has been asked"
         self.encoder = encoder
         self.head = head

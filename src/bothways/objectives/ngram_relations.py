@@ -97,6 +97,7 @@ class NGramRelationModeling(Objective[RelatedInputs]):
         self.generator_ngrams = of_generator
         self.settings = settings
         self.weights: Mapping[str, float] = {**masked.weights, "generator": 1.0, "replaced": settings.weight}
+        assert isinstance(masked.prepare, PrepareNGrams)
         self.prepare = PrepareRelated(masked.prepare)
 
     @property
