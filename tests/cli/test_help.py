@@ -22,24 +22,10 @@ from bothways.model import overflow
 from bothways.retrieval import index
 
 VERBS = [
-    *(
-        "demo",
-        "pretrain",
-        "finetune",
-        "distil",
-        "recipes",
-        "launch",
-        "plan",
-        "ladder",
-        "compare",
-        "embed",
-        "fill",
-        "index",
-        "search",
-    ),
-    *("evaluate", "curate", "domain train", "tokenizer train", "tokenizer report", "tokenizer transplant", "tokenize"),
+    *("demo", "pretrain", "finetune", "distil", "recipes", "launch", "plan", "ladder", "compare", "embed", "fill", "index"),
+    *("search", "classify"),
+    *("evaluate", "curate", "domain train", "tokenizer train", "tokenizer report", "tokenizer transplant", "tokenize", "lexicon"),
     *("convert", "info", "verify"),
-    "classify",
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second
 HEAVY = "torch numpy pyarrow tokenizers transformers safetensors huggingface_hub httpx2 lancedb matplotlib rich"

@@ -64,6 +64,9 @@ def check_toy(run: Run, command: tuple[object, ...], out: Path, recipe: str) -> 
         return said
     pairs = {"bert_next_sentence": "next_sentence", "albert": "sentence_order"}.get(recipe)
     beside = {f"{pairs}/loss", f"{pairs}/accuracy"} if pairs else set()
+    if recipe == "ernie_gram":
+        beside = {"ngram_loss", "fine", "fine_accuracy", "ngrams", "shortened", "generator", "generator_accuracy", "replaced"}
+        assert min(said["evaluation"]["ngrams"], said["evaluation"]["shortened"]) > 0
     assert said["evaluation"].keys() == {"loss", "accuracy"} | beside
     assert len(model.fill(f"the cat {model.tokenizer.tokens['mask_token']}")[0]) == 5  # type: ignore[union-attr]
     return said

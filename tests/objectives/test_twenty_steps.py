@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tests.builders import CONFIGS, SIZE, VOCAB
+from tests.data.test_lexicon import lexicon
 from tests.objectives.distillation.sides import model
 
 import bothways.objectives
@@ -40,6 +41,8 @@ from bothways.objectives.distillation.methods import DistilBert, Method, MiniLm,
 from bothways.objectives.distillation.pairs import PairClassifier, PairDistillation, PairHead
 from bothways.objectives.distillation.teacher import Teacher
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.ngram_lm import ExplicitNGrams, NGramLanguageModeling
+from bothways.objectives.ngram_relations import NGramRelationModeling
 from bothways.objectives.objective import Objective
 from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedTokens
 from bothways.objectives.sentence_pair import PairedLanguageModeling
@@ -111,6 +114,21 @@ POLICIES: dict[str, Build] = {
     "n_grams": policy(count="rounded", units=NGrams()),
     "windows": policy(count="rounded", units=Windows()),
 }
+
+
+def explicit_n_grams(trunk: Encoder, head: MaskedLm) -> NGramLanguageModeling:
+    """Every third pair of neighbours is an n-gram."""
+    known = replace(VOCABULARY, lexicon=lexicon(*((one, one + 1) for one in range(5, VOCAB - 1, 3)), vocab_size=VOCAB))
+    return NGramLanguageModeling(trunk, head, ExplicitNGrams(), MASKING, known)
+
+
+def related_n_grams(trunk: Encoder, head: MaskedLm) -> NGramRelationModeling:
+    chosen = ReplacedTokens(generator=Narrowed(width=1 / 3), sharing=NothingShared())
+    small = generator_of(chosen.generator, trunk.config)
+    own = MaskedLm(HEAD, small.hidden_size, VOCAB, small.embedding.size)
+    return NGramRelationModeling(explicit_n_grams(trunk, head), ReplacedToken(chosen.head, SIZE), Encoder(small), own, chosen)
+
+
 OBJECTIVES: dict[str, Build] = {
     "masked": masked,
     "next_sentence": pairs("next_sentence"),
@@ -120,6 +138,8 @@ OBJECTIVES: dict[str, Build] = {
     "replaced_tokens": replaced(WholeEmbedding(), 1 / 3),
     "replaced_tokens_gdes": replaced(DisentangledTables(), 1.0),
     "replaced_tokens_apart": replaced(NothingShared(), 1 / 3),
+    "explicit_n_grams": explicit_n_grams,
+    "related_n_grams": related_n_grams,
     "causal": CausalLanguageModeling,
     "retromae": lambda trunk, head: AutoEncoding(trunk, head, VOCABULARY, RetroMae()),
     "denoising": lambda trunk, head: AutoEncoding(trunk, head, VOCABULARY, Denoising()),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.builders import gap, lengths_lists
 from torch import Tensor
 
-from bothways.ops.attention import BACKENDS, BY_LENGTH, FLEX, REFERENCE, VARLEN, Backend, Score, attention, visible
+from bothways.ops.attention import BACKENDS, BY_LENGTH, BY_SEQUENCE, FLEX, REFERENCE, VARLEN, Backend, Score, attention, visible
 from bothways.ops.disentangled import Disentangled, Rows
 from bothways.ops.flex import flex
 from bothways.ops.relative import Bucket, Distance, alibi_slopes
@@ -38,6 +38,11 @@ def definition(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, s
     for i in range(queries.sequences):
         near = k[keys.offsets[i] : keys.offsets[i + 1]], v[keys.offsets[i] : keys.offsets[i + 1]]
         for position, query in enumerate(q[queries.offsets[i] : queries.offsets[i + 1]]):
+            if score.own:  # the shared keys, and one of the others
+                mine = [*range(len(near[0]) - (queries.lengths[i])), len(near[0]) - queries.lengths[i] + position]
+                scores = torch.einsum("hd,khd->hk", query, near[0][mine]) * scale
+                rows.append(torch.einsum("hk,khd->hd", scores.softmax(dim=1), near[1][mine]))
+                continue
             low = 0 if score.window is None else max(position - score.window, 0)
             high = len(near[0]) if score.window is None else position + score.window + 1
             one = slice(low, min(high, position + 1) if score.causal else high)
@@ -133,7 +138,7 @@ def test_long_sequences_taken_in_blocks(window: int | None, edit: str, monkeypat
     assert_defined(BY_LENGTH, [400], None, Score(window=window, causal=True, edit=EDITS[edit]))
 
 
-def test_edits_between_different_packings_are_left_to_the_reference() -> None:
+def test_edits_between_different_packings() -> None:
     assert_defined(None, [2, 0, 3], [4, 1, 0], Score(edit=EDITS["distance"]))
 
 
@@ -153,6 +158,37 @@ def test_fewer_heads_of_keys_serve_groups_of_queries(backend: Backend) -> None:
 @pytest.mark.parametrize("backend", [REFERENCE, BY_LENGTH, None], ids=lambda one: one.name if one else "dispatched")
 def test_queries_and_keys_may_have_different_lengths(backend: Backend | None, pairs: list[tuple[int, int]]) -> None:
     assert_defined(backend, [a for a, _ in pairs], [b for _, b in pairs], Score())
+
+
+@settings(max_examples=40)
+@given(pairs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=6))
+@pytest.mark.parametrize("backend", [REFERENCE, BY_LENGTH, BY_SEQUENCE, None], ids=lambda one: one.name if one else "dispatched")
+def test_keys_of_ones_own(backend: Backend | None, pairs: list[tuple[int, int]]) -> None:
+    assert_defined(backend, [a for a, _ in pairs], [a + b for a, b in pairs], Score(own=True))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_keys_of_ones_own_in_flex() -> None:
+    queries, keys = Ragged.of([3, 1, 2]), Ragged.of([9, 1, 7])
+    q, k, v = (draw(one, seed, torch.float32).detach() for seed, one in enumerate((queries, keys, keys)))
+    score = Score(own=True)
+    found = flex(q, k, v, queries, keys, score)
+    torch.testing.assert_close(found, definition(q, k, v, queries, keys, score), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("edit", sorted(EDITS))
+@pytest.mark.parametrize("window", [None, 2])
+def test_positions_that_are_not_the_numbers_of_rows(edit: str, window: int | None) -> None:
+    """One sequence after the other is the definition over all at once, wherever queries stand."""
+    queries, keys = Ragged.of([2, 0, 3, 1]), Ragged.of([6, 2, 8, 0])
+    queries = replace(queries, positions=torch.tensor([5, 1, 0, 7, 7, 0]))
+    q, k, v = draw(queries, 0), draw(keys, 1), draw(keys, 2)
+    score = Score(window=window, edit=EDITS[edit])
+    found, expected = (
+        with_gradients(lambda one=one: attention(q, k, v, queries, keys, score, one), (q, k, v)) for one in (None, REFERENCE)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("order", [(3, 3, 5, 5, 7), (7, 5, 5, 3, 3), (5, 3, 7, 3, 5), (3, 0, 3, 0)], ids=str)
@@ -247,10 +283,11 @@ def test_refusals() -> None:
 
 
 def test_the_dispatcher_serves_every_call() -> None:
-    """A window between different packings is left to the definition: rows are not positions there."""
+    """A window between different packings is computed sequence by sequence: rows are not positions there."""
     queries, keys = Ragged.of([2, 3]), Ragged.of([4, 1])
     assert [one.name for one in BACKENDS if one.can(torch.zeros(5, HEADS, WIDTH), queries, keys, Score(window=1))] == [
-        "reference"
+        "by_sequence",
+        "reference",
     ]
     assert_defined(None, [2, 3], [4, 1], Score(window=1))
 

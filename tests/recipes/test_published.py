@@ -79,6 +79,8 @@ COUNTS = {
     "electra_small": 13_549_057,
     "deberta_v3": 183_831_552 + 768**2 + 4 * 768 + 1,
     "modernbert_rtd": 149_014_272 + 768**2 + 768 + 1,
+    # a table of 33 rows for 12 heads in the place of two rows of token types
+    "ernie_gram": 109_514_298 - 2 * 768 + 33 * 12,
     "cramming": 16 * (4 * 768**2 + 3 * 768 * 1536 + 4 * 768) + 32768 * 768 + 2 * 768 + (768**2 + 2 * 768 + 32768),
 }
 # family, tokens a full step, highest rates, share masked, tokens a text, and the budget of each stage
@@ -103,6 +105,7 @@ FIGURES = {
     ),
     "electra": ("electra", [256 * 512], [2e-4], [0.15], [512], [Steps(count=766_000)]),
     "electra_small": ("electra", [128 * 128], [5e-4], [0.15], [128], [Steps(count=1_000_000)]),
+    "ernie_gram": ("ernie_gram", [256 * 512], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "deberta_v3": ("deberta-v2", [256 * 512], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "speedrun": ("modernbert", [8 * 1024], [0.02], [0.4], [1024], [Hours(hours=1.0)]),
     "cramming": ("modernbert", [8192 * 128], [1e-3], [0.25], [128], [Elapsed(hours=24.0)]),
@@ -112,7 +115,7 @@ FIGURES = {
 def head_of(run: Pretraining) -> nn.Module:
     """What stands on the encoder while it is trained."""
     size = run.encoder.hidden_size
-    if run.replaced_tokens is not None:
+    if run.replaced_tokens is not None and run.ngrams is None:
         return ReplacedToken(run.replaced_tokens.head, size)
     return MaskedLm(run.head, size, run.encoder.vocab_size, run.encoder.embedding.size)
 
@@ -233,6 +236,7 @@ def test_the_second_tasks() -> None:
     [
         ("electra", (256, 12, 4, 1024), "embedding"),
         ("electra_small", (64, 12, 1, 256), "embedding"),
+        ("ernie_gram", (256, 12, 4, 1024), "embedding"),
         ("deberta_v3", (768, 6, 12, 3072), "disentangled_tables"),
         ("modernbert_rtd", (192, 22, 3, 288), "embedding"),
     ],
@@ -245,7 +249,7 @@ def test_the_generators_of_the_papers(name: str, generator: tuple[int, ...], sha
     layer = small.layer(0)
     assert (small.hidden_size, small.num_layers, layer.mixer.heads, layer.mlp.size) == generator  # type: ignore[union-attr]
     assert (settings.sharing.type, settings.weight, settings.temperature, settings.disallow_correct) == (sharing, 50, 1, False)
-    masked = {"deberta_v3": (1.0, 0.0)}.get(name, (0.85, 0.0))
+    masked = {"deberta_v3": (1.0, 0.0), "ernie_gram": (1.0, 0.0)}.get(name, (0.85, 0.0))
     assert (run.masking.mask, run.masking.random) == masked
     assert (run.masking == DEBERTA_V3) == (settings.clipping == "apart") == (name == "deberta_v3")
     assert (settings.head.beside_first is not None) == (name == "deberta_v3")

@@ -23,6 +23,7 @@ from bothways.cli import (
     info,
     ladder,
     launch,
+    lexicon,
     plan,
     pretrain,
     tokenize,
@@ -33,7 +34,7 @@ from bothways.cli import (
 from bothways.cli.output import note
 
 # in the order in which help lists them
-_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, distil, launch, ladder, compare)
+_MAKING = (demo, curate, domain, tokenizer, tokenize, lexicon, plan, pretrain, train, distil, launch, ladder, compare)
 _USING = (evaluate, classify, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.

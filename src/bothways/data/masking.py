@@ -190,7 +190,7 @@ def mask_tokens(
     eligible = np.ones(len(ids), bool) if masking.specials == "like_any_token" else ~vocabulary.is_special[ids]
     draws = draw(owners, positions * _DRAWS + _SELECT)
     scopes = np.array([len(ids)]) if isinstance(masking.count, PerBatch) else lengths
-    wanted = _counts(masking, lengths, own)
+    wanted = wanted_counts(masking, lengths, own)
     match masking.units:
         case None if masking.repeats is not None and wanted is not None:
             chosen, slots = _repeated(eligible, lengths, wanted, own)
@@ -200,7 +200,7 @@ def mask_tokens(
                 chosen = np.flatnonzero((uniform(draws) < masking.rate) & eligible)
             else:
                 order = draws if masking.units is None else _times(masking.units, vocabulary, ids, draws)
-                chosen = _first_in_order(order, eligible, scopes, wanted)
+                chosen = first_in_order(order, eligible, scopes, wanted)
             leaders = chosen
         case units:
             words = Words.of(_joined(units, vocabulary, ids, positions), eligible, np.repeat(np.arange(len(lengths)), lengths))
@@ -246,7 +246,7 @@ def _repeated(
     return chosen[order], slots[order]
 
 
-def _counts(
+def wanted_counts(
     masking: Masking, lengths: Int[np.ndarray, " sequences"], owners: UInt64[np.ndarray, " sequences"]
 ) -> Int[np.ndarray, " scopes"] | None:
     """How many tokens to select in each sequence, or in the batch; None where each token is on its own."""
@@ -279,7 +279,7 @@ def _times(
     return -np.log1p(-uniform(draws)) * np.exp(units.power * vocabulary.log_counts[ids])
 
 
-def _first_in_order(
+def first_in_order(
     order: UInt64[np.ndarray, " tokens"] | Float64[np.ndarray, " tokens"],
     eligible: Bool[np.ndarray, " tokens"],
     lengths: Int[np.ndarray, " scopes"],

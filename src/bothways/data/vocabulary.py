@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 from tokenizers import decoders
 
+from bothways.data.lexicon import Lexicon
 from bothways.data.pieces import SPACE, marks_of
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
@@ -56,6 +57,7 @@ class Vocabulary:
         size: their number (of the embedding, if larger).
         words: where words begin; None where the tokenizer does not tell.
         counts: int [size], how often each id occurs in the text; None where nobody has counted.
+        lexicon: its n-grams; None where they are not asked for.
     """
 
     size: int
@@ -63,6 +65,7 @@ class Vocabulary:
     special_ids: frozenset[int]
     words: WordTable | None = None
     counts: Int[np.ndarray, " vocabulary"] | None = None
+    lexicon: Lexicon | None = None
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, size: int | None = None) -> Vocabulary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -144,19 +145,25 @@ class Encoder(nn.Module):
         """Hidden states of a batch; with `keep`, the embedding's and every layer's output as well."""
         x, ragged = self.embed(batch)
         context = self.context(ragged, batch.global_mask)
-        kept = [x]
-        for i, layer in enumerate(self.stack):
-            again = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(layer, x, context, use_reentrant=False) if again else layer(x, context)
-            if i == 0 and self.convolution is not None:
-                x = self.convolution(kept[0], x, ragged)
+        last, kept = x, [x]
+        for last in self.deepen(x, context):
             if keep:
-                kept.append(x)
-        hidden = self.final_norm(x)
+                kept.append(last)
+        hidden = self.final_norm(last)
         if self.config.filler is not None:
             rows = ragged.beginnings(batch.ragged)
             hidden, kept, ragged = hidden[rows], [one[rows] for one in kept], batch.ragged
         return Encoded(hidden=hidden, ragged=ragged, layers=tuple(kept) if keep else ())
+
+    def deepen(self, x: Float[Tensor, "tokens size"], context: Context) -> Iterator[Float[Tensor, "tokens size"]]:
+        """Each layer's output, from what enters the first."""
+        entered = x
+        for i, layer in enumerate(self.stack):
+            again = self.recompute and torch.is_grad_enabled()
+            x = checkpoint(layer, x, context, use_reentrant=False) if again else layer(x, context)
+            if i == 0 and self.convolution is not None:
+                x = self.convolution(entered, x, context.ragged)
+            yield x
 
     def flops(self, ragged: Ragged, everywhere: tuple[int, ...] = ()) -> float:
         """Matrix-multiply FLOPs of one forward pass, filler left out; `everywhere`: global tokens of each sequence, if any."""

@@ -18,6 +18,7 @@ from bothways.layers.norm import Norm, build_norm
 from bothways.layers.position import Alibi, Bucketed, Disentangled, Rotary, ScorePosition
 from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
+from bothways.ops.beside import attention_beside
 from bothways.ops.graphs import outside
 from bothways.ops.relative import Bucket, Distance
 from bothways.ops.rotary import rotate
@@ -133,6 +134,8 @@ class SelfAttention(nn.Module):
         score = self.score(context)
         if self.everywhere is not None and context.everywhere is not None:
             mixed = outside(self.everywhere, x, (q, k, v), score, context.everywhere, context)
+        elif context.beside is not None:
+            mixed = attention_beside(q, k, v, context.ragged, context.beside, score, context.backend)
         else:
             keys = context.ragged
             if (visible := context.visible) is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bothways.layers.position import Rotary
 from bothways.ops.attention import Backend
+from bothways.ops.beside import Beside
 from bothways.ops.global_attention import Globals
 from bothways.ragged import Ragged, Visible
 
@@ -24,6 +25,7 @@ class Context:
         relative: the table of relative positions that all layers share, where there is one.
         everywhere: the tokens that see all of their sequence and are seen by all of it; None: there are none.
         visible: the tokens whose keys and values attention sees; None: all.
+        beside: the tokens that look on, which no others see; None: there are none.
         backend: the attention backend to use; None lets the dispatcher choose.
     """
 
@@ -33,4 +35,5 @@ class Context:
     relative: Tensor | None = None
     everywhere: Globals | None = None
     visible: Visible | None = None
+    beside: Beside | None = None
     backend: Backend | None = None

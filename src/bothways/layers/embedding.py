@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
@@ -50,8 +51,9 @@ class TokenEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.project = nn.Linear(inner, size) if config.size else nn.Identity()
 
-    def forward(self, batch: Batch) -> Float[Tensor, "tokens size"]:
-        x = self.tokens(batch.ids)
+    def forward(self, batch: Batch, table: Float[Tensor, "rows inner"] | None = None) -> Float[Tensor, "tokens size"]:
+        """`table`: that of tokens with others behind them, where there are ids of such; None: the tokens' own."""
+        x = self.tokens(batch.ids) if table is None else F.embedding(batch.ids, table)
         if self.types is not None:
             # no types given means type 0 throughout: one row, added to all
             x = x + (self.types.weight[0] if batch.types is None else self.types(batch.types))

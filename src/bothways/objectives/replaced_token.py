@@ -7,14 +7,14 @@ through tables that they share.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 from bothways.config import config
@@ -30,7 +30,9 @@ from bothways.layers.shifted import ShiftedEmbedding
 from bothways.objectives.masked_lm import MaskedInputs, PrepareMasked
 from bothways.objectives.objective import Objective
 from bothways.objectives.sharing import Sharing, WholeEmbedding, share
+from bothways.ops.cross_entropy import See
 from bothways.ops.sampling import draw_tokens
+from bothways.ragged import Batch
 
 _OF_PREDICTED: tuple[str, ...] = ("generator", "generator_accuracy", "mask_token")
 _OF_ALL: tuple[str, ...] = ("replaced", "discriminator_accuracy", "masked", "share_replaced", "share_flagged", "share_found")
@@ -108,13 +110,17 @@ class PrepareReplaced:
 
     def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> ReplacedInputs:
         masked = self.masked(samples, seed, epoch)
-        ragged = masked.batch.ragged
-        owners = keys(seed, epoch, _DRAWN, items=np.array(masked.batch.samples, dtype=np.int64))
-        rows = masked.rows.numpy()
-        again = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        drawn = draw(owners[ragged.segments[masked.rows].numpy()], ragged.positions[masked.rows].numpy() + again * _AGAIN)
-        # 24 bits are what float32 holds exactly, so none becomes 1
-        return ReplacedInputs(masked, torch.from_numpy((np.floor(uniform(drawn) * 2.0**24) * 2.0**-24).astype(np.float32)))
+        return ReplacedInputs(masked, numbers_to_draw_by(masked.batch, masked.rows, seed, epoch))
+
+
+def numbers_to_draw_by(batch: Batch, rows: Int[Tensor, " predicted"], seed: int, epoch: Epochs) -> Float[Tensor, " predicted"]:
+    """For each of these ascending rows a number in [0, 1), float32, by (seed, epoch, sample, position, times it came before)."""
+    owners = keys(seed, epoch, _DRAWN, items=np.array(batch.samples, dtype=np.int64))
+    places = rows.numpy()
+    again = np.arange(len(places)) - np.searchsorted(places, places)
+    drawn = draw(owners[batch.ragged.segments[rows].numpy()], batch.ragged.positions[rows].numpy() + again * _AGAIN)
+    # 24 bits are what float32 holds exactly, so none becomes 1
+    return torch.from_numpy((np.floor(uniform(drawn) * 2.0**24) * 2.0**-24).astype(np.float32))
 
 
 class ReplacedTokenDetection(Objective[ReplacedInputs]):
@@ -161,13 +167,8 @@ class ReplacedTokenDetection(Objective[ReplacedInputs]):
 
     def generate(self, inputs: ReplacedInputs) -> tuple[dict[str, Num[Tensor, ""]], Int[Tensor, " predicted"]]:
         """The generator's sums, and the token it draws for each predicted row."""
-        masked, settings = inputs.masked, self.settings
-        drawn = torch.empty_like(masked.labels)
-
-        def see(odds: Tensor, rows: slice) -> None:
-            excluded = masked.labels[rows] if settings.disallow_correct else None
-            drawn[rows] = draw_tokens(odds, inputs.uniforms[rows], settings.temperature, excluded)
-
+        masked = inputs.masked
+        see, drawn = drawing(self.settings, masked.labels, inputs.uniforms)
         hidden, table = self.generator(masked.batch).hidden, self.generator.embedding.tokens.weight
         loss, right = self.generator_head.loss(hidden[masked.rows], table, masked.labels, see)
         count, hidden_tokens = torch.tensor(len(masked.labels)), torch.tensor(masked.hidden)
@@ -177,26 +178,50 @@ class ReplacedTokenDetection(Objective[ReplacedInputs]):
         """The discriminator's sums on the text with these tokens at the predicted rows."""
         batch = inputs.masked.batch.with_ids(inputs.replaced(drawn))
         encoded = self.encoder(batch)
-        logits = self.head(encoded.hidden, encoded.ragged).float()
-        truth, flagged = batch.ids != inputs.original, logits > 0
-        return {
-            "replaced": F.binary_cross_entropy_with_logits(logits, truth.float(), reduction="sum"),
-            "discriminator_accuracy": (flagged == truth).sum(),
-            "share_replaced": truth.sum(),
-            "share_flagged": flagged.sum(),
-            "share_found": (flagged & truth).sum(),
-        }
+        return told_apart(self.head(encoded.hidden, encoded.ragged), batch.ids != inputs.original)
 
     def of_generator(self) -> frozenset[nn.Parameter]:
         """The parameters that the generator's loss alone moves: its own, and the bases of shifted tables."""
-        bases = {part.base.weight for part in self.encoder.modules() if isinstance(part, ShiftedEmbedding)}
-        own = {*self.generator.parameters(), *self.generator_head.parameters()}
-        return frozenset(own - (set(self.encoder.parameters()) - bases))
+        return generators_own((self.encoder,), (self.generator, self.generator_head))
 
     def flops(self, inputs: ReplacedInputs) -> float:
         ragged, table = inputs.masked.batch.ragged, self.generator.embedding.tokens.weight
         of_generator = self.generator.flops(ragged) + self.generator_head.flops(len(inputs.masked.labels), table)
         return of_generator + self.encoder.flops(ragged) + self.head.flops(inputs.tokens)
+
+
+def drawing(
+    settings: ReplacedTokens, labels: Int[Tensor, " predicted"], uniforms: Float[Tensor, " predicted"]
+) -> tuple[See, Int[Tensor, " predicted"]]:
+    """What a generator's loss shows its odds to, and the ids that are drawn by them, which are there when the loss is."""
+    drawn = torch.empty_like(labels)
+
+    def see(odds: Tensor, rows: slice) -> None:
+        excluded = labels[rows] if settings.disallow_correct else None
+        drawn[rows] = draw_tokens(odds, uniforms[rows], settings.temperature, excluded)
+
+    return see, drawn
+
+
+def told_apart(logits: Float[Tensor, " tokens"], truth: Bool[Tensor, " tokens"]) -> dict[str, Num[Tensor, ""]]:
+    """The sums of telling replaced tokens from others: `truth` says which are replaced."""
+    logits = logits.float()
+    flagged = logits > 0
+    return {
+        "replaced": F.binary_cross_entropy_with_logits(logits, truth.float(), reduction="sum"),
+        "discriminator_accuracy": (flagged == truth).sum(),
+        "share_replaced": truth.sum(),
+        "share_flagged": flagged.sum(),
+        "share_found": (flagged & truth).sum(),
+    }
+
+
+def generators_own(discriminator: Iterable[nn.Module], generator: Iterable[nn.Module]) -> frozenset[nn.Parameter]:
+    """The parameters that the generator's loss alone moves: its own, and the bases of shifted tables."""
+    parts = [part for one in discriminator for part in one.modules()]
+    bases = {part.base.weight for part in parts if isinstance(part, ShiftedEmbedding)}
+    theirs = {parameter for part in parts for parameter in part.parameters()}
+    return frozenset({parameter for one in generator for parameter in one.parameters()} - (theirs - bases))
 
 
 def detection(figures: Mapping[str, float]) -> dict[str, float]:

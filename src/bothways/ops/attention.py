@@ -1,7 +1,7 @@
 """Attention over packed sequences: one plain definition, and backends that must equal it.
 
 A query sees the keys of its own sequence, within the window if there is one. `reference` is that
-sentence as a mask; `by_length`, `varlen` and `flex` compute the same without touching other pairs. Each
+sentence as a mask; `by_length`, `by_sequence`, `varlen` and `flex` compute the same without touching other pairs. Each
 backend states what it can do, and `attention` takes the first that can.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -72,6 +73,7 @@ class Score:
         scale: factor of the dot product; None is 1/sqrt(head size).
         dropout: probability that an attention weight is dropped.
         edit: what is added to the scaled dot product; None adds nothing.
+        own: the last keys of a sequence are its queries' own, one for each in their order, and no other query sees them.
     """
 
     window: int | None = None
@@ -79,6 +81,7 @@ class Score:
     scale: float | None = None
     dropout: float = 0.0
     edit: Edit | None = None
+    own: bool = False
 
     def sees(self, rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]) -> Bool[Tensor, "rows columns"] | None:
         """Which positions see which, within one sequence; None where all see all."""
@@ -150,8 +153,24 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, s
 def visible(queries: Ragged, keys: Ragged, score: Score) -> Bool[Tensor, "queries keys"]:
     """Which key each query sees, as a dense mask over the whole batch."""
     mask = queries.segments[:, None] == keys.segments[None, :]
+    if score.own:
+        mask &= owned(*ranks(queries, keys))
     near = score.sees(queries.positions, keys.positions)
     return mask if near is None else mask & near
+
+
+def ranks(queries: Ragged, keys: Ragged) -> tuple[Int[Tensor, " queries"], Int[Tensor, " keys"]]:
+    """The number of each query in its sequence; and of each key, as whose own it is, below 0 where it is nobody's."""
+    of_queries, of_keys = queries.segments, keys.segments
+    shared = keys.starts.diff() - queries.starts.diff()
+    rows = torch.arange(queries.tokens, device=of_queries.device) - queries.starts[of_queries]
+    columns = torch.arange(keys.tokens, device=of_keys.device) - keys.starts[of_keys]
+    return rows, columns - shared[of_keys]
+
+
+def owned(rows: Int[Tensor, " rows"], columns: Int[Tensor, " columns"]) -> Bool[Tensor, "rows columns"]:
+    """Which query sees which key of its sequence, by `ranks`."""
+    return (columns < 0)[None, :] | (columns[None, :] == rows[:, None])
 
 
 def _by_length(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
@@ -253,7 +272,7 @@ def _near(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, sco
 def _one(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, score: Score) -> Tensor:
     rows = torch.arange(first_query, first_query + q.shape[2], device=q.device)
     columns = torch.arange(first_key, first_key + k.shape[2], device=q.device)
-    mask = score.sees(rows, columns)
+    mask = owned(rows, columns - (k.shape[2] - q.shape[2])) if score.own else score.sees(rows, columns)
     match score.edit:
         case None:
             added = None
@@ -264,6 +283,22 @@ def _one(q: Tensor, k: Tensor, v: Tensor, first_query: int, first_key: int, scor
     if added is not None:
         mask = added if mask is None else added.masked_fill(~mask, -torch.inf)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=score.dropout, scale=score.scale)
+
+
+def _by_sequence(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
+    """The definition, one sequence after the other: for positions that are not the numbers of rows."""
+    out = []
+    for (a, b), (c, d) in zip(pairwise(queries.offsets), pairwise(keys.offsets), strict=True):
+        if c == d:
+            out.append(q[a:b] * 0)
+        elif a < b:
+            out.append(_reference(q[a:b], k[c:d], v[c:d], _alone(queries, a, b), _alone(keys, c, d), score))
+    return torch.cat(out) if out else q * 0
+
+
+def _alone(ragged: Ragged, begin: int, end: int) -> Ragged:
+    """One sequence, at the positions that it has."""
+    return replace(Ragged.of([end - begin]).to(ragged.starts.device), positions=ragged.positions[begin:end])
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
@@ -285,7 +320,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, scor
 
 
 def _varlen_can(q: Tensor, queries: Ragged, keys: Ragged, score: Score) -> bool:
-    plain = score.dropout == 0.0 and score.edit is None and (not _by_position(score) or queries is keys)
+    plain = score.dropout == 0.0 and score.edit is None and not score.own and (not _by_position(score) or queries is keys)
     return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0 and plain
 
 
@@ -310,6 +345,7 @@ def _by_position(score: Score) -> bool:
 
 REFERENCE = Backend("reference", lambda q, queries, keys, score: True, _reference, inside=True)
 BY_LENGTH = Backend("by_length", _by_length_can, _by_length)
+BY_SEQUENCE = Backend("by_sequence", lambda q, queries, keys, score: True, _by_sequence)
 VARLEN = Backend("varlen", _varlen_can, _varlen, inside=True)
 FLEX = Backend("flex", _flex_can, _flex)
-BACKENDS = (VARLEN, FLEX, BY_LENGTH, REFERENCE)
+BACKENDS = (VARLEN, FLEX, BY_LENGTH, BY_SEQUENCE, REFERENCE)

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, and_masks, create_block_mask, flex_attention
 
 from bothways.ragged import Ragged
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bothways.ops.attention import Score
 
 # The blocks that a packing and a kind of window touch: found once, used by every layer.
-_Known = dict[tuple[int | None, bool], BlockMask]
+_Known = dict[tuple[int | None, bool, bool], BlockMask]
 _BLOCKS: WeakKeyDictionary[Ragged, WeakKeyDictionary[Ragged, _Known]] = WeakKeyDictionary()
 
 
@@ -37,14 +37,24 @@ def _compiled() -> Callable[..., Any]:
 
 def _blocks(queries: Ragged, keys: Ragged, score: Score) -> BlockMask:
     known = _BLOCKS.setdefault(queries, WeakKeyDictionary()).setdefault(keys, {})
-    kind = (score.window, score.causal)
+    kind = (score.window, score.causal, score.own)
     if kind not in known:
         device = str(queries.starts.device)
         seen = _seen(queries, keys, score.window, score.causal)
+        if score.own:
+            seen = and_masks(seen, _owned(queries, keys))
         known[kind] = create_block_mask(
             seen, None, None, queries.tokens, keys.tokens, device=device, _compile=queries.starts.is_cuda
         )
     return known[kind]
+
+
+def _owned(queries: Ragged, keys: Ragged) -> Callable[..., Tensor]:
+    """As `owned` of `ops.attention`, by numbers in the packed batch."""
+    from bothways.ops.attention import ranks
+
+    rows, columns = ranks(queries, keys)
+    return lambda batch, head, row, column: (columns[column] < 0) | (columns[column] == rows[row])
 
 
 def _seen(queries: Ragged, keys: Ragged, window: int | None, causal: bool) -> Callable[..., Tensor]:

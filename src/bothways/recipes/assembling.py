@@ -21,9 +21,12 @@ from bothways.model.model import Model
 from bothways.objectives.causal_lm import CausalLanguageModeling
 from bothways.objectives.decoded_lm import DecodedLanguageModeling
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.ngram_lm import NGramLanguageModeling
+from bothways.objectives.ngram_relations import NGramRelationModeling
 from bothways.objectives.replaced_token import ReplacedTokenDetection
 from bothways.objectives.sentence_pair import PairedLanguageModeling
-from bothways.recipes import detecting
+from bothways.objectives.sharing import folded
+from bothways.recipes import detecting, gramming
 from bothways.recipes.carrying_out import averages
 from bothways.recipes.continuing import Objectives, take_over
 from bothways.recipes.masks import check_schedule
@@ -40,6 +43,8 @@ def build(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
     objective = unfilled(run, vocabulary)
     if isinstance(objective, ReplacedTokenDetection):
         detecting.initialise_detection(objective, run.training.seed)
+    elif isinstance(objective, NGramRelationModeling):
+        gramming.initialise_relations(objective, run.training.seed)
     else:
         initialise(objective, run.encoder.initialisation, run.encoder.num_layers, run.training.seed)
     if run.start is not None:
@@ -50,6 +55,8 @@ def build(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
 
 def unfilled(run: Pretraining, vocabulary: Vocabulary) -> Objectives:
     """The objective, whose weights are whatever torch makes of them."""
+    if run.ngrams is not None:
+        return gramming.unfilled_ngrams(run, run.ngrams, vocabulary)
     if run.replaced_tokens is not None:
         return detecting.unfilled_detection(run, run.replaced_tokens, vocabulary)
     encoder = Encoder(run.encoder)
@@ -84,6 +91,9 @@ def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> t
         model = Model(family, spec, tokenizer, name=run.family)
     model.encoder = objective.encoder
     model.heads["masked_lm"] = objective.head
+    if isinstance(objective, NGramRelationModeling):
+        model.encoder = folded(objective.encoder)
+        return model, detecting.generator_model(run, tokenizer, objective)
     if run.pairs is not None and run.pairs.task.type in model.heads:
         assert isinstance(objective, PairedLanguageModeling)
         model.heads[run.pairs.task.type] = objective.pair_head
@@ -111,6 +121,8 @@ def figures(objective: Objectives, batches: Sequence[Any], device: str) -> Mappi
     match objective:
         case ReplacedTokenDetection():
             return detecting.detection_figures(objective, batches, device)
+        case NGramLanguageModeling() | NGramRelationModeling():
+            return gramming.ngram_figures(objective, batches, device)
         case PairedLanguageModeling():
             return averages(objective, batches, device, (*names, *(f"{objective.name}/{name}" for name in names)))
         case _:
@@ -122,6 +134,8 @@ def metrics(objective: Objectives) -> tuple[str, ...]:
     match objective:
         case ReplacedTokenDetection():
             return detecting.METRICS
+        case NGramLanguageModeling() | NGramRelationModeling():
+            return gramming.METRICS
         case PairedLanguageModeling():
             return (*_METRICS, f"{objective.name}/accuracy")
         case _:
@@ -131,8 +145,10 @@ def metrics(objective: Objectives) -> tuple[str, ...]:
 def check_objective(run: Pretraining) -> None:
     """Raises InputError where what a run is to learn contradicts itself, or cannot be built."""
     check_schedule(run)
-    if run.replaced_tokens is not None and not replace(run, replaced_tokens=None).masked_alone:
+    if run.replaced_tokens is not None and not replace(run, replaced_tokens=None, ngrams=None).masked_alone:
         raise InputError("replaced_tokens: goes without pairs, decoder and predicts")
+    if run.ngrams is not None and not replace(run, replaced_tokens=None, ngrams=None).masked_alone:
+        raise InputError("ngrams: goes without pairs, decoder and predicts")
     if run.pairs is not None and run.pairs.head.labels != 2:
         raise InputError(f"pairs.head.labels: {run.pairs.head.labels}, but a pair is of one of 2 classes")
     if run.predicts == "next" and (run.pairs is not None or run.decoder is not None):
@@ -140,4 +156,4 @@ def check_objective(run: Pretraining) -> None:
     if run.pairs is not None and run.length_warmup is not None:
         raise InputError("length_warmup: pairs are not cut into shorter ones; leave it out, or make stages")
     with torch.device("meta"):  # what cannot be built is told of before any text is read
-        unfilled(run, Vocabulary.unknown(run.encoder.vocab_size))
+        unfilled(run, gramming.unknown(run))

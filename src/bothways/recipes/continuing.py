@@ -17,6 +17,8 @@ from bothways.model.model import Model
 from bothways.objectives.causal_lm import CausalLanguageModeling
 from bothways.objectives.decoded_lm import DecodedLanguageModeling
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.ngram_lm import NGramLanguageModeling
+from bothways.objectives.ngram_relations import NGramRelationModeling
 from bothways.objectives.replaced_token import ReplacedTokenDetection
 from bothways.objectives.sentence_pair import PairedLanguageModeling
 from bothways.objectives.sharing import folded, unfold
@@ -93,7 +95,13 @@ def _begun(start: str, added: Sequence[str]) -> Model:
 
 
 Objectives: TypeAlias = (
-    MaskedLanguageModeling | CausalLanguageModeling | DecodedLanguageModeling | PairedLanguageModeling | ReplacedTokenDetection
+    MaskedLanguageModeling
+    | CausalLanguageModeling
+    | DecodedLanguageModeling
+    | PairedLanguageModeling
+    | ReplacedTokenDetection
+    | NGramLanguageModeling
+    | NGramRelationModeling
 )
 """What a run of pretraining trains: an encoder and a head, whatever stands beside them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from bothways.layers.heads import MaskedLm
 from bothways.layers.replaced_token import ReplacedToken
 from bothways.model.folder import check_expressed
 from bothways.model.model import Model
+from bothways.objectives.ngram_relations import NGramRelationModeling
 from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedTokens, detection
 from bothways.objectives.sharing import folded
 from bothways.recipes.carrying_out import Say, averages
@@ -31,7 +32,9 @@ from bothways.training.step import loss
 # Apart from the seed of the discriminator, which begins as the same run without a generator would
 _GENERATOR_SEED = 1 << 32
 # Train metrics that reports plot
-METRICS = ("generator_accuracy", "discriminator_accuracy", "share_replaced", "share_found", "masked")
+METRICS: tuple[str, ...] = ("generator_accuracy", "discriminator_accuracy", "share_replaced", "share_found", "masked")
+
+WithGenerator: TypeAlias = ReplacedTokenDetection | NGramRelationModeling
 
 
 def unfilled_detection(run: Pretraining, settings: ReplacedTokens, vocabulary: Vocabulary) -> ReplacedTokenDetection:
@@ -44,8 +47,12 @@ def unfilled_detection(run: Pretraining, settings: ReplacedTokens, vocabulary: V
 
 def initialise_detection(objective: ReplacedTokenDetection, seed: int) -> None:
     """Fresh weights, a function of the seed; what is shared begins as the discriminator's does."""
-    parts = ((objective.generator, objective.generator_head, seed + _GENERATOR_SEED), (objective.encoder, objective.head, seed))
-    for encoder, head, drawn in parts:
+    initialise_both((objective.generator, objective.generator_head), (objective.encoder, objective.head), seed)
+
+
+def initialise_both(generator: tuple[Encoder, nn.Module], discriminator: tuple[Encoder, nn.Module], seed: int) -> None:
+    """Fresh weights of two encoders, each with what stands on it."""
+    for (encoder, head), drawn in ((generator, seed + _GENERATOR_SEED), (discriminator, seed)):
         initialise(nn.ModuleList([encoder, head]), encoder.config.initialisation, encoder.config.num_layers, drawn)
 
 
@@ -65,7 +72,7 @@ def discriminator_model(run: Pretraining, tokenizer: Tokenizer, objective: Repla
     return model
 
 
-def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: ReplacedTokenDetection) -> Model:
+def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: WithGenerator) -> Model:
     """The generator on its own modules: in the run's family, or in the first one that can express it."""
     spec = Spec(objective.generator.config, Heads(masked_lm=run.head), pad_id=tokenizer.pad_id or 0)
     families = sorted(FAMILIES, key=lambda one: one.name != run.family)
@@ -102,7 +109,7 @@ def detection_figures(objective: ReplacedTokenDetection, batches: Sequence[Any],
     return {"loss": loss(objective.weights, figures), **figures, **detection({**figures, **shares})}
 
 
-def detection_groups(objective: ReplacedTokenDetection, optimizer: Optimizer) -> tuple[Group, ...] | None:
+def detection_groups(objective: WithGenerator, optimizer: Optimizer) -> tuple[Group, ...] | None:
     """Parameter groups with the generator apart; None where its learning rate and clipping are the discriminator's."""
     factor, own = objective.settings.generator_lr, objective.of_generator()
     apart = objective.settings.clipping is not None

@@ -63,7 +63,7 @@ def distil(
     base = run.base
     check(base)
     if not base.masked_alone or base.masking.schedule is not None:
-        what = "leave out pairs, decoder, replaced_tokens, predicts and masking.schedule"
+        what = "leave out pairs, decoder, replaced_tokens, ngrams, predicts and masking.schedule"
         raise InputError(f"base: a student learns from masked tokens and what the teacher makes of them; {what}")
     if base.general is not None:
         raise InputError("base.general: what a student forgets is not measured; leave it out")

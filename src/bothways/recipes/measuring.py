@@ -18,6 +18,7 @@ from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.initialisation import initialise
 from bothways.recipes.assembling import unfilled
 from bothways.recipes.continuing import Objectives
+from bothways.recipes.gramming import unknown
 from bothways.recipes.planned_text import Invented, PlannedText
 from bothways.recipes.runs import Pretraining
 from bothways.training import step as steps
@@ -76,7 +77,7 @@ class Network:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.unknown(self.run.encoder.vocab_size, _SPECIAL)
+        return unknown(self.run, _SPECIAL)
 
     def build(self) -> Objectives:
         # a second task adds a pooler and two classes, and needs texts that are pairs

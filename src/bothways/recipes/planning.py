@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from bothways.data.masking import Vocabulary
 from bothways.errors import InputError
 from bothways.families import FAMILIES
 from bothways.families.family import Heads, Spec
 from bothways.model.cost import parameters_by_part
 from bothways.model.model import Model
 from bothways.recipes.assembling import EVALUATED, unfilled
+from bothways.recipes.gramming import unknown
 from bothways.recipes.measuring import Measured, Network, measure, program
 from bothways.recipes.planned_text import PlannedText, assumed, sampled
 from bothways.recipes.pretraining import check
@@ -287,14 +287,17 @@ def _memory(
 
 def _parameters(run: Pretraining) -> dict[str, int]:
     family, settings = next(one for one in FAMILIES if one.name == run.family), run.replaced_tokens
-    heads = Heads(masked_lm=run.head) if settings is None else Heads(replaced_token=settings.head)
+    heads = Heads(masked_lm=run.head)
+    if settings is not None and run.ngrams is None:
+        heads = Heads(replaced_token=settings.head)
     with torch.device("meta"):
         parts = parameters_by_part(Model(family, Spec(encoder=run.encoder, heads=heads), None, name=run.family))
-        if settings is None:
+        if settings is None and run.ngrams is None:
             return parts
-        objective = unfilled(run, Vocabulary(run.encoder.vocab_size, 0, frozenset()))
-    # of what is shared, the discriminator has it already
-    return {**parts, "generator": sum(one.numel() for one in objective.parameters()) - sum(parts.values())}
+        objective = unfilled(run, unknown(run))
+    # of what is shared, the model has it already
+    beside = sum(one.numel() for one in objective.parameters()) - sum(parts.values())
+    return {**parts, "generator" if run.ngrams is None else "n-grams, and what predicts them": beside}
 
 
 def _cost(run: Pretraining) -> tuple[int, float]:

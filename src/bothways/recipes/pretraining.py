@@ -15,6 +15,7 @@ import torch
 
 from bothways.config import to_json
 from bothways.data.added_tokens import cut, is_known
+from bothways.data.lexicon import Lexicon
 from bothways.data.loader import Loader
 from bothways.data.tally import Tally
 from bothways.data.tokenizer import Tokenizer
@@ -24,7 +25,6 @@ from bothways.errors import InputError
 from bothways.files import replacing, write_text
 from bothways.model.model import Model
 from bothways.objectives.masked_lm import PrepareMasked
-from bothways.objectives.replaced_token import ReplacedTokenDetection
 from bothways.objectives.sharing import refold
 from bothways.recipes import detecting, general_text
 from bothways.recipes.assembling import EVALUATED, assemble, build, check_objective, figures, measured_objective, metrics
@@ -34,6 +34,7 @@ from bothways.recipes.continuing import Objectives
 from bothways.recipes.corpus import Opened, Text, by_length, files_of, given, open_corpus, samples_of, texts_of
 from bothways.recipes.forgetting import Forgetting
 from bothways.recipes.general_text import GeneralText, check_general
+from bothways.recipes.gramming import LEXICON, prepare_lexicon
 from bothways.recipes.masks import opener, scheduled, vocabulary_of
 from bothways.recipes.predictions import predictions
 from bothways.recipes.runs import GivenTokenizer, Pretraining
@@ -72,7 +73,8 @@ def pretrain(
         remember_corpus(run, folder)
         tokenizer = prepare_tokenizer(run, folder, say)
         shards = prepare_shards(run, folder, tokenizer, say)
-    parts = set_up(run, tokenizer, shards, chosen(device), say)
+        lexicon = None if run.ngrams is None else prepare_lexicon(run.ngrams.lexicon, folder, tokenizer, shards, say)
+    parts = set_up(run, tokenizer, shards, chosen(device), say, lexicon)
     watch, plotted, general = parts.watch(run, machine_rate(parts)), metrics(parts.objective), None
     if run.general is not None:
         with team().in_turn():
@@ -129,7 +131,7 @@ class Parts:
     def groups(self, run: Pretraining) -> tuple[Group, ...] | None:
         """Which parameters get which learning rate; None: as ever."""
         one = self.objective
-        return detecting.detection_groups(one, run.training.optimizer) if isinstance(one, ReplacedTokenDetection) else None
+        return detecting.detection_groups(one, run.training.optimizer) if isinstance(one, detecting.WithGenerator) else None
 
     def finish(self) -> None:
         """Make the model what was trained."""
@@ -148,10 +150,12 @@ class Parts:
         )
 
 
-def set_up(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], device: str, say: Say) -> Parts:
+def set_up(
+    run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], device: str, say: Say, lexicon: Lexicon | None = None
+) -> Parts:
     """Put the parts of a run together, with the weights that it begins with."""
     text = prepare_samples(run, tokenizer, opened, say)
-    vocabulary = vocabulary_of(run.masking, tokenizer, opened, say)
+    vocabulary = replace(vocabulary_of(run.masking, tokenizer, opened, say), lexicon=lexicon)
     objective = build(replace(run, masking=scheduled(run, text)), vocabulary)
     fixed = run.training.compile
     loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order, fixed)
@@ -186,16 +190,21 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
     sources = [run.source] if run.general is None else [run.source, run.general]
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for source in sources for path in files_of(source)]
     texts = "".join(map(to_json, sources))
-    made_from = json.dumps([_OURS, texts, to_json(run.tokenizer), run.encoder.max_length, files], indent=2) + "\n"
+    said = [_OURS, texts, to_json(run.tokenizer), run.encoder.max_length, files]
+    if run.ngrams is not None:
+        said.append(to_json(run.ngrams.lexicon))
+    made_from = json.dumps(said, indent=2) + "\n"
     note = folder / _MADE_FROM
     written = note.read_text(encoding="utf-8") if note.exists() else None
     if written == made_from:
         return
     if written is not None and _OURS not in written:
         raise InputError(f"{note}: not written by a run; choose another folder")
-    for made in (folder / "tokenizer", folder / "data", folder / general_text.FOLDER):
+    for made in (folder / "tokenizer", folder / "data", folder / LEXICON, folder / general_text.FOLDER):
         if made.exists() and written is None:
             raise InputError(f"{made}: nothing says which text this was made from; remove it or choose another folder")
+        if made.is_file():
+            made.unlink()
         shutil.rmtree(made, ignore_errors=True)
     write_text(note, made_from)
 

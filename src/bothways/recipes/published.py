@@ -13,7 +13,7 @@ from bothways.recipes.deep import cramming, neobert
 from bothways.recipes.modern import ettin, modernbert, modernbert_short, rexbert
 from bothways.recipes.quick import speedrun
 from bothways.recipes.recipe import Recipe
-from bothways.recipes.replacing import deberta_v3, electra, electra_small, modernbert_rtd
+from bothways.recipes.replacing import deberta_v3, electra, electra_small, ernie_gram, modernbert_rtd
 
 _LONG = "long documents for its later stages"
 
@@ -36,6 +36,7 @@ RECIPES = {
         Recipe(electra_small, "arXiv 2003.10555", "14M", "English text, 3.3 billion words"),
         Recipe(deberta_v3, "arXiv 2111.09543", "184M", "English text, 160 GB"),
         Recipe(modernbert_rtd, "arXiv 2003.10555", "149M", "English text and code"),
+        Recipe(ernie_gram, "arXiv 2010.12148", "110M", "English text, 16 GB or 160 GB"),
         Recipe(cramming, "arXiv 2212.14034", "120M", "English text, and one device for a day"),
         Recipe(speedrun, "benchmarks/speedrun", "149M", "any text, and an hour"),
     )

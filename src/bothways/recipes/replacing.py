@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bothways.data.lexicon import CountedLexicon
 from bothways.data.masking import DEBERTA_V3, ELECTRA
+from bothways.data.ngram_masking import ERNIE_GRAM
 from bothways.data.packing import TokenBudget
 from bothways.data.tokenizer_training import Unigram, WordPiece
 from bothways.encoder.generator import Narrowed
 from bothways.families.bert import masked_lm_head
 from bothways.families.deberta_v2 import deberta_v2
 from bothways.families.electra import electra as electra_encoder
+from bothways.families.ernie_gram import ernie_gram as ernie_gram_encoder
 from bothways.layers.heads import Transform
 from bothways.layers.replaced_token import ReplacedTokenHead
+from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.objectives.sharing import DisentangledTables
 from bothways.recipes.modern import modernbert_short
@@ -121,4 +125,40 @@ def _electra(
         ),
         max_length=shape.max_length,
         replaced_tokens=ReplacedTokens(generator=Narrowed(width=width)),
+    )
+
+
+def ernie_gram(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
+    """ERNIE-Gram: n-grams are masked as one, filled in by a generator, and predicted as one and token by token.
+
+    15 % of n-grams and single tokens are chosen, by a lexicon of 200,000 pairs and 100,000 triples of tokens; the n-grams that
+    a generator draws stand in their place, and are told from those of the text as well (arXiv 2010.12148). No code of this
+    pretraining was released: what the text leaves open is BERT's (256 samples of 512 tokens a step, 1M steps, lr 1e-4 after a
+    warm-up of 10,000) and ELECTRA's (a generator a third as wide, detection 50 times). The encoder is the released one's.
+    """
+    shape = shape_of(size, Shape(768, 12, 12, 3072, 30522, 512, 16384, 8))
+    encoder = ernie_gram_encoder(
+        shape.vocab_size, shape.hidden_size, shape.num_layers, shape.heads, shape.intermediate_size, shape.max_length,
+        initializer_range=shape.initializer_range,
+    )  # fmt: skip
+    counted = CountedLexicon()
+    if size != "base":  # as many as tokens, and half as many, so that the text is cut by them about as often
+        counted = CountedLexicon(sizes=(shape.vocab_size, shape.vocab_size // 2), at_least=2 if size == "toy" else 5)
+    return Pretraining(
+        family="ernie_gram",
+        encoder=encoder,
+        head=masked_lm_head(encoder),
+        masking=ERNIE_GRAM,
+        source=source,
+        tokenizer=WordPiece(vocab_size=shape.vocab_size),
+        batching=TokenBudget(tokens=shape.tokens),
+        training=TrainingConfig(
+            optimizer=BertAdam(lr=1e-4 if size == "base" else 1e-3),
+            schedule=Linear(warmup=Fraction(of=0.01)),
+            budget=budget_of(budget, size, Steps(count=1_000_000)),
+            accumulate=shape.accumulate,
+        ),
+        max_length=shape.max_length,
+        replaced_tokens=ReplacedTokens(generator=Narrowed(width=1 / 3)),
+        ngrams=ExplicitNGrams(lexicon=counted),
     )

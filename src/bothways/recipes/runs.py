@@ -24,6 +24,7 @@ from bothways.objectives.contrastive import InfoNce
 from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.objectives.distillation.labels import SoftLabels
 from bothways.objectives.distillation.methods import Hints, Method
+from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.training.settings import TrainingConfig
 
@@ -98,6 +99,8 @@ class Pretraining:
         general: text of no domain, on which what is forgotten is measured, before the first step and ever after; None: nothing.
         replaced_tokens: `encoder` learns to tell tokens that a generator has put in the place of masked ones; `head` is the
             generator's. None: it learns to predict masked tokens, and `head` is its own.
+        ngrams: n-grams are masked as one and predicted as one; with `replaced_tokens`, in the place of n-grams and tokens that a
+            generator draws, and both networks have a `head`. None: tokens are, each on its own.
     """
 
     family: FamilyName
@@ -119,12 +122,13 @@ class Pretraining:
     start: str | None = None
     general: Annotated[TextFiles | Column, Field(discriminator="type")] | None = None
     replaced_tokens: ReplacedTokens | None = None
+    ngrams: ExplicitNGrams | None = None
     workers: NonNegativeInt = 0
 
     @property
     def masked_alone(self) -> bool:
         """Whether masked tokens are all that is learned from."""
-        beside = (self.pairs, self.decoder, self.replaced_tokens)
+        beside = (self.pairs, self.decoder, self.replaced_tokens, self.ngrams)
         return self.predicts == "masked" and all(one is None for one in beside)
 
 

@@ -146,6 +146,8 @@ def check_stages(run: Staged) -> None:
     names = [stage.name for stage in run.stages]
     if len(set(names)) < len(names):
         raise InputError(f"stages: a name is given twice among {', '.join(names)}")
+    if run.base.ngrams is not None:
+        raise InputError("base.ngrams: runs of stages do not have n-grams yet; choose a run of one stage")
     previous = run.base
     for number, (stage, one) in enumerate(zip(run.stages, run.runs, strict=True)):
         where = f"stages.{number} ({stage.name})"

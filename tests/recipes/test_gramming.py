@@ -1,0 +1,128 @@
+"""Explicit n-grams as a run: a lexicon that is counted or given, what is learned and saved, what is refused."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import bothways
+from bothways.data.lexicon import CountedLexicon, GivenLexicon, Lexicon
+from bothways.data.mask_units import NGrams
+from bothways.data.masking import Masking
+from bothways.data.sentence_pairs import NextSentence
+from bothways.data.source import TextFiles
+from bothways.data.tokenizer import Tokenizer
+from bothways.data.tokenizer_training import WordPiece, train_tokenizer
+from bothways.errors import InputError
+from bothways.families.bert import bert, masked_lm_head
+from bothways.objectives.ngram_lm import ExplicitNGrams
+from bothways.recipes.planning import _parameters
+from bothways.recipes.pretraining import check, pretrain
+from bothways.recipes.published import RECIPES
+from bothways.recipes.runs import Pretraining, SentencePairs, Staged
+from bothways.recipes.staged import check_stages
+from bothways.training import log
+from bothways.training.schedule import Steps
+
+TEXT = "the harbour master keeps a list of ships while the tide comes in and a captain waits for it"
+WORDS = TEXT.split()
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lines in which a few pairs and triples of words come again and again."""
+    draw, phrases = random.Random(0), [("harbour", "master"), ("the", "tide", "comes"), ("a", "captain")]
+    lines = []
+    for _ in range(40):
+        words = [word for _ in range(12) for word in (draw.choice(phrases) if draw.random() < 0.4 else (draw.choice(WORDS),))]
+        lines.append(" ".join(words))
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def toy(texts: Path, steps: int = 3, **changes: object) -> Pretraining:
+    run = RECIPES["ernie_gram"](TextFiles(paths=(str(texts),), split="line"), Steps(count=steps), "toy")
+    assert isinstance(run, Pretraining)
+    encoder = replace(run.encoder, num_layers=1)
+    return replace(run, encoder=encoder, held_out=0.2, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def ran(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    pretrain(toy(texts), folder, device="cpu")
+    return folder
+
+
+def test_a_run_learns_of_n_grams(ran: Path) -> None:
+    """Fails where they are silently left out: n-grams are masked, and the text is shorter for it."""
+    lexicon = Lexicon.load(ran / "lexicon.safetensors", Tokenizer.load(ran / "tokenizer"))
+    assert min(lexicon.sizes) > 5
+    lines = log.read(ran)
+    trained = [line["metrics"] for line in lines if line["kind"] == "train"]
+    (held,) = (line["metrics"] for line in lines if line["kind"] == "evaluation")
+    for one in (*trained, held):
+        assert 0.05 < one["ngrams"] < 1
+        assert 0.02 < one["shortened"] < 0.6
+    assert {"loss", "fine", "generator", "replaced"} <= held.keys()
+
+
+def test_what_is_saved_knows_no_n_grams(ran: Path) -> None:
+    """Reference check 15.(5): the folder is a model of its family, with a head for tokens."""
+    model = bothways.load(ran / "model", strict=True)
+    assert (model.family.name, sorted(model.heads)) == ("ernie_gram", ["masked_lm"])
+    sizes = {tuple(one.shape) for one in load_file(ran / "model" / "model.safetensors").values()}
+    vocab = model.spec.encoder.vocab_size
+    assert {size[0] for size in sizes if size[-1] == 48 and len(size) == 2} == {vocab, 64, 48, 128}
+    assert len(model.fill(f"the tide {model.tokenizer.tokens['mask_token']}")[0]) == 5  # type: ignore[union-attr]
+
+
+def test_a_given_lexicon(ran: Path, texts: Path, tmp_path: Path) -> None:
+    """Without a generator, on another trunk; the run keeps what it was given."""
+    given = ExplicitNGrams(lexicon=GivenLexicon(file=str(ran / "lexicon.safetensors")), fine=None)
+    plain = toy(texts, 1, ngrams=given, replaced_tokens=None)
+    encoder = bert(400, hidden_size=24, num_layers=1, heads=3, intermediate_size=20, max_length=64)
+    other = replace(plain, family="bert", encoder=encoder, head=masked_lm_head(encoder))
+    pretrain(other, tmp_path / "run", device="cpu")
+    assert (tmp_path / "run" / "lexicon.safetensors").read_bytes() == (ran / "lexicon.safetensors").read_bytes()
+    (held,) = (line["metrics"] for line in log.read(tmp_path / "run") if line["kind"] == "evaluation")
+    assert held.keys() == {"loss", "ngram_loss", "accuracy", "ngrams", "shortened"}
+    train_tokenizer(WordPiece(vocab_size=60), WORDS).save(tmp_path / "words")
+    elsewhere = Tokenizer.load(tmp_path / "words")
+    with pytest.raises(InputError, match="made with another tokenizer"):
+        Lexicon.load(ran / "lexicon.safetensors", elsewhere)
+
+
+def test_refusals(texts: Path, tmp_path: Path) -> None:
+    run = toy(texts)
+    with pytest.raises(InputError, match=r"masking\.units"):
+        check(replace(run, masking=Masking(count="rounded", units=NGrams())))
+    with pytest.raises(InputError, match="ngrams: goes without pairs"):
+        check(replace(run, replaced_tokens=None, pairs=SentencePairs(task=NextSentence())))
+    with pytest.raises(InputError, match="would be masked language modelling"):
+        check(replace(run, ngrams=ExplicitNGrams(lexicon=CountedLexicon(sizes=(0, 0)))))
+    with pytest.raises(InputError, match="no such lexicon"):
+        check(replace(run, ngrams=ExplicitNGrams(lexicon=GivenLexicon(file=str(tmp_path / "none")))))
+    staged = RECIPES["neobert"](run.source, Steps(count=2), "toy")
+    assert isinstance(staged, Staged)
+    with pytest.raises(InputError, match="runs of stages do not have n-grams yet"):
+        check_stages(replace(staged, base=replace(staged.base, ngrams=ExplicitNGrams())))
+
+
+def test_a_plan_counts_n_grams(texts: Path) -> None:
+    """Rows and biases of 600 n-grams, three symbols, the generator and what tells its n-grams."""
+    run = toy(texts, replaced_tokens=None)
+    parts = _parameters(run)
+    assert parts["n-grams, and what predicts them"] == 600 * 48 + 600 + 3 * 48
+    whole = _parameters(toy(texts))
+    assert whole["n-grams, and what predicts them"] > parts["n-grams, and what predicts them"] + 600
+    assert {name: whole[name] for name in whole if name in parts and "n-grams" not in name} == {
+        name: parts[name] for name in parts if "n-grams" not in name
+    }
+    assert torch.get_default_dtype() == torch.float32
