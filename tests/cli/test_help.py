@@ -23,7 +23,17 @@ from bothways.retrieval import index
 
 VERBS = [
     *("demo", "pretrain", "finetune", "distil", "recipes", "launch", "plan", "compare", "embed", "fill", "index", "search"),
-    *("evaluate", "curate", "domain train", "tokenizer train", "tokenizer report", "tokenizer transplant", "tokenize"),
+    *(
+        "evaluate",
+        "curate",
+        "code build",
+        "code repair",
+        "domain train",
+        "tokenizer train",
+        "tokenizer report",
+        "tokenizer transplant",
+        "tokenize",
+    ),
     *("convert", "info", "verify"),
 ]
 # pydantic is not among them: typer itself imports it, in a tenth of a second

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 import bothways
 from bothways.cli import (
+    code,
     compare,
     convert,
     curate,
@@ -31,7 +32,7 @@ from bothways.cli import (
 from bothways.cli.output import note
 
 # in the order in which help lists them
-_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, distil, launch, compare)
+_MAKING = (demo, curate, domain, tokenizer, tokenize, plan, pretrain, train, distil, code, launch, compare)
 _USING = (evaluate, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.

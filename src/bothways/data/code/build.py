@@ -26,6 +26,7 @@ from bothways.errors import InputError
 MANIFEST = "tasks.json"
 CORPUS = "corpus.jsonl"
 Advance = Callable[[int, int], object]
+Say = Callable[[str], object]
 
 
 @config
@@ -70,23 +71,26 @@ class Account:
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def build(tasks: CodeTasks, folder: Path, advance: Advance = lambda files, size: None) -> Account:
+def build(tasks: CodeTasks, folder: Path, advance: Advance = lambda files, size: None, say: Say = lambda line: None) -> Account:
     """Write the corpus and the six tasks into `folder`, which is there and empty.
 
     Args:
         advance: told of each file that was read, and of its bytes.
+        say: told of each stage in a line.
 
     Raises:
         InputError: nothing to read, fewer than three files that parse, no function that fits.
         MissingExtraError: finding near duplicates needs the extra `data`.
     """
     found = read_modules(tasks.paths, tasks.left_out, advance)
+    say(f"{len(found.modules):,} files parse, {len(found.refused):,} do not; looking for near duplicates")
     parts = divided((module.name for module in found.modules), tasks.split)
     modules, account = _unlike(found, parts, tasks)
     _jsonl(folder / CORPUS, (_document(one) for one in modules["train"]))
     account.corpus = len(modules["train"])
     chosen = _functions(modules, tasks, account)
     for task in TASKS:
+        say(f"{task}: of {sum(account.functions.values()):,} functions")
         made = {part: list(rows(task, chosen[part], _most(part, tasks), tasks.seed)) for part in PARTS}
         if task == "exception":
             made, account.unseen_exceptions = _seen(made)

@@ -82,7 +82,7 @@ def pointed(function: Function, bug: Bug | None) -> Row:
 
 def _bugs(function: Function, kind: BugKind, most: int, draw: random.Random) -> Iterator[Row]:
     for bug in bugs(function.source, kind, most, draw):
-        yield {"function": to_text(function.source), "label": CORRECT, "info": _info(function)}
+        yield {"function": function.text, "label": CORRECT, "info": _info(function)}
         yield {"function": to_text(bug.source), "label": _LABELS[kind], "info": _info(function) | asdict(bug.change)}
 
 
@@ -93,7 +93,7 @@ def _docstrings(functions: Sequence[Function], most: int, seed: int) -> Iterator
         draw = random.Random(f"{seed} docstrings {function.module} {function.name}")
         others = [one for one in draw.sample(said, min(len(said), most + 3)) if one.docstring != function.docstring][:most]
         for other in others:
-            row = {"docstring": escape(str(function.docstring)), "function": to_text(function.source)}
+            row = {"docstring": escape(str(function.docstring)), "function": function.text}
             yield row | {"label": CORRECT, "info": _info(function)}
             info = _info(function) | {"docstring_of": {"file": other.module, "name": other.name}}
             yield row | {"docstring": escape(str(other.docstring)), "label": "Incorrect", "info": info}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from bothways.data.code.lexing import lex
+from bothways.data.code.lexing import flatten, lex
 from bothways.data.reading import find, read_whole
 from bothways.errors import InputError
 
@@ -38,13 +38,16 @@ class Found:
 class Function:
     """A function or method: its module, its path within it, its docstring, and its source without the docstring.
 
-    `source` is written anew by `ast.unparse`, so no two functions differ in how they are laid out.
+    Attributes:
+        source: written anew by `ast.unparse`, so no two functions differ in how they are laid out.
+        text, tokens: the source's tokens as text (`lexing.flatten`), and how many there are.
     """
 
     module: str
     name: str
     docstring: str | None
     source: str
+    text: str
     tokens: int
 
 
@@ -104,7 +107,8 @@ def functions(module: Module) -> Iterator[Function]:
             continue
         source = written(bare)
         if source is not None:
-            yield Function(module.name, name, _docstring(node), source, len(lex(source)))
+            tokens = lex(source)
+            yield Function(module.name, name, _docstring(node), source, flatten(tokens).text, len(tokens))
 
 
 def _docstring(node: Definition) -> str | None:
