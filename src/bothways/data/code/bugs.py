@@ -93,7 +93,8 @@ def differing(one: ast.AST, other: ast.AST) -> int:
     below, beside = ([list(ast.iter_child_nodes(tree)) for tree in (one, other)], [_plain(tree) for tree in (one, other)])
     if len(below[0]) != len(below[1]) or beside[0] != beside[1]:
         return 1
-    if has_order(one) and ast.dump(one) != ast.dump(other) and _swapped(one) == ast.dump(other):
+    swappable = isinstance(one, ast.BinOp) or (isinstance(one, ast.Compare) and len(one.ops) == 1)
+    if swappable and ast.dump(one) != ast.dump(other) and _swapped(one) == ast.dump(other):
         return 1
     return sum(differing(mine, theirs) for mine, theirs in zip(*below, strict=True))
 
