@@ -24,8 +24,8 @@ from bothways.errors import InputError
 pytest.importorskip("rensa")
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
-# Real code, of which a file does not parse
-SOURCES = ("json", "html", "wsgiref", "unittest", "lib2to3/tests/data", "importlib/metadata")
+# Real code, and so little of it that all that is built can be looked at
+SOURCES = ("json", "wsgiref", "importlib/metadata", "concurrent")
 BUGS = ("variable_misuse", "swapped_operands", "wrong_binary_operator")
 LONGEST = 150
 Rows = dict[str, dict[str, list[dict[str, Any]]]]
@@ -60,7 +60,8 @@ def function(row: dict[str, Any]) -> ast.AST:
 
 
 def test_there_is_enough_to_look_at(account: Account, rows: Rows) -> None:
-    assert all(len(rows[task]["train"]) >= 20 for task in TASKS)
+    assert {task for task in TASKS if len(rows[task]["train"]) < 20} <= {"exception"}
+    assert rows["exception"]["train"]
     assert {task: {part: len(rows[task][part]) for part in PARTS} for task in TASKS} == account.rows
     assert account.too_long > 0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bothways.data.code.modules import parse, written
-from bothways.data.code.scopes import variables
+from bothways.data.code.scopes import Variables, variables
 
 BugKind = Literal["variable_misuse", "swapped_operands", "wrong_binary_operator"]
 
@@ -59,12 +59,14 @@ def bugs(source: str, kind: BugKind, most: int, generator: random.Random) -> Ite
     tree = parse(source)
     function = tree.body[0]
     nodes = list(ast.walk(tree))
-    sites = _SITES[kind](function, nodes)
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    known = variables(function)
+    sites = _sites(kind, nodes, known)
     generator.shuffle(sites)
-    for number, part in sites:
+    for place in sites:
         if most == 0:
             return
-        bug = _bug(nodes[number], number, part, kind, function, generator)
+        bug = _bug(function, nodes[place[0]], place, kind, known, generator)
         if bug is not None:
             most -= 1
             yield bug
@@ -88,15 +90,16 @@ def differing(one: ast.AST, other: ast.AST) -> int:
 
     Two operands that changed places are one difference, that of the node they are of.
     """
-    if type(one) is not type(other):
-        return 1
-    below, beside = ([list(ast.iter_child_nodes(tree)) for tree in (one, other)], [_plain(tree) for tree in (one, other)])
-    if len(below[0]) != len(below[1]) or beside[0] != beside[1]:
-        return 1
-    swappable = isinstance(one, ast.BinOp) or (isinstance(one, ast.Compare) and len(one.ops) == 1)
-    if swappable and ast.dump(one) != ast.dump(other) and _swapped(one) == ast.dump(other):
-        return 1
-    return sum(differing(mine, theirs) for mine, theirs in zip(*below, strict=True))
+    different, pairs = 0, [(one, other)]
+    while pairs:
+        mine, theirs = pairs.pop()
+        below = list(ast.iter_child_nodes(mine)), list(ast.iter_child_nodes(theirs))
+        unlike = type(mine) is not type(theirs) or len(below[0]) != len(below[1]) or _beside(mine) != _beside(theirs)
+        if unlike or _swapped(mine, theirs):
+            different += 1
+        else:
+            pairs.extend(zip(*below, strict=True))
+    return different
 
 
 def has_order(node: ast.AST) -> bool:
@@ -117,25 +120,35 @@ def swap(node: ast.AST) -> None:
         node.left, node.comparators = node.comparators[0], [node.left]
 
 
-def _swapped(node: ast.AST) -> str:
-    swap(node)
-    dumped = ast.dump(node)
-    swap(node)
-    return dumped
+def _swapped(one: ast.AST, other: ast.AST) -> bool:
+    """Whether two nodes differ in the order of their two operands alone."""
+    operands, others = _operands(one), _operands(other)
+    if len(operands) != 2 or ast.dump(one) == ast.dump(other):
+        return False
+    swap(one)
+    dumped = ast.dump(one)
+    swap(one)
+    return len(others) == 2 and dumped == ast.dump(other)
 
 
-def _misuses(function: ast.stmt, nodes: list[ast.AST]) -> list[tuple[int, int]]:
-    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-    used = {id(name) for name in variables(function).uses.values()}
-    return [(number, 0) for number, node in enumerate(nodes) if id(node) in used]
+def _sites(kind: BugKind, nodes: list[ast.AST], known: Variables) -> list[tuple[int, int]]:
+    """The nodes that a bug of this kind can be put into, and which of a comparison's operators."""
+    match kind:
+        case "variable_misuse":
+            used = {id(name) for name in known.uses.values()}
+            return [(number, 0) for number, node in enumerate(nodes) if id(node) in used]
+        case "swapped_operands":
+            return _swaps(nodes)
+        case "wrong_binary_operator":
+            return _operators(nodes)
 
 
-def _swaps(function: ast.stmt, nodes: list[ast.AST]) -> list[tuple[int, int]]:
+def _swaps(nodes: list[ast.AST]) -> list[tuple[int, int]]:
     chosen = [(number, node) for number, node in enumerate(nodes) if has_order(node)]
     return [(number, 0) for number, node in chosen if len({ast.dump(one) for one in _operands(node)}) == 2]
 
 
-def _operators(function: ast.stmt, nodes: list[ast.AST]) -> list[tuple[int, int]]:
+def _operators(nodes: list[ast.AST]) -> list[tuple[int, int]]:
     found = []
     for number, node in enumerate(nodes):
         if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in _KIN:
@@ -145,15 +158,14 @@ def _operators(function: ast.stmt, nodes: list[ast.AST]) -> list[tuple[int, int]
     return found
 
 
-_SITES = {"variable_misuse": _misuses, "swapped_operands": _swaps, "wrong_binary_operator": _operators}
-
-
-def _bug(node: ast.AST, number: int, part: int, kind: BugKind, function: ast.stmt, generator: random.Random) -> Bug | None:
+def _bug(
+    function: ast.stmt, node: ast.AST, place: tuple[int, int], kind: BugKind, known: Variables, generator: random.Random
+) -> Bug | None:
     """The function with a bug at a node, whose tree is left as it was; None where there is none to put in."""
+    number, part = place
     before = _spelt(node, part, kind)
     if isinstance(node, ast.Name):
-        assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        others = variables(function).others(node)
+        others = known.others(node)
         if not others:
             return None
         after = generator.choice(others)
@@ -198,13 +210,10 @@ def _operands(node: ast.AST) -> list[ast.expr]:
     return [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
 
 
-def _plain(node: ast.AST) -> list[Any]:
+def _beside(node: ast.AST) -> str:
     """What a node holds beside other nodes."""
-    values = [getattr(node, name, None) for name in node._fields]
-    return [_bare(value) for value in values]
+    return repr([value for value in vars(node).items() if value[0] in node._fields and not _holds_nodes(value[1])])
 
 
-def _bare(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_bare(one) for one in value]
-    return None if isinstance(value, ast.AST) else (type(value), value)
+def _holds_nodes(value: Any) -> bool:
+    return isinstance(value, ast.AST) or (isinstance(value, list) and any(isinstance(one, ast.AST) for one in value))

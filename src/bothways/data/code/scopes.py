@@ -13,6 +13,7 @@ _APART = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
     ast.JoinedStr,
 )  # fmt: skip
+_BINDING = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.NamedExpr, ast.For, ast.AsyncFor, ast.withitem)
 Place = tuple[int, int]
 
 
@@ -40,13 +41,13 @@ class Variables:
 def variables(function: Definition) -> Variables:
     """The variables of a function whose tree has places."""
     foreign = {name for node in ast.walk(function) if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
-    own = [node for statement in function.body for node in _own(statement)]
+    own = list(_own(function))
     places: dict[str, list[Place]] = {}
     since: dict[str, Place] = {}
     for argument in _arguments(function.args):
         places[argument.arg] = [(argument.lineno, argument.col_offset)]
         since[argument.arg] = (0, 0)
-    for name, place in (bound for node in own for bound in _bound(node)):
+    for name, place in (bound for node in own if isinstance(node, _BINDING) for bound in _bound(node)):
         if name not in foreign:
             since[name] = min(since.get(name, place), place)
             places.setdefault(name, [])
@@ -87,10 +88,11 @@ def _arguments(arguments: ast.arguments) -> list[ast.arg]:
     return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *starred]
 
 
-def _own(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and what is below it in the same scope."""
-    if isinstance(node, _APART):
-        return
-    yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _own(child)
+def _own(function: Definition) -> Iterator[ast.AST]:
+    """The nodes of a function's body that are in its own scope."""
+    waiting = list[ast.AST](reversed(function.body))
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, _APART):
+            yield node
+            waiting.extend(reversed(list(ast.iter_child_nodes(node))))
