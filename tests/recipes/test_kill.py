@@ -73,8 +73,10 @@ def finish(arguments: Sequence[str]) -> None:
 def kill(arguments: Sequence[str], folder: Path, step: int) -> None:
     """Start the command, and kill it and its workers once the log has come to a step."""
     child = start(arguments)
-    wait(child, lambda: logged(folder) >= step)
-    end(child)
+    try:
+        wait(child, lambda: logged(folder) >= step)
+    finally:
+        end(child)
 
 
 def wait(child: subprocess.Popen[bytes], seen: Callable[[], bool]) -> None:

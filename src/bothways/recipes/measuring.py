@@ -33,8 +33,6 @@ _SPECIAL = 5
 _LEAST_STEPS = 5
 # Inputs are dealt evenly to at least so many batches, so that these are nearly as full as those of a long text
 _BATCHES = 64
-# The time in which the machine's rate is sampled, of that in which steps are made
-_SAMPLED = 0.15
 # Tokens of the step that calls all there is once, and takes next to no memory
 _LITTLE = 32
 
@@ -47,7 +45,7 @@ class Measured:
         tokens: of a micro-batch that was measured, on average.
         drawing, gradients, update: mean seconds, of drawing and preparing a micro-batch, of its passes, of moving the weights.
         low, high: tokens per second of the steps, the slowest and the fastest tenth left out.
-        rates: samples of the machine's rate of products, some before each step, FLOP/s.
+        rates: samples of the machine's rate of products, one before each step, FLOP/s.
         flops: of the matrix products of a forward pass, a token.
         peak: the most bytes this process has held.
     """
@@ -117,14 +115,6 @@ class Network:
             return self.build()
 
 
-def _rates(sampler: Sampler, seconds: float) -> list[float]:
-    """Samples for so many seconds, three at least: on a machine with other work, a few say little."""
-    found, end = [sampler.sample() for _ in range(3)], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        found.append(sampler.sample())
-    return found
-
-
 def _ready(network: Network, device: str, step: Step[Any]) -> tuple[Objectives, Updates[Any]]:
     """The network with its optimizer; a step has one micro-batch."""
     objective = network.build()
@@ -173,10 +163,12 @@ def measure(network: Network, tokens: int, seconds: float, device: str) -> Measu
     stream = network.loader(tokens, objective).open()
     updates(updates.draw(stream, 1), 0, lr=0.0)
     sampler = Sampler(device)
-    rows, rates, end = [], [], time.perf_counter() + seconds
-    begin = done = 0.0
+    rows: list[tuple[float, ...]] = []
+    rates: list[float] = []
+    end = time.perf_counter() + seconds
     while len(rows) < _LEAST_STEPS or time.perf_counter() < end:
-        rates += _rates(sampler, _SAMPLED * (done - begin) if rows else 0.0)
+        # one between two steps, as a run takes them: those of a row would find caches and threads warmer
+        rates.append(sampler.sample())
         begin = time.perf_counter()
         (inputs,) = updates.draw(stream, 1)
         assert inputs is not None, "one process draws all inputs"

@@ -1,4 +1,4 @@
-"""The published pretraining runs, by name.
+"""The published pretraining runs, and one of our own, by name.
 
 Each is a function that returns a whole run: the paper's architecture, masking and optimiser. `size` scales the architecture
 and the batch to the hardware: "base" is the paper's, "tiny" trains on a laptop, "toy" only shows that all of it works. What a
@@ -11,6 +11,7 @@ from __future__ import annotations
 from bothways.recipes.classic import albert, bert, bert_next_sentence, cubert, gottbert, mosaicbert, roberta, tunbert
 from bothways.recipes.deep import cramming, neobert
 from bothways.recipes.modern import ettin, modernbert, modernbert_short, rexbert
+from bothways.recipes.quick import speedrun
 from bothways.recipes.recipe import Recipe
 from bothways.recipes.replacing import deberta_v3, electra, electra_small, modernbert_rtd
 
@@ -37,5 +38,6 @@ RECIPES = {
         Recipe(deberta_v3, "arXiv 2111.09543", "184M", "English text, 160 GB"),
         Recipe(modernbert_rtd, "arXiv 2003.10555", "149M", "English text and code"),
         Recipe(cramming, "arXiv 2212.14034", "120M", "English text, and one device for a day"),
+        Recipe(speedrun, "benchmarks/speedrun", "149M", "any text, and an hour"),
     )
 }

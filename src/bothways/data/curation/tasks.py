@@ -43,8 +43,8 @@ def _quiet() -> Quiet:
     from multiprocess import parent_process  # type: ignore[attr-defined]
 
     logger.disable("datatrove")
-    if parent_process() is not None:
-        die_with_parent()
+    if (command := parent_process()) is not None:
+        die_with_parent(command.is_alive)
     return Quiet()
 
 

@@ -1,0 +1,41 @@
+"""Our own run for hours rather than days: what brought the loss down soonest on two CPU cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bothways.data.masking import Masking
+from bothways.data.packing import TokenBudget
+from bothways.data.tokenizer_training import WordPiece
+from bothways.encoder.config import TruncatedNormal
+from bothways.recipes.modern import modernbert_short
+from bothways.recipes.recipe import Budget, Size, Source
+from bothways.recipes.runs import Pretraining
+from bothways.training.optimizer import AdamW, Muon
+from bothways.training.schedule import Fraction, Hours, Trapezoidal
+
+
+def speedrun(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
+    """ModernBERT's network with the choices that won our speedrun: Muon, small steps, 40 % masked, no warm-up.
+
+    Hidden matrices are moved by Muon at 0.02, all else by AdamW at 5e-3; layers begin as the identity; every chosen token
+    becomes [MASK] (arXiv 2202.08005 on the rate); the learning rate falls by 1 - sqrt(t) over the last half. Steps are of
+    eight texts; an hour where no budget is given. Chosen at the size "tiny": larger ones have the same settings, untuned
+    (docs/log.md).
+    """
+    run = modernbert_short(source, budget or (None if size == "toy" else Hours(hours=1.0)), size)
+    training = replace(
+        run.training,
+        optimizer=Muon(lr=0.02, rest=AdamW(lr=5e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)),
+        schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.5), final=0.0),
+        accumulate=1,
+        clip=1.0,
+    )
+    return replace(
+        run,
+        encoder=replace(run.encoder, initialisation=TruncatedNormal(std=run.encoder.initialisation.spread, zero_residual=True)),
+        masking=Masking(rate=0.4, mask=1.0, random=0.0),
+        tokenizer=WordPiece(vocab_size=run.encoder.vocab_size),
+        batching=TokenBudget(tokens=8 * run.max_length),
+        training=training,
+    )
