@@ -12,7 +12,7 @@ Stages, each of which is not done again where the work folder has it, and goes o
 Each row a classification task learns from has its counterpart beside it, so always saying the same is right half of the time;
 for exceptions, the most frequent one is what to beat. Differences have a 95 % interval: a paired bootstrap over the test rows.
 
-    python benchmarks/code_tasks.py --work FOLDER [--minutes 10] [--recipe modernbert_short] [--stage STAGE] [--rows 24000]
+    python benchmarks/code_tasks.py --work FOLDER [--minutes 10] [--recipe speedrun] [--stage STAGE] [--rows 24000]
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sources", default=sysconfig.get_path("stdlib"))
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--recipe", choices=list(RECIPES), default="modernbert_short")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="speedrun")
     parser.add_argument("--longest", type=int, default=110)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--rows", type=int, default=24_000)

@@ -25,7 +25,7 @@ pytest.importorskip("rensa")
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 # Real code, and so little of it that all that is built can be looked at
-SOURCES = ("json", "wsgiref", "importlib/metadata", "concurrent")
+SOURCES = ("json", "wsgiref", "importlib/metadata")
 BUGS = ("variable_misuse", "swapped_operands", "wrong_binary_operator")
 LONGEST = 150
 Rows = dict[str, dict[str, list[dict[str, Any]]]]
@@ -179,7 +179,7 @@ def test_planted_copies_go_from_what_is_learned(tmp_path: Path) -> None:
     held, learned, other = by_part["test"][0], by_part["train"][0], by_part["train"][1]
     text = (sources / f"{held}.py").read_text()
     (sources / f"{learned}.py").write_text(text + "y = 2\n")
-    (sources / f"{other}.py").write_text(text.split("x_")[0] + f"q_{other} = '{other}'\n" + "import os, sys, re, json\n" * 5)
+    (sources / f"{other}.py").write_text(text.split("x_")[0] + "".join(f"q_{i} = call_{i}({i}, z_{i})\n" for i in range(99)))
     out = tmp_path / "out"
     out.mkdir()
     account = build(CodeTasks(paths=(str(sources),), longest=2000), out)
@@ -236,6 +236,6 @@ def test_the_same_rows_every_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
         out = tmp_path / name
         out.mkdir()
-        build(CodeTasks(paths=(str(LIBRARY / "json"), str(LIBRARY / "html"))), out)
+        build(CodeTasks(paths=(str(LIBRARY / "json"),)), out)
         written.append({file.relative_to(out): file.read_bytes() for file in sorted(out.rglob("*.jsonl"))})
     assert written[0] == written[1]
