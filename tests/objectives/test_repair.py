@@ -49,6 +49,7 @@ def samples(lengths: list[int], seed: int = 0) -> list[Sample]:
     return made
 
 
+@torch.no_grad()
 def published(task: LocalizationAndRepair, one: Sample, masking: Masking) -> dict[str, float]:
     """finetune_varmisuse_pointer_lib.py of google-research, restated for one sequence, in float64."""
     inputs = task.prepare([one], 0, 0)
@@ -202,7 +203,7 @@ def test_what_is_no_candidate_decides_nothing() -> None:
 
 @pytest.mark.parametrize("trunk", ["bert", "modernbert", "deberta"])
 def test_the_loss_falls(trunk: str) -> None:
-    """Twenty steps, and a golden number of them."""
+    """Twenty steps of one batch."""
     config = CONFIGS[trunk]
     encoder = Encoder(replace(config, num_layers=2))
     task = LocalizationAndRepair(encoder, Pointer(PointerHead(), SIZE))

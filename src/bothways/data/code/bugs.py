@@ -20,7 +20,7 @@ BugKind = Literal["variable_misuse", "swapped_operands", "wrong_binary_operator"
 _ORDERED = (ast.Sub, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.LShift, ast.RShift)
 _COMPARED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn)
 # Operators that a slip may put in each other's place
-_GROUPS: tuple[tuple[type[ast.AST], ...], ...] = (
+_GROUPS: tuple[tuple[type[Any], ...], ...] = (
     (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod),
     (ast.BitAnd, ast.BitOr, ast.BitXor, ast.LShift, ast.RShift),
     (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Is, ast.IsNot, ast.In, ast.NotIn),

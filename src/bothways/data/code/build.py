@@ -91,7 +91,7 @@ def build(tasks: CodeTasks, folder: Path, advance: Advance = lambda files, size:
     chosen = _functions(modules, tasks, account)
     for task in TASKS:
         say(f"{task}: of {sum(account.functions.values()):,} functions")
-        made = {part: list(rows(task, chosen[part], _most(part, tasks), tasks.seed)) for part in PARTS}
+        made: dict[Part, list[Row]] = {part: list(rows(task, chosen[part], _most(part, tasks), tasks.seed)) for part in PARTS}
         if task == "exception":
             made, account.unseen_exceptions = _seen(made)
         account.rows[task] = {part: len(made[part]) for part in PARTS}
@@ -140,7 +140,7 @@ def _functions(modules: Mapping[Part, Sequence[Module]], tasks: CodeTasks, accou
 def _seen(made: dict[Part, list[Row]]) -> tuple[dict[Part, list[Row]], int]:
     """The rows whose label the training rows have, and how many were left out."""
     known = Counter(row["label"] for row in made["train"])
-    kept = {part: [row for row in of if row["label"] in known] for part, of in made.items()}
+    kept: dict[Part, list[Row]] = {part: [row for row in of if row["label"] in known] for part, of in made.items()}
     return kept, sum(len(of) - len(kept[part]) for part, of in made.items())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, TypeAlias
 
@@ -127,5 +127,5 @@ def _places(source: str) -> tuple[Flat, dict[Place, tuple[str, int]]]:
     return flat, found
 
 
-def _info(function: Function) -> Mapping[str, Any]:
+def _info(function: Function) -> dict[str, Any]:
     return {"file": function.module, "name": function.name}

@@ -43,8 +43,8 @@ def divided(names: Iterable[str], split: Split) -> dict[str, Part]:
     test, dev = (max(math.floor(share * len(ordered)), 1) for share in (split.test, split.dev))
     if test + dev >= len(ordered):
         raise InputError(f"split.dev and split.test: nothing is left to learn from, of {len(ordered)} files")
-    parts: list[Part] = ["test"] * test + ["dev"] * dev + ["train"] * (len(ordered) - test - dev)
-    return dict(zip(ordered, parts, strict=True))
+    sizes: tuple[tuple[Part, int], ...] = (("test", test), ("dev", dev), ("train", len(ordered) - test - dev))
+    return dict(zip(ordered, (part for part, size in sizes for _ in range(size)), strict=True))
 
 
 def originals(texts: Sequence[str], names: Sequence[str], duplicates: NearDuplicates, seed: int) -> list[int]:
