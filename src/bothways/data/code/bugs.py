@@ -26,7 +26,9 @@ _GROUPS: tuple[tuple[type[Any], ...], ...] = (
     (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Is, ast.IsNot, ast.In, ast.NotIn),
     (ast.And, ast.Or),
 )
-_KIN = {one: tuple(other for other in group if other is not one) for group in _GROUPS for one in group}
+_KIN: dict[type[Any], tuple[type[Any], ...]] = {
+    one: tuple(other for other in group if other is not one) for group in _GROUPS for one in group
+}
 
 
 @dataclass(frozen=True)
