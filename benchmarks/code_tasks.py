@@ -103,6 +103,8 @@ def chosen(plan: Plan, work: Path, task: str, part: str) -> Path:
     path = work / "rows" / task / f"{part}.jsonl"
     if not path.exists():
         lines = (work / "tasks" / task / f"{part}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        if not lines:
+            raise SystemExit(f"{task}: no rows in {part}; --sources has too few functions of at most {plan.longest} tokens")
         size = 1 if task == "exception" else 2
         groups = [lines[i : i + size] for i in range(0, len(lines), size)]
         random.Random(0).shuffle(groups)
