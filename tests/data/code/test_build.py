@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bothways.data.code import lexing, modules
 from bothways.data.code.bugs import differing, from_info, mended
 from bothways.data.code.build import Account, CodeTasks, build
 from bothways.data.code.examples import CORRECT, EXCEPTIONS, HOLE, TASKS
@@ -192,20 +193,24 @@ def test_planted_copies_go_from_what_is_learned(tmp_path: Path) -> None:
     assert f"f_{held} " not in rows
 
 
-def test_what_does_not_parse_is_counted(tmp_path: Path) -> None:
+def test_what_does_not_parse_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = tmp_path / "sources"
     sources.mkdir()
-    for name in "abc":
+    for name in "abcd":
         (sources / f"{name}.py").write_text(
             f"def f(one, two_{name}):\n    {name} = one - two_{name}\n    return {name} if one else two_{name}\n"
         )
     (sources / "print.py").write_text("print 'hello'\n")
     (sources / "bytes.py").write_bytes(b"x = '\xff'\n")
     (sources / "empty.py").write_text("")
+    (sources / "comment.py").write_text("# nothing\n")
+    monkeypatch.setattr(modules, "to_text", lambda text: lexing.to_text(text.replace("two_c", "$")))  # a name of an odd sign
     out = tmp_path / "out"
     out.mkdir()
     account = build(CodeTasks(paths=(str(sources),)), out)
-    assert account.refused.keys() == {"sources/print.py", "sources/bytes.py"}
+    assert account.refused.keys() == {f"sources/{one}.py" for one in ("print", "bytes", "comment", "c")}
+    assert account.refused["sources/c.py"].endswith("is no token of Python")
+    assert account.refused["sources/comment.py"] == "no code in it"
     assert account.refused["sources/print.py"].startswith("line 1: Missing parentheses")
     assert "not utf-8 at byte 5" in account.refused["sources/bytes.py"]
     assert json.loads((out / "tasks.json").read_text())["refused"] == account.refused

@@ -18,7 +18,6 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from bothways.config import config, to_json
 from bothways.data.code.examples import TASKS, Row, rows
-from bothways.data.code.lexing import to_text
 from bothways.data.code.modules import Found, Function, Module, functions, read_modules
 from bothways.data.code.splits import PARTS, Part, Split, divided, originals
 from bothways.errors import InputError
@@ -149,7 +148,7 @@ def _most(part: Part, tasks: CodeTasks) -> int:
 
 
 def _document(module: Module) -> dict[str, Any]:
-    return {"text": to_text(module.text), "path": module.name}
+    return {"text": module.flat, "path": module.name}
 
 
 def _jsonl(path: Path, content: Iterable[Mapping[str, Any]]) -> None:

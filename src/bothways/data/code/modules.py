@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from bothways.data.code.lexing import flatten, lex
+from bothways.data.code.lexing import flatten, lex, to_text
 from bothways.data.reading import find, read_whole
 from bothways.errors import InputError
 
@@ -24,6 +25,11 @@ class Module:
     name: str
     text: str
     tree: ast.Module
+
+    @cached_property
+    def flat(self) -> str:
+        """The text of its tokens. Raises InputError for what parses and the lexer cannot read (some signs in names)."""
+        return to_text(self.text)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,10 @@ def read_modules(
                 raise InputError(f"{file}: another of the folders has a file '{name}', too; give the folder above both")
             try:
                 text = read_whole(file, "utf-8")
-                modules[name] = Module(name, text, parse(text))
+                module = Module(name, text, parse(text))
+                if not module.flat:  # made now, so that what the lexer cannot read is refused here
+                    raise InputError("no code in it")
+                modules[name] = module
             except InputError as error:
                 refused[name] = str(error).removeprefix(f"{file}: ")
             advance(1, file.stat().st_size)
