@@ -23,7 +23,7 @@ from bothways.retrieval import index
 
 VERBS = [
     *("demo", "pretrain", "finetune", "distil", "recipes", "launch", "plan", "ladder", "compare", "embed", "fill", "index"),
-    *("search", "classify"),
+    *("search", "classify", "code build", "code repair"),
     *("evaluate", "curate", "domain train", "tokenizer train", "tokenizer report", "tokenizer transplant", "tokenize", "lexicon"),
     *("convert", "info", "verify"),
 ]

@@ -62,7 +62,7 @@ def check_toy(run: Run, command: tuple[object, ...], out: Path, recipe: str) -> 
         assert {"loss", "generator_accuracy", "discriminator_accuracy"} <= said["evaluation"].keys()
         assert len(model.encode(["the cat"])) == 1
         return said
-    pairs = {"bert_next_sentence": "next_sentence", "albert": "sentence_order"}.get(recipe)
+    pairs = {"bert_next_sentence": "next_sentence", "cubert": "next_sentence", "albert": "sentence_order"}.get(recipe)
     beside = {f"{pairs}/loss", f"{pairs}/accuracy"} if pairs else set()
     if recipe == "ernie_gram":
         beside = {"ngram_loss", "fine", "fine_accuracy", "ngrams", "shortened", "generator", "generator_accuracy", "replaced"}

@@ -71,3 +71,15 @@ def test_ends_by_hand(text: str, ends: list[int]) -> None:
     tokenizer = _words("a", "b", ".", ")", "1")
     ids = np.array([tokenizer.backend.token_to_id(word) for word in text.split()], dtype=np.int64)
     assert Sentences.of(tokenizer).ends(ids).tolist() == ends
+
+
+def test_lines_alone() -> None:
+    """Of code, a line is a sentence; its full stops end none."""
+    code = " self . name = '. Why? ⏎'\n return self . name [ 0 ]\n"
+    tokenizer = train_tokenizer(ByteLevelBpe(vocab_size=300), [code])
+    ids = tokenizer.encode([code], specials=False)[0]
+    ends = Sentences.of(tokenizer, "lines").ends(ids).tolist()
+    assert [tokenizer.decode(ids[start:end]) for start, end in zip([0, *ends], ends, strict=False)] == code.splitlines(
+        keepends=True
+    )
+    assert len(Sentences.of(tokenizer).ends(ids)) > 2

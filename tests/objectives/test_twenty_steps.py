@@ -17,6 +17,7 @@ from tests.data.test_lexicon import lexicon
 from tests.objectives.distillation.sides import model
 
 import bothways.objectives
+from bothways.data.code.pointers import CANDIDATE, ERROR, TARGET
 from bothways.data.mask_units import ByFrequency, NGrams, PerBatch, Spans, WholeWords, Windows
 from bothways.data.masking import Masking
 from bothways.data.sample import Sample
@@ -28,6 +29,7 @@ from bothways.encoder.initialisation import initialise
 from bothways.layers.attention import Attention
 from bothways.layers.heads import Classifier, ClassifierHead, MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
+from bothways.layers.pointer import Pointer, PointerHead
 from bothways.layers.replaced_token import ReplacedToken
 from bothways.objectives.auto_encoding import AutoEncoding, Denoising, RetroMae
 from bothways.objectives.causal_lm import CausalLanguageModeling
@@ -44,6 +46,7 @@ from bothways.objectives.masked_lm import MaskedLanguageModeling
 from bothways.objectives.ngram_lm import ExplicitNGrams, NGramLanguageModeling
 from bothways.objectives.ngram_relations import NGramRelationModeling
 from bothways.objectives.objective import Objective
+from bothways.objectives.repair import LocalizationAndRepair
 from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedTokens
 from bothways.objectives.sentence_pair import PairedLanguageModeling
 from bothways.objectives.sharing import DisentangledTables, NothingShared, Sharing, WholeEmbedding
@@ -147,6 +150,7 @@ OBJECTIVES: dict[str, Build] = {
     "contrastive": lambda trunk, head: Contrastive(trunk, "mean", InfoNce()),
     "classes": lambda trunk, head: SequenceClassification(trunk, Classifier(TWO, SIZE)),
     "scores": lambda trunk, head: SequenceClassification(trunk, Classifier(replace(TWO, labels=1), SIZE), regression=True),
+    "repair": lambda trunk, head: LocalizationAndRepair(trunk, Pointer(PointerHead(), SIZE)),
     "distilbert": taught(DistilBert()),
     "tinybert": taught(TinyBert()),
     "minilm": taught(MiniLm()),
@@ -189,8 +193,19 @@ def samples(name: str) -> list[Sample]:
             continue
         ids = np.concatenate([[2], first, [3], second, [3]])
         types = np.repeat([0, 1], [10, 9])
-        made.append(Sample(id=number, sequences=(ids,), types=(types,), label=float(label) if name == "scores" else label))
+        value, marks = float(label) if name == "scores" else label, pointed(label) if name == "repair" else None
+        made.append(Sample(id=number, sequences=(ids,), types=(types,), label=value, marks=marks))
     return made
+
+
+def pointed(label: int) -> np.ndarray:
+    """An error where a second part begins that does not go on with the first; the right token is the first of all."""
+    marks = np.full(19, CANDIDATE)
+    marks[0] = 0
+    if label:
+        marks[10] |= ERROR
+        marks[1] |= TARGET
+    return marks
 
 
 def loss(task: Objective[Any], rows: list[Sample]) -> float:

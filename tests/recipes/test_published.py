@@ -63,6 +63,8 @@ def thetas(encoder: EncoderConfig) -> set[tuple[bool, float]]:
 COUNTS = {
     "bert": 109_514_298,
     "bert_next_sentence": 109_514_298,
+    # 24 layers of 4 (1024² + 1024), 2 · 4096 · 1024 + 5120 and two norms; the tables and theirs; the head
+    "cubert": 24 * 12_596_224 + (50_048 + 512 + 2) * 1024 + 2048 + (1024**2 + 1024 + 2048 + 50_048),
     "albert": 11_221_680,
     "tunbert": 109_514_298,
     "roberta": 124_697_433,
@@ -86,6 +88,7 @@ COUNTS = {
 # family, tokens a full step, highest rates, share masked, tokens a text, and the budget of each stage
 FIGURES = {
     "bert_next_sentence": ("bert", [131_072], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
+    "cubert": ("bert", [131_072], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "albert": ("albert", [4096 * 512], [0.00176], [0.15], [512], [Steps(count=125_000)]),
     "bert": ("bert", [131_072], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "tunbert": ("bert", [128 * 128], [1e-4], [0.15], [128], [Steps(count=616_000)]),
@@ -229,6 +232,8 @@ def test_the_second_tasks() -> None:
     assert second.masking == ALBERT
     assert units(second.training.schedule.warmup, 125_000) == pytest.approx(3125)  # type: ignore[union-attr]
     assert replace(first, pairs=None) == stages("bert")[0]
+    (code,) = stages("cubert")
+    assert code.pairs == SentencePairs(task=NextSentence(short=0.1, copies=10, sentences="lines"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 import bothways
 from bothways.cli import (
     classify,
+    code,
     compare,
     convert,
     curate,
@@ -34,7 +35,7 @@ from bothways.cli import (
 from bothways.cli.output import note
 
 # in the order in which help lists them
-_MAKING = (demo, curate, domain, tokenizer, tokenize, lexicon, plan, pretrain, train, distil, launch, ladder, compare)
+_MAKING = (demo, curate, domain, tokenizer, tokenize, lexicon, plan, pretrain, train, distil, code, launch, ladder, compare)
 _USING = (evaluate, classify, embed, fill, index, convert, info, verify)
 
 _ABOUT = """Bidirectional encoders, from raw text to search.

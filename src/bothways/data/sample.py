@@ -22,12 +22,14 @@ class Sample:
             and classification; anchor, positive and negatives for contrastive learning.
         types: the token types of each sequence; None means all 0.
         label: a class number or a score.
+        marks: for each token of the first sequence, what its objective has to know of it beside; None: nothing.
     """
 
     id: int
     sequences: tuple[np.ndarray, ...]
     types: tuple[np.ndarray, ...] | None = None
     label: float | int | None = None
+    marks: np.ndarray | None = None
 
 
 @runtime_checkable

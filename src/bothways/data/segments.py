@@ -2,18 +2,23 @@
 
 A sentence ends behind a token that ends with one of `. ! ? …` (or their Chinese, Japanese, Arabic and Devanagari kin) or that
 holds a line break, together with the closing quotes and brackets that follow it. A full stop between two digits ends nothing; one
-behind an abbreviation does. Pretraining on pairs of stretches of sentences does not need them exact.
+behind an abbreviation does. Pretraining on pairs of stretches of sentences does not need them exact. Of code as `data/code`
+writes it, each line is one, and signs end none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from bothways.data.pieces import Pieces, Spelling
 from bothways.data.tokenizer import Tokenizer
+
+Ends = Literal["signs", "lines"]
+"""What ends a sentence: its final sign or a line break, or line breaks alone."""
 
 _FINAL = ".!?…\N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH EXCLAMATION MARK}\N{FULLWIDTH QUESTION MARK}؟।"
 _CLOSING = "\"'”\N{RIGHT SINGLE QUOTATION MARK}»)]}」』"
@@ -35,7 +40,7 @@ class Sentences:
     behind: Bool[np.ndarray, " vocabulary"]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Sentences:
+    def of(cls, tokenizer: Tokenizer, ends: Ends = "signs") -> Sentences:
         """Raises InputError for a vocabulary that marks the ends of words."""
         pieces = Pieces(tokenizer)
         tables = np.zeros((4, tokenizer.vocab_size), dtype=bool)
@@ -44,7 +49,7 @@ class Sentences:
         for piece, number in pieces.ids.items():
             spelling = None if number in tokenizer.special_ids else pieces.spelling(piece)
             if spelling is not None:
-                tables[:, number] = _kinds(spelling, spaced)
+                tables[:, number] = _kinds(spelling, spaced) if ends == "signs" else ("\n" in spelling.text, False, False, False)
         return cls(*tables)
 
     def ends(self, ids: Int[np.ndarray, " tokens"]) -> Int[np.ndarray, " sentences"]:

@@ -25,7 +25,7 @@ from bothways.config import config
 from bothways.data.masking import Share
 from bothways.data.order import generator
 from bothways.data.sample import Sample
-from bothways.data.segments import Sentences
+from bothways.data.segments import Ends, Sentences
 from bothways.data.shards import Shards
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
@@ -48,11 +48,13 @@ class NextSentence:
     Attributes:
         short: the share of documents (each time one is read) whose pairs are of a random smaller length.
         copies: how many times the text is made into pairs; an epoch goes through all of them.
+        sentences: what ends one; "lines" for code (`data/code`), where the published sentence is a logical line (2001.00059).
     """
 
     type: Literal["next_sentence"] = "next_sentence"
     short: Share = 0.1
     copies: PositiveInt = 10
+    sentences: Ends = "signs"
 
 
 @config
@@ -60,7 +62,7 @@ class SentenceOrder:
     """ALBERT's second task (arXiv 1909.11942 and its code): 0 where two parts are in their order, 1 where they are swapped.
 
     Attributes:
-        short, copies: as in `NextSentence`.
+        short, copies, sentences: as in `NextSentence`.
         single: what a stretch of a single sentence becomes. `random`, as published: its second part is of another document, with
             the label 1. `divided`: it is cut between two of its tokens, and these parts stand in order or swapped; a single token
             cannot be, and is paired at random.
@@ -70,6 +72,7 @@ class SentenceOrder:
     short: Share = 0.1
     copies: PositiveInt = 40
     single: Literal["random", "divided"] = "random"
+    sentences: Ends = "signs"
 
 
 PairTask: TypeAlias = Annotated[NextSentence | SentenceOrder, Field(discriminator="type")]
@@ -106,7 +109,7 @@ class PairData:
         self._documents = documents[shards.lengths[documents] > 0]
         if not len(self._documents):
             raise InputError(f"{shards.folder}: no text in the {len(documents)} documents chosen")
-        ends = self._sentences(Sentences.of(tokenizer), room)
+        ends = self._sentences(Sentences.of(tokenizer, task.sentences), room)
         rows = array("i")
         for copy in range(copies):
             for first, second, label in plan(ends, task, room, draws(seed, copy)):

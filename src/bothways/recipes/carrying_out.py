@@ -16,7 +16,7 @@ from bothways.model.model import Model
 from bothways.objectives.objective import Objective
 from bothways.recipes.audit import Audit, describe_corpus, overview
 from bothways.recipes.forgetting import Forgetting
-from bothways.recipes.runs import FREE, Distillation, Embedding, Finetuning, Pretraining, Staged, TaskDistillation
+from bothways.recipes.runs import FREE, Distillation, Embedding, Finetuning, Pretraining, Repairing, Staged, TaskDistillation
 from bothways.training import record
 from bothways.training.loop import Result, train
 from bothways.training.optimizer import Group
@@ -28,7 +28,7 @@ from bothways.training.team import team
 from bothways.training.trainable import OpenStream
 
 Say = Callable[[str], None]
-Run = Pretraining | Staged | Finetuning | Embedding | Distillation | TaskDistillation
+Run = Pretraining | Staged | Finetuning | Embedding | Repairing | Distillation | TaskDistillation
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def _free(run: Run) -> tuple[str, ...]:
 
 
 def carry_out(
-    run: Pretraining | Finetuning | Embedding | Distillation | TaskDistillation,
+    run: Pretraining | Finetuning | Embedding | Repairing | Distillation | TaskDistillation,
     folder: Path,
     objective: Objective[Any],
     open_stream: OpenStream[Any],

@@ -198,3 +198,25 @@ def mosaicbert(source: Source, budget: Budget | None, size: Size = "base") -> Pr
         max_length=shape.max_length,
         held_out_rate=0.15,
     )
+
+
+def cubert(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
+    """CuBERT: BERT-large for Python, with both of BERT's tasks; a sentence is a logical line.
+
+    `bert_next_sentence` with 24 layers of 1,024 and about 50,000 pieces of sub-words (arXiv 2001.00059). The text is the
+    corpus.jsonl of `bothways code build`, whose lines are sentences. The released weights went over their corpus once and twice,
+    at 512 tokens a sample; of rate, batch and steps its repository says nothing, so those are BERT's.
+    """
+    shape = shape_of(size, Shape(1024, 24, 16, 4096, 50_048, 512, 16384, 8))
+    run = bert_next_sentence(source, budget, size)
+    encoder = bert_encoder(
+        shape.vocab_size, shape.hidden_size, shape.num_layers, shape.heads, shape.intermediate_size, shape.max_length,
+        initializer_range=shape.initializer_range,
+    )  # fmt: skip
+    return replace(
+        run,
+        encoder=encoder,
+        head=masked_lm_head(encoder),
+        tokenizer=ByteLevelBpe(vocab_size=shape.vocab_size, specials="bert"),
+        pairs=SentencePairs(task=NextSentence(sentences="lines")),
+    )

@@ -8,7 +8,7 @@ caller's. Where a budget is not given, base has the paper's.
 
 from __future__ import annotations
 
-from bothways.recipes.classic import albert, bert, bert_next_sentence, gottbert, mosaicbert, roberta, tunbert
+from bothways.recipes.classic import albert, bert, bert_next_sentence, cubert, gottbert, mosaicbert, roberta, tunbert
 from bothways.recipes.deep import cramming, neobert
 from bothways.recipes.modern import ettin, modernbert, modernbert_short, rexbert
 from bothways.recipes.quick import speedrun
@@ -32,6 +32,7 @@ RECIPES = {
         Recipe(neobert, "arXiv 2502.19587", "250M", f"English web text (RefinedWeb), {_LONG}"),
         Recipe(gottbert, "arXiv 2012.02110", "126M", "German web text (OSCAR), 145 GB"),
         Recipe(tunbert, "instadeepai/tunbert", "110M", "Tunisian comments, a line each: under 100 MB"),
+        Recipe(cubert, "arXiv 2001.00059", "355M", "Python, as `bothways code build` writes it"),
         Recipe(electra, "arXiv 2003.10555", "110M", "English text, 3.3 billion words"),
         Recipe(electra_small, "arXiv 2003.10555", "14M", "English text, 3.3 billion words"),
         Recipe(deberta_v3, "arXiv 2111.09543", "184M", "English text, 160 GB"),

@@ -20,6 +20,7 @@ from bothways.data.warmup import LengthWarmup
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+from bothways.layers.pointer import PointerHead
 from bothways.objectives.contrastive import InfoNce
 from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.objectives.distillation.labels import SoftLabels
@@ -225,6 +226,26 @@ class Embedding:
     columns: Contrast
     loss: InfoNce = InfoNce()
     pooling: Pooling | None = None
+    batching: SampleCount
+    training: TrainingConfig
+    from_scratch: bool = False
+    overflow: Literal["error", "cut"] = "error"
+    workers: NonNegativeInt = 0
+
+
+@config
+class Repairing:
+    """Two pointers on a pretrained encoder: at a wrong variable of a function, and at the right one.
+
+    Attributes:
+        table, held_out: rows of `variable_misuse_repair`, as `data/code/build.py` writes them.
+        overflow: whether functions over the model's length are refused, or cut; one whose bug is cut off is left out.
+    """
+
+    model: str
+    table: Table
+    held_out: Table | None = None
+    head: PointerHead = PointerHead()
     batching: SampleCount
     training: TrainingConfig
     from_scratch: bool = False

@@ -7,15 +7,14 @@ import random
 import sysconfig
 import zlib
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+from bothways.data.code.bugs import has_order, swap
+from bothways.data.code.modules import definitions, without_docstring
+
 # Parts that are tests, generated tables or other people's packages
 _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "pydoc_data", "encodings", "__pycache__"}
-# Operators whose operands cannot change places without changing the meaning
-_ORDERED = (ast.Sub, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.LShift, ast.RShift)
-_COMPARED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn)
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,10 @@ def modules(share: float = 0.1) -> list[Module]:
 
 def functions(module: Module) -> Iterator[Function]:
     """The documented functions and methods of a module that do something."""
-    for name, node in _definitions(module.tree, module.name):
+    for name, node in definitions(module.tree, module.name):
         docstring = ast.get_docstring(node)
         if docstring and len(docstring.split()) >= 4 and len(node.body) > 1:
-            bare = copy(node)
-            bare.body = node.body[1:]
-            yield Function(name, docstring, ast.unparse(bare))
+            yield Function(name, docstring, ast.unparse(without_docstring(node)))
 
 
 def swapped_operands(module: Module, generator: random.Random) -> Iterator[tuple[str, str]]:
@@ -78,35 +75,12 @@ def swapped_operands(module: Module, generator: random.Random) -> Iterator[tuple
         if not isinstance(node, ast.Assign | ast.Return | ast.AugAssign | ast.If | ast.While | ast.Expr):
             continue
         root = node.test if isinstance(node, ast.If | ast.While) else node
-        candidates = [one for one in ast.walk(root) if _has_order(one)]
+        candidates = [one for one in ast.walk(root) if has_order(one)]
         written = ast.unparse(root)
         if not candidates or len(written) > 200:
             continue
         chosen = generator.choice(candidates)
-        _swap(chosen)
+        swap(chosen)
         swapped = ast.unparse(root)
-        _swap(chosen)
+        swap(chosen)
         yield from ((written, "as written"), (swapped, "swapped"))
-
-
-def _definitions(node: ast.AST, path: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            name = f"{path}.{child.name}"
-            if not isinstance(child, ast.ClassDef):
-                yield name, child
-            yield from _definitions(child, name)
-
-
-def _has_order(node: ast.AST) -> bool:
-    if isinstance(node, ast.BinOp):
-        # text on the left of % is formatting
-        return isinstance(node.op, _ORDERED) and not isinstance(node.left, ast.Constant | ast.JoinedStr)
-    return isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], _COMPARED)
-
-
-def _swap(node: ast.AST) -> None:
-    if isinstance(node, ast.BinOp):
-        node.left, node.right = node.right, node.left
-    elif isinstance(node, ast.Compare):
-        node.left, node.comparators = node.comparators[0], [node.left]

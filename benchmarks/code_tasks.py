@@ -1,0 +1,323 @@
+"""CuBERT's tasks from the standard library: a small code encoder, beside a logistic regression on bags of tokens.
+
+Stages, each of which is not done again where the work folder has it, and goes on where it was stopped:
+
+    build      the corpus and the six tasks, from the standard library of this Python
+    pretrain   a ModernBERT-shaped network of four layers, for so many minutes of steps
+    words      the logistic regressions: the strength of their regularisation is chosen on dev
+    tune       each classification task: the learning rate is chosen on dev, of `--rates`
+    repair     localisation and repair, with both ways of masking
+    report     benchmarks/results/code_tasks.json
+
+Each row a classification task learns from has its counterpart beside it, so always saying the same is right half of the time;
+for exceptions, the most frequent one is what to beat. Differences have a 95 % interval: a paired bootstrap over the test rows.
+
+    python benchmarks/code_tasks.py --work FOLDER [--minutes 10] [--recipe speedrun] [--stage STAGE] [--rows 24000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sysconfig
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from harness import record
+
+from bothways.config import override
+from bothways.data.code.build import MANIFEST, CodeTasks, build
+from bothways.data.packing import SampleCount
+from bothways.data.rows import JsonLines
+from bothways.data.source import Column
+from bothways.data.table import SingleText, TextPair
+from bothways.data.tokenizer_training import ByteLevelBpe
+from bothways.files import read_object, replacing, write_text
+from bothways.layers.pointer import PointerHead
+from bothways.model.folder import load
+from bothways.recipes.finetuning import finetune
+from bothways.recipes.pretraining import pretrain
+from bothways.recipes.published import RECIPES
+from bothways.recipes.repairing import repair
+from bothways.recipes.runs import Finetuning, Pretraining, Repairing
+from bothways.training.optimizer import AdamW
+from bothways.training.schedule import Fraction, Hours, Linear, Steps
+from bothways.training.settings import TrainingConfig
+
+# How often the training rows of the five tasks are seen: the fewer there are, the oftener
+EPOCHS = {
+    "function_docstring": 4,
+    "exception": 20,
+    "variable_misuse": 3,
+    "swapped_operands": 6,
+    "wrong_binary_operator": 4,
+}
+STAGES = ("build", "pretrain", "words", "tune", "repair", "report")
+REPAIR = "variable_misuse_repair"
+TOKEN = r"[^\s]+"
+# Of the inverse strength of regularisation
+STRENGTHS = (0.01, 0.1, 1.0)
+Masking = Literal["excluded", "zeroed"]
+MASKINGS: tuple[Masking, ...] = ("excluded", "zeroed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the figures; it is kept in the work folder, and compared.
+
+    Attributes:
+        longest: tokens of Python that a function has at most.
+        length: pieces that the encoder reads.
+        rows: of a task, that are learned from at most: a random choice of pairs.
+        held: of a task, that are held out at most, of either part.
+    """
+
+    sources: str
+    minutes: float
+    recipe: str
+    longest: int
+    length: int
+    rows: int
+    held: int
+    rates: tuple[float, ...]
+    scale: float
+
+
+def built(plan: Plan, work: Path) -> dict[str, Any]:
+    """The manifest of the tasks."""
+    folder = work / "tasks"
+    if not (folder / MANIFEST).exists():
+        with replacing(folder) as partial:
+            partial.mkdir()
+            build(CodeTasks(paths=(plan.sources,), longest=plan.longest), partial, say=print)
+    return read_object(folder / MANIFEST)
+
+
+def chosen(plan: Plan, work: Path, task: str, part: str) -> Path:
+    """The rows of a task that are used: pairs (the original and the bug) drawn from all."""
+    path = work / "rows" / task / f"{part}.jsonl"
+    if not path.exists():
+        lines = (work / "tasks" / task / f"{part}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        if not lines:
+            raise SystemExit(f"{task}: no rows in {part}; --sources has too few functions of at most {plan.longest} tokens")
+        size = 1 if task == "exception" else 2
+        groups = [lines[i : i + size] for i in range(0, len(lines), size)]
+        random.Random(0).shuffle(groups)
+        most = plan.rows if part == "train" else plan.held
+        if task == "exception":  # there are few, and a class must not go
+            most = len(lines)
+        write_text(path, "".join(line + "\n" for group in groups[: most // size] for line in group))
+    return path
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def pretrained(plan: Plan, work: Path) -> dict[str, Any]:
+    """What pretraining took and came to; the model is in `work/pretrained/model`."""
+    folder = work / "pretrained"
+    source = Column(table=JsonLines(paths=(str(work / "tasks" / "corpus.jsonl"),)))
+    run = RECIPES[plan.recipe](source, Hours(hours=plan.minutes / 60), "tiny")
+    assert isinstance(run, Pretraining)
+    run = override(run, [f"encoder.max_length={plan.length}", f"max_length={plan.length}", f"batching.tokens={8 * plan.length}"])
+    # whatever the recipe's is: this one loses nothing of the text
+    tokenizer = ByteLevelBpe(vocab_size=run.encoder.vocab_size, specials="bert")
+    run = replace(run, tokenizer=tokenizer, training=replace(run.training, evaluate_every=250, checkpoint_every=250))
+    told = work / "pretrained.json"
+    if not told.exists():
+        result = pretrain(run, folder, print, "benchmarks/code_tasks.py").result
+        write_text(told, json.dumps({"seconds": result.seconds, "tokens": result.tokens, "evaluation": result.evaluation}))
+    return read_object(told)
+
+
+def bag_of_tokens(work: Path, task: str, plan: Plan) -> dict[str, Any]:
+    """Accuracy on test of a logistic regression on which tokens there are, and each of its answers."""
+    path = work / "words" / f"{task}.json"
+    if path.exists():
+        return read_object(path)
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    parts = {part: rows(chosen(plan, work, task, part)) for part in ("train", "dev", "test")}
+    texts = {part: [" ".join((row.get("docstring", ""), row["function"])) for row in found] for part, found in parts.items()}
+    labels = {part: [row["label"] for row in found] for part, found in parts.items()}
+    tried = []
+    for binary in (True, False):
+        for strength in STRENGTHS:
+            counts = CountVectorizer(token_pattern=TOKEN, lowercase=False, binary=binary, min_df=2)
+            model = make_pipeline(counts, LogisticRegression(C=strength, max_iter=300))
+            model.fit(texts["train"], labels["train"])
+            tried.append((float(model.score(texts["dev"], labels["dev"])), binary, strength, model))
+    _, binary, strength, model = max(tried, key=lambda one: one[0])
+    right = [bool(one == label) for one, label in zip(model.predict(texts["test"]), labels["test"], strict=True)]
+    most = Counter(labels["train"]).most_common(1)[0][0]
+    result = {
+        "accuracy": sum(right) / len(right),
+        "binary": binary,
+        "C": strength,
+        "right": right,
+        "most_frequent": sum(label == most for label in labels["test"]) / len(right),
+    }
+    write_text(path, json.dumps(result))
+    print(f"{task}: bag of tokens {result['accuracy']:.4f}", flush=True)
+    return result
+
+
+def tuned(work: Path, task: str, plan: Plan) -> dict[str, Any]:
+    """The encoder fine-tuned on a task at the learning rate that is best on dev: accuracy on test, and each of its answers."""
+    path = work / "tuned" / f"{task}.json"
+    if path.exists():
+        return read_object(path)
+    dev = {lr: _tune(work, task, plan, lr) for lr in plan.rates}
+    best = max(plan.rates, key=lambda lr: dev[lr])
+    model = load(str(_folder(work, task, best) / "model"))
+    test = rows(chosen(plan, work, task, "test"))
+    inputs = [(row["docstring"], row["function"]) if "docstring" in row else row["function"] for row in test]
+    classes = model.spec.labels
+    assert classes is not None
+    told = [classes[int(one)] for one in model.predict(inputs, overflow="cut").argmax(axis=1)]
+    right = [one == row["label"] for one, row in zip(told, test, strict=True)]
+    tried = {str(lr): value for lr, value in dev.items()}
+    result = {"accuracy": sum(right) / len(right), "learning_rate": best, "dev": tried, "right": right}
+    write_text(path, json.dumps(result))
+    print(f"{task}: encoder {result['accuracy']:.4f} at {best}, dev {result['dev']}", flush=True)
+    return result
+
+
+def _tune(work: Path, task: str, plan: Plan, lr: float) -> float:
+    """One run, and its accuracy on dev."""
+    train, dev = (chosen(plan, work, task, part) for part in ("train", "dev"))
+    run = Finetuning(
+        model=str(work / "pretrained" / "model"),
+        table=JsonLines(paths=(str(train),)),
+        held_out=JsonLines(paths=(str(dev),)),
+        columns=TextPair(first="docstring", second="function") if task == "function_docstring" else SingleText(text="function"),
+        batching=SampleCount(samples=32),
+        training=_training(plan, lr, EPOCHS[task], len(rows(train)), 32),
+        overflow="cut",
+    )
+    value = finetune(run, _folder(work, task, lr), print, "benchmarks/code_tasks.py").result.evaluation["accuracy"]
+    assert value is not None
+    return value
+
+
+def repaired(work: Path, plan: Plan, masking: Masking) -> dict[str, Any]:
+    """The published figures of localisation and repair, on test."""
+    train = chosen(plan, work, REPAIR, "train")
+    run = Repairing(
+        model=str(work / "pretrained" / "model"),
+        table=JsonLines(paths=(str(train),)),
+        held_out=JsonLines(paths=(str(chosen(plan, work, REPAIR, "test")),)),
+        head=PointerHead(masking=masking),
+        batching=SampleCount(samples=32),
+        training=_training(plan, plan.rates[0], EPOCHS["variable_misuse"], len(rows(train)), 32),
+        overflow="cut",
+    )
+    return dict(repair(run, work / "repair" / masking, print, "benchmarks/code_tasks.py").result.evaluation)
+
+
+def _training(plan: Plan, lr: float, epochs: float, count: int, samples: int) -> TrainingConfig:
+    steps = max(round(plan.scale * epochs * count / samples), 4)
+    return TrainingConfig(
+        optimizer=AdamW(lr=lr, weight_decay=0.01),
+        schedule=Linear(warmup=Fraction(of=0.1)),
+        budget=Steps(count=steps),
+        log_every=20,
+        checkpoint_every=500,
+    )
+
+
+def _folder(work: Path, task: str, lr: float) -> Path:
+    return work / "runs" / task / f"lr{lr}"
+
+
+def interval(ours: Sequence[bool], theirs: Sequence[bool]) -> list[float]:
+    """Of the difference of two accuracies on the same rows: 95 % of a paired bootstrap."""
+    gaps = np.array(ours, dtype=float) - np.array(theirs, dtype=float)
+    draw = np.random.default_rng(0)
+    means = [draw.choice(gaps, len(gaps)).mean() for _ in range(2000)]
+    return [round(float(one), 4) for one in np.quantile(means, (0.025, 0.975))]
+
+
+def reported(plan: Plan, work: Path) -> None:
+    """Everything there is, side by side; a stage that is not done is said to be missing."""
+    manifest = built(plan, work)
+    result: dict[str, Any] = {"plan": vars(plan) | {"sources": "the standard library"}, "rows": manifest["rows"], "tasks": {}}
+    result["pretraining"] = pretrained(plan, work)
+    for task in EPOCHS:
+        ours, theirs = tuned(work, task, plan), bag_of_tokens(work, task, plan)
+        gap = interval(ours["right"], theirs["right"])
+        used = {part: len(rows(chosen(plan, work, task, part))) for part in ("train", "dev", "test")}
+        result["tasks"][task] = {
+            "encoder": round(ours["accuracy"], 4),
+            "bag_of_tokens": round(theirs["accuracy"], 4),
+            "most_frequent": round(theirs["most_frequent"], 4),
+            "difference": [round(ours["accuracy"] - theirs["accuracy"], 4), *gap],
+            "beats": gap[0] > 0,
+            "learning_rate": ours["learning_rate"],
+            "rows": used,
+        }
+        print(f"{task:22} encoder {ours['accuracy']:.4f}  bag {theirs['accuracy']:.4f}  difference {gap}", flush=True)
+    result["repair"] = {masking: repaired(work, plan, masking) for masking in MASKINGS}
+    for masking, figures in result["repair"].items():
+        print(f"repair, {masking}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+    print(record("code_tasks", result))
+
+
+def carried_out(stage: str, plan: Plan, work: Path) -> None:
+    match stage:
+        case "build":
+            print(json.dumps(built(plan, work)["rows"], indent=2))
+        case "pretrain":
+            pretrained(plan, work)
+        case "words":
+            for task in EPOCHS:
+                bag_of_tokens(work, task, plan)
+        case "tune":
+            for task in EPOCHS:
+                tuned(work, task, plan)
+        case "repair":
+            for masking in MASKINGS:
+                print(masking, repaired(work, plan, masking))
+        case _:
+            reported(plan, work)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--sources", default=sysconfig.get_path("stdlib"))
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--recipe", choices=list(RECIPES), default="speedrun")
+    parser.add_argument("--longest", type=int, default=110)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--rows", type=int, default=24_000)
+    parser.add_argument("--held", type=int, default=4_000)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-4])
+    parser.add_argument("--scale", type=float, default=1.0, help="of the epochs: 0.01 shows that all of it works")
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only these; default: all")
+    given = parser.parse_args()
+    plan = Plan(
+        str(given.sources), given.minutes, given.recipe, given.longest, given.length, given.rows, given.held,
+        tuple(given.rates), given.scale,
+    )  # fmt: skip
+    given.work.mkdir(parents=True, exist_ok=True)
+    note = given.work / "plan.json"
+    written = json.loads(json.dumps(vars(plan)))
+    if note.exists() and read_object(note) != written:
+        raise SystemExit(f"{note}: made with other settings; choose another folder")
+    write_text(note, json.dumps(written, indent=2) + "\n")
+    for stage in given.stage or STAGES:
+        print(f"== {stage}", flush=True)
+        carried_out(stage, plan, given.work)
+
+
+if __name__ == "__main__":
+    main()
