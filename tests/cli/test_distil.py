@@ -139,7 +139,7 @@ def test_layers_that_are_not_there(refused: Refused, model: Path, texts: Path, t
 def test_other_tasks_of_pretraining_are_refused(refused: Refused, model: Path, texts: Path, tmp_path: Path) -> None:
     moving = ("--set", 'masking.schedule={"to": 0.1}')
     said = refused("distil", model, texts, "--layers", 1, "--steps", 1, "--out", tmp_path / "run", *moving)
-    assert "leave out pairs, decoder, replaced_tokens, predicts and masking.schedule" in said
+    assert "leave out pairs, decoder, replaced_tokens, ngrams, predicts and masking.schedule" in said
 
 
 def test_a_teacher_that_predicts_nothing(refused: Refused, classifier: Path, texts: Path, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def options(*changes: str) -> list[str]:
     return [part for change in every for part in ("--set", change)]
 
 
+@pytest.mark.slow
 def test_all_at_once(run: Run, model: Path, domain: Path, general: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text(NEW)
     out = tmp_path / "run"

@@ -11,6 +11,7 @@ from tests.cli.test_training import write_texts
 RUNGS = ["bert", "alibi", "glu", "low-precision-norm", "masked-30"]
 
 
+@pytest.mark.slow
 def test_a_ladder(run: Run, tmp_path: Path) -> None:
     """Listed, then trained for two steps each, with a page; the settings that differ are those of the rungs."""
     texts, out = write_texts(tmp_path / "texts"), tmp_path / "out"

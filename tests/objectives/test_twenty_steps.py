@@ -227,6 +227,7 @@ def train(task: Objective[Any], rows: list[Sample], steps: int = 20) -> Objectiv
     return task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "trunk"), CASES)
 def test_the_loss_falls(name: str, trunk: str) -> None:
     if (name, trunk) == ("enhanced_mask", "modernbert"):

@@ -141,6 +141,7 @@ def texts(tmp_path: Path) -> tuple[TextFiles, TextFiles]:
     return made[0], made[1]
 
 
+@pytest.mark.slow
 def test_every_rung_learns(texts: tuple[TextFiles, TextFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of each; the same call finds them done; texts are prepared once for all rungs that read them."""
     said: list[str] = []
