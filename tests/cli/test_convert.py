@@ -45,6 +45,7 @@ def test_shards(run: Run, refused: Refused, model: Path, tmp_path: Path) -> None
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_tensorflow(run: Run, refused: Refused, tmp_path: Path) -> None:
     _, theirs = saved("bert-pretraining", tmp_path)
     words = [f"w{i}" for i in range(20)]

@@ -84,6 +84,7 @@ def test_what_cannot_be_planned(refused: Refused, tmp_path: Path) -> None:
     assert "did you mean 'family'?" in refused("plan", tmp_path / "bad.json", *QUICK)
 
 
+@pytest.mark.slow
 def test_two_runs(run: Run, refused: Refused, texts: Path, tmp_path: Path) -> None:
     for name, rate in (("a", "1e-3"), ("b", "5e-3")):
         change = ("--set", f"training.optimizer.lr={rate}", "--set", "training.log_every=1")

@@ -139,6 +139,7 @@ def test_a_toy_of_rexbert(run: Run, texts: Path, tmp_path: Path) -> None:
 # -- runs of stages, from a file, with changes -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_from_a_file_is_the_run(run: Run, texts: Path, tmp_path: Path) -> None:
     options = ("--recipe", "modernbert", "--size", "toy", "--steps", 3, "--set", "source.split=line")
     first = run("pretrain", texts, "--out", tmp_path / "a", *options, "--dry-run")
@@ -196,6 +197,7 @@ def test_a_file_says_all_of_a_run(run: Run, texts: Path, tmp_path: Path) -> None
 # -- going on from a model ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_going_on_from_a_model(run: Run, tmp_path: Path) -> None:
     """Network, tokenizer and weights are the model's, and it goes on to learn the new text."""
     texts, out = write_texts(tmp_path / "texts"), tmp_path / "run"

@@ -82,6 +82,7 @@ def test_progress_comes_to_all_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert advanced == [(40, 10), (1010, 20), (0, 0)]
 
 
+@pytest.mark.slow
 def test_pretrain_on_a_token_folder(run: Run, tokenizer: Path, tmp_path: Path) -> None:
     """Its own tokenizer is the run's, and the vocabulary is as large as that one's."""
     texts, shards, out = write_texts(tmp_path / "texts"), tmp_path / "shards", tmp_path / "run"

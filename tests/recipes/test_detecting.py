@@ -97,6 +97,7 @@ def test_a_run_and_what_it_leaves(name: str, tmp_path: Path) -> None:
     assert again.result.evaluation == evaluation
 
 
+@pytest.mark.slow
 @recipes
 def test_a_run_goes_on_from_the_folder(name: str, tmp_path: Path) -> None:
     """Its model is fine-tuned like any other; the generator, where it can be saved, predicts words."""
@@ -132,6 +133,7 @@ def test_a_generator_of_another_family_is_saved_as_one(tmp_path: Path) -> None:
     assert bothways.load(tmp_path / "run" / "generator").family.name == "bert"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deberta_v3", "modernbert_rtd"])
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a step without a checkpoint: what was drawn for the steps after it is drawn again."""

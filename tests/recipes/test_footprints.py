@@ -60,6 +60,7 @@ def test_what_autograd_keeps_is_foretold(name: str) -> None:
     assert found.activations < 2 * saved
 
 
+@pytest.mark.slow
 def test_what_changes_the_step_changes_its_memory() -> None:
     """Layers that are computed again leave only their inputs; Muon keeps one moment of a matrix where Adam keeps two."""
     given = inputs(build("modernbert"), 24)

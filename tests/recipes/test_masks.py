@@ -56,6 +56,7 @@ def masked(folder: Path) -> list[float]:
     return [line["metrics"]["masked"] for line in log.read(folder) if line["kind"] == "train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNITS)
 def test_a_run_by_each_policy(texts: Path, tmp_path: Path, name: str) -> None:
     run = run_of(texts, f"masking.units={UNITS[name]}", "masking.copies=4", "masking.at_most=20")
@@ -131,6 +132,7 @@ def test_a_budget_in_tokens_or_steps_says_where_a_schedule_ends(texts: Path, tmp
     check(override(elapsed, ["masking.schedule.tokens=1000"]))
 
 
+@pytest.mark.slow
 def test_a_rate_falls_within_hours(texts: Path, tmp_path: Path) -> None:
     """The tokens that hours come to are frozen in the run's record; stopped and gone on with, the masks are the same."""
     run = run_of(texts, "masking.rate=0.5", 'masking.schedule={"type": "line", "to": 0.1}', "training.checkpoint_every=1")

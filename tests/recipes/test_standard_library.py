@@ -75,6 +75,7 @@ def test_operands_swapped_by_hand() -> None:
     assert [label for _, label in pairs] == ["as written", "swapped"] * 3
 
 
+@pytest.mark.slow
 def test_swapped_pairs_of_the_library_have_the_same_tokens(library: dict[str, Module]) -> None:
     """But for parentheses, which keep the swapped operands together."""
     seen = differing = 0
@@ -91,6 +92,7 @@ def test_swapped_pairs_of_the_library_have_the_same_tokens(library: dict[str, Mo
     assert differing > 0.9 * seen  # `x - x` is the same either way
 
 
+@pytest.mark.slow
 def test_the_split_is_a_function_of_the_name(library: dict[str, Module]) -> None:
     held = {name for name, one in library.items() if one.held_out}
     assert 0.05 < len(held) / len(library) < 0.15

@@ -176,6 +176,7 @@ def test_pairs_and_decoder_go_on_from_a_checkpoint(texts: TextFiles, tmp_path: P
     assert (out / "model" / "model.safetensors").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(texts: TextFiles, tmp_path: Path) -> None:
     run = replace(a_run(texts, "bert"), pairs=NEXT, decoder=GradualUnmasking())
     for workers in (0, 2):

@@ -89,6 +89,7 @@ def test_attention_of_packed_sequences_on_cuda_lies_in_the_graph(counted: dict[s
     assert counted["varlen"] == {"graphs": 1, "calls": 1, "longest": [17, 17]}
 
 
+@pytest.mark.slow
 def test_names_of_weights_stay(graphs: CompileCounterWithBackend) -> None:
     module = Small("modernbert")
     names = list(module.state_dict())
@@ -131,6 +132,7 @@ def apart(one: nn.Module, other: nn.Module) -> float:
     return max(gap(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_run_goes_on_with_and_without(recompute: bool, tmp_path: Path, graphs: CompileCounterWithBackend) -> None:
     plain = trained(tmp_path / "plain", compile=False, recompute=recompute)
@@ -155,6 +157,7 @@ def test_a_run_that_goes_on_is_bit_equal(tmp_path: Path, graphs: CompileCounterW
     assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), again.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_held_out_inputs_and_the_trained_module_are_not_compiled(tmp_path: Path, graphs: CompileCounterWithBackend) -> None:
     counted = []
 

@@ -18,6 +18,7 @@ SCRIPT = Path(__file__).with_name("killed.py")
 SOURCE = Path(bothways.training.__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(4), pytest.param(range(20), marks=pytest.mark.slow)], ids=["4", "20"])
 def test_killed_again_and_again(tmp_path: Path, seeds: range) -> None:
     """Behind steps, during steps and during saves, with other worker counts each time; then to the end."""

@@ -69,6 +69,7 @@ def test_what_stays_and_what_is_said_of_the_rest(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/audit.json").read_text()) == done.audit
 
 
+@pytest.mark.slow
 def test_neither_workers_nor_a_second_run_change_a_byte(tmp_path: Path) -> None:
     for name, workers in (("one", 1), ("two", 2)):
         curate(recipe(tmp_path, workers), tmp_path / name)

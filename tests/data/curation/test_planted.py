@@ -184,6 +184,7 @@ def _rows(counts: object) -> Iterator[str]:
     return (name for name in counts if name.startswith("row "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CORPORA)
 def test_planted_evaluation_rows_are_found(shared: Path, name: str) -> None:
     there, found, mistakes = decontaminated(shared, name, 400)
