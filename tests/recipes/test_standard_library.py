@@ -102,6 +102,7 @@ def test_the_split_is_a_function_of_the_name(library: dict[str, Module]) -> None
     assert not any(part in {"test", "site-packages"} for name in library for part in name.split("."))
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_same_operands(library: dict[str, Module]) -> None:
     draws = [list(swapped_operands(library["statistics"], random.Random(seed))) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
