@@ -61,7 +61,7 @@ def test_what_cannot_be_built_leaves_nothing(refused: Refused, tmp_path: Path) -
 def test_from_sources_to_repair(run: Run, refused: Refused, tmp_path: Path) -> None:
     """The recipe at toy size on real code, a classifier and both pointers on it; what is loaded again says what was evaluated."""
     tasks, base, out = tmp_path / "tasks", tmp_path / "base", tmp_path / "repair"
-    sources = [LIBRARY / name for name in ("json", "wsgiref", "html", "concurrent")]
+    sources = [LIBRARY / name for name in ("json", "wsgiref", "html", "concurrent", "email")]
     assert run("code", "build", *sources, "--longest", "100", "--mutations", "1", "--out", tasks).code == 0
     steps = ("--steps", "4")
     made = run("pretrain", tasks / "corpus.jsonl", "--recipe", "cubert", "--size", "toy", *steps, "--out", base, "--json")
