@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint(run: Run, pretraining: Command, tmp_path: Path) ->
         weights.unlink()
         ran = run(*pretraining)
         assert ran.code == 0, ran
-        (line,) = (line for line in ran.err.splitlines() if "damaged" in line)
+        (line,) = (line for line in ran.err.splitlines() if "is damaged" in line)
         assert line.startswith(f"{damaged.parent} is damaged ({name} has ")
         assert line.endswith("renamed damaged-step-0000004; going on from step-0000002")
         assert weights.read_bytes() == before["model/model.safetensors"]
