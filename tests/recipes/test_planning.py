@@ -88,14 +88,26 @@ def test_energy_and_money() -> None:
 
 def test_memory_adds_up() -> None:
     one = Footprint(weights=10, gradients=10, optimizer=20, activations=400, peak=430)
-    found = planning._memory(tiny(), TEXT, one, 100, own=1000, free=10_000, fitting=4000)
+    found = planning._memory(tiny(), TEXT, one, 0.1, 100, own=1000, free=10_000)
     assert (found.text, found.allocator, found.saving) == (20_000, 40, 0)
     assert found.peak == 430 + 40 + 1000 + 20_000
     assert found.tokens is None  # the text alone takes it all
-    small = planning._memory(tiny(), replace(TEXT, tokens=100), one, 100, own=1000, free=10_000, fitting=4000)
-    assert small.tokens == 4000 - round(1200 * 200 / 440)  # 200 tokens take 440 bytes
-    saved = planning._memory(tiny("training.checkpoint_every=50"), TEXT, one, 100, own=1000, free=None, fitting=None)
+    small = planning._memory(tiny(), replace(TEXT, tokens=100), one, 0.1, 100, own=1000, free=10_000)
+    # 200 tokens take 440 bytes: 9000 less 430 are free beside them, and the program and the text take 1200
+    assert small.tokens == int(200 + (9000 - 430) * 200 / 440) - round(1200 * 200 / 440)
+    saved = planning._memory(tiny("training.checkpoint_every=50"), TEXT, one, 0.1, 100, own=1000, free=None)
     assert (saved.saving, saved.peak - found.peak, saved.tokens) == (50, 50, None)
+
+
+def test_what_steps_held_beyond_their_tensors() -> None:
+    """One micro-batch at a time is measured, whatever a step of the run has."""
+    run = tiny("training.accumulate=3")
+    once = Network(tiny("training.accumulate=1"), TEXT).footprint(64)
+    measured = replace(MEASURED, peak=10_000 + once.peak + once.activations // 2)
+    assert planning._slack(Network(run, TEXT), 64, measured, 10_000) == pytest.approx(0.5, rel=1e-4)
+    assert planning._slack(Network(run, TEXT), 64, replace(MEASURED, peak=1), 10_000) == 0
+    assert planning._slack(Network(run, TEXT), 64, replace(MEASURED, peak=None), 10_000) == planning._SLACK
+    assert planning._slack(Network(run, TEXT), 64, measured, None) == 0  # of a GPU, tensors alone are counted
 
 
 def test_operations_over_time() -> None:

@@ -48,7 +48,7 @@ class Measured:
         low, high: tokens per second of the steps, the slowest and the fastest tenth left out.
         rates: samples of the machine's rate of products, one before each step, FLOP/s.
         flops: of the matrix products of a forward pass, a token.
-        peak: the most bytes this process has held.
+        peak: the most bytes this process held meanwhile; None where it had held more before, or the system does not say.
     """
 
     steps: int
@@ -159,7 +159,7 @@ def program(network: Network) -> int | None:
 
 def measure(network: Network, tokens: int, seconds: float, device: str) -> Measured:
     """Real steps of micro-batches of `tokens` tokens, for about `seconds`; five at least. The first warms up."""
-    clock = _Clock(torch.device(device))
+    clock, before = _Clock(torch.device(device)), peak_memory(torch.device(device))
     objective, updates = _ready(network, device, clock.step)
     stream = network.loader(tokens, objective).open()
     updates(updates.draw(stream, 1), 0, lr=0.0)
@@ -177,6 +177,7 @@ def measure(network: Network, tokens: int, seconds: float, device: str) -> Measu
         updates([inputs], 1, lr=0.0)
         done = time.perf_counter()
         rows.append((inputs.tokens, drawn - begin, clock.spent, done - drawn - clock.spent, objective.flops(inputs)))
+    peak = peak_memory(torch.device(device))
     counts, drawing, gradients, update, flops = (np.array(column) for column in zip(*rows, strict=True))
     speeds = counts / (drawing + gradients + update)
     low, high = np.quantile(speeds, (0.1, 0.9)).tolist()
@@ -190,5 +191,5 @@ def measure(network: Network, tokens: int, seconds: float, device: str) -> Measu
         high=high,
         rates=tuple(rates),
         flops=float(flops.sum() / counts.sum()),
-        peak=peak_memory(torch.device(device)),
+        peak=None if peak == before else peak,
     )

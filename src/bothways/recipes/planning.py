@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,9 +34,9 @@ from bothways.training.speed import gemm_rate
 
 # What a step may reach of the rate of products at first guess, to choose how much to measure
 _GUESS = 0.35
-# What a process holds beyond its activations for having allocated and freed them, as a part of them: heaps have gaps, and
-# sizes change from step to step (benchmarks/plan.py: from next to nothing to a fifth)
-_SLACK = 0.1
+# What a process holds beyond its activations for having allocated and freed them, as a part of them, at first guess: heaps
+# have gaps, and sizes change from step to step (benchmarks/plan.py: from a quarter to a half, less the larger the network)
+_SLACK = 0.3
 # Of the free memory, what a run should take at most
 _SAFE = 0.9
 
@@ -160,8 +160,7 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
     network, limit = Network(run, text), run.batching.tokens
     free = _free(terms.device)
     one = network.footprint(limit)
-    fitting = None if free is None else int(limit + (_SAFE * free - one.peak) * limit / ((1 + _SLACK) * one.activations))
-    tokens = _to_measure(network, best_rate, terms.seconds, fitting)
+    tokens = _to_measure(network, best_rate, terms.seconds, _fitting(free, limit, one, _SLACK))
     meter = Meter(terms.device)
     measured = measure(network, tokens, terms.seconds, terms.device)
     metered = meter.watts() if terms.watts is None else None
@@ -178,7 +177,7 @@ def plan(run: Pretraining, terms: Terms, *, with_text: bool, sizes: Mapping[str,
         best_rate=best_rate,
         text=text,
         parameters=parameters,
-        memory=_memory(run, text, one, spent.steps, own, free, fitting),
+        memory=_memory(run, text, one, _slack(network, tokens, measured, own), spent.steps, own, free),
         flops=flops,
         tokens_per_second=speed,
         share=reached / measured.rate,
@@ -195,6 +194,22 @@ def _free(device: str) -> int | None:
     """What a run may take: this process ends before it begins."""
     free, own = free_memory(torch.device(device)), memory_in_use() if device == "cpu" else 0
     return None if free is None else free + (own or 0)
+
+
+def _fitting(free: int | None, limit: int, one: Footprint, slack: float) -> int | None:
+    """Tokens of a micro-batch that the free memory holds, where `limit` tokens take `one`."""
+    return None if free is None else int(limit + (_SAFE * free - one.peak) * limit / ((1 + slack) * one.activations))
+
+
+def _slack(network: Network, tokens: int, measured: Measured, own: int | None) -> float:
+    """What steps on micro-batches of `tokens` tokens held beyond their tensors, as a part of the activations."""
+    if own is None:
+        return 0.0
+    if measured.peak is None:
+        return _SLACK
+    training = replace(network.run.training, accumulate=1, ramp=None)  # as it was measured
+    one = Network(replace(network.run, training=training), network.text).footprint(tokens)
+    return max(measured.peak - own - one.peak, 0) / one.activations
 
 
 def _to_measure(network: Network, best_rate: float, seconds: float, fitting: int | None) -> int:
@@ -261,15 +276,17 @@ def _spent(run: Pretraining, terms: Terms, text: PlannedText, measured: Measured
 
 
 def _memory(
-    run: Pretraining, text: PlannedText, one: Footprint, steps: int, own: int | None, free: int | None, fitting: int | None
+    run: Pretraining, text: PlannedText, one: Footprint, slack: float, steps: int, own: int | None, free: int | None
 ) -> Memory:
+    limit = run.batching.tokens
     mapped = (text.tokens or 0) * (2 if run.encoder.vocab_size <= 1 << 16 else 4)
     every = run.training.checkpoint_every
     # a copy of both, from which the file's bytes are made, of one at a time
     saving = one.weights + 2 * one.optimizer if every is not None and steps > every else 0
-    allocator = 0 if own is None else round(_SLACK * one.activations)
+    allocator = round(slack * one.activations)
     beside = (own or 0) + mapped + saving
-    most = None if fitting is None else fitting - round(beside * run.batching.tokens / max((1 + _SLACK) * one.activations, 1))
+    fitting = _fitting(free, limit, one, slack)
+    most = None if fitting is None else fitting - round(beside * limit / ((1 + slack) * one.activations))
     return Memory(
         program=own,
         text=mapped,
