@@ -161,6 +161,7 @@ def test_layer_decay_in_finetuning(run: Run, model: Path, tmp_path: Path) -> Non
 REFUSED = [
     (("--general", "{general}"), "fresh weights has nothing to forget"),
     (("--from", "{model}", "--general", "{general}", "--recipe", "electra", "--size", "toy"), "told by masked tokens alone"),
+    (("--from", "{model}", "--general", "{general}", "--set", "ngrams={{}}"), "told by masked tokens alone"),
     (("--from", "{model}", "--general", "none.txt"), "none.txt: no such file or folder"),
     (("--from", "{model}", "--add-tokens", "none.txt"), "none.txt: no such file"),
     (("--recipe", "modernbert", "--size", "toy", "--general", "{general}"), "of a run of one stage"),

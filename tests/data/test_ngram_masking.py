@@ -158,6 +158,8 @@ def test_what_n_grams_do_not_go_with() -> None:
         check_ngram_masking(Masking(count=PerBatch()), KNOWN)
     with pytest.raises(InputError, match=r"masking\.schedule"):
         check_ngram_masking(Masking(schedule=RateLine(to=0.2)), KNOWN)
+    with pytest.raises(InputError, match=r"masking\.repeats"):
+        check_ngram_masking(Masking(count="rounded", repeats="allowed"), KNOWN)
     for nothing in (VOCABULARY, replace(VOCABULARY, lexicon=lexicon())):
         with pytest.raises(InputError, match="would be masked language modelling"):
             check_ngram_masking(ERNIE_GRAM, nothing)

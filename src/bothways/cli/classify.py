@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bothways.cli.embed import read_texts
+from bothways.cli.files import check_no_file
 from bothways.cli.options import ColumnOption, JsonOption, ModelArgument, Split, examples
 from bothways.cli.output import show
 
@@ -46,10 +47,8 @@ def classify(
     """Say of each text which class it is of, with the probability; of a regression, the value."""
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise typer.BadParameter(f"{out}: the name ends in .csv or .jsonl", param_hint="--out")
-    if out is not None and out.exists():
-        from bothways.errors import InputError
-
-        raise InputError(f"{out}: exists already and is left as it is; choose another name")
+    if out is not None:
+        check_no_file(out)
     documents = read_texts(source, column, split)
     import bothways
 

@@ -54,7 +54,7 @@ def build(
     leave_out: Annotated[
         list[str] | None, typer.Option("--leave-out", metavar="NAME", help="Do not look into folders of this name.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bugs drawn; not of which files are tested on.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Build CuBERT's six tasks, and a corpus to pretrain on, from real functions.

@@ -39,6 +39,12 @@ def new_file(path: Path) -> Iterator[Path]:
         yield temporary
 
 
+def check_no_file(path: Path) -> None:
+    """Raise InputError where something of this name is there already."""
+    if path.exists():
+        raise InputError(f"{path}: exists already and is left as it is; choose another name")
+
+
 def check_new(folder: Path) -> None:
     """Raise InputError where a folder is not new: a file is in the way, or something is in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

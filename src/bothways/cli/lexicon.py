@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from bothways.cli.files import check_no_file
 from bothways.cli.options import JsonOption, examples
 from bothways.cli.output import aligned, progress, show
-from bothways.errors import InputError
 
 _EXAMPLES = examples(
     "bothways lexicon shards/mine --out lexicon.safetensors",
@@ -41,8 +41,7 @@ def lexicon(
     from bothways.data.shards import Shards
     from bothways.data.tokenizer import Tokenizer
 
-    if out.exists():
-        raise InputError(f"{out}: exists already; remove it or choose another name")
+    check_no_file(out)
     tokenizer = Tokenizer.load(shards[0] / "tokenizer")
     opened = [Shards(folder, tokenizer) for folder in shards]
     settings = CountedLexicon(sizes=tuple(sizes), at_least=at_least) if sizes else CountedLexicon(at_least=at_least)

@@ -12,11 +12,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, runtime_checkable
 
 import typer
 
 from bothways.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from bothways.training.sections import Table
 
 # Names a file that a run leaves for `launch` when it has saved after a SIGTERM: torchrun does not say how its processes ended
 PREEMPTED = "BOTHWAYS_PREEMPTED"
@@ -32,6 +35,18 @@ def note(text: str) -> None:
     """A line for people beside the result."""
     if _first():
         print(text, file=sys.stderr)
+
+
+def drawn(table: Table) -> str:
+    """A table as the lines that a terminal shows of it, without the blanks behind them."""
+    from rich.console import Console
+
+    from bothways.evaluation.table import to_rich
+
+    console = Console(highlight=False)
+    with console.capture() as shown:
+        console.print(to_rich(table))
+    return "\n".join(line.rstrip() for line in shown.get().splitlines())
 
 
 def aligned(rows: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bothways.cli.options import JsonOption, examples
-from bothways.cli.output import command, note, show, stoppable
+from bothways.cli.output import command, drawn, note, show, stoppable
 
 if TYPE_CHECKING:
     from bothways.data.table import Contrast, TextPair
@@ -186,7 +186,7 @@ def tell(trained: Trained, as_json: bool) -> None:
     lines = [
         f"{epochs}{result.step:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s; last loss {result.loss:.4f}",
         *([f"held out: {held}"] if held and trained.forgetting is None else []),
-        *(["", trained.forgetting.text, ""] if trained.forgetting else []),
+        *(["", drawn(trained.forgetting.table), ""] if trained.forgetting else []),
         f"model:  {data['model']}",
         *([f"report: {trained.report}"] if trained.report else []),
     ]

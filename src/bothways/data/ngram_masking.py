@@ -18,7 +18,7 @@ from bothways.data.masking import Masking, first_in_order, wanted_counts
 from bothways.data.vocabulary import Vocabulary
 from bothways.errors import InputError
 
-# As the paper has it: 15 % of the units, whatever their length, and all of them hidden
+# 15 % of the units, whatever their length. The paper does not say that some keep their text, as BERT's do: here none does
 ERNIE_GRAM = Masking(rate=0.15, mask=1.0, random=0.0)
 
 # Tells these numbers from those of other masks; each unit has draws of its own
@@ -57,6 +57,8 @@ def check_ngram_masking(masking: Masking, vocabulary: Vocabulary) -> None:
         raise InputError("masking.count: n-grams are selected in each sample; set it to per_token, rounded or stochastic")
     if masking.schedule is not None:
         raise InputError("masking.schedule: a rate that moves goes with masked tokens alone; set it to null")
+    if masking.repeats is not None:
+        raise InputError("masking.repeats: an n-gram is selected once; set it to null")
     lexicon = vocabulary.lexicon
     if lexicon is None or not len(lexicon):
         raise InputError("ngrams.lexicon: has no n-gram, so that this would be masked language modelling; give another one")

@@ -145,10 +145,9 @@ def metrics(objective: Objectives) -> tuple[str, ...]:
 def check_objective(run: Pretraining) -> None:
     """Raises InputError where what a run is to learn contradicts itself, or cannot be built."""
     check_schedule(run)
-    if run.replaced_tokens is not None and not replace(run, replaced_tokens=None, ngrams=None).masked_alone:
-        raise InputError("replaced_tokens: goes without pairs, decoder and predicts")
-    if run.ngrams is not None and not replace(run, replaced_tokens=None, ngrams=None).masked_alone:
-        raise InputError("ngrams: goes without pairs, decoder and predicts")
+    for field in ("replaced_tokens", "ngrams"):
+        if getattr(run, field) is not None and not replace(run, replaced_tokens=None, ngrams=None).masked_alone:
+            raise InputError(f"{field}: goes without pairs, decoder and predicts")
     if run.pairs is not None and run.pairs.head.labels != 2:
         raise InputError(f"pairs.head.labels: {run.pairs.head.labels}, but a pair is of one of 2 classes")
     if run.predicts == "next" and (run.pairs is not None or run.decoder is not None):

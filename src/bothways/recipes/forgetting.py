@@ -59,14 +59,6 @@ class Forgetting:
         return Table("Learned and forgotten", self.columns, self.rows, note=f"{_NOTE} {self.predicted:,} of the general text.")
 
     @property
-    def text(self) -> str:
-        """The table for a terminal."""
-        cells = [self.columns, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        formats = [f"{{:{'>' if place else '<'}{width}}}" for place, width in enumerate(widths)]
-        return "\n".join("  ".join(one.format(cell) for one, cell in zip(formats, row, strict=True)) for row in cells)
-
-    @property
     def data(self) -> dict[str, Any]:
         """For JSON."""
         return {"before": self.before, "after": self.after, "masked_tokens_of_general_text": self.predicted}

@@ -33,8 +33,8 @@ def check_general(run: Pretraining) -> None:
         return
     if run.start is None:
         raise InputError("general: a run that begins with fresh weights has nothing to forget; give start, or leave general out")
-    if run.predicts != "masked" or run.pairs is not None or run.replaced_tokens is not None:
-        raise InputError("general: what is forgotten is told by masked tokens alone: without pairs, replaced_tokens and predicts")
+    if run.predicts != "masked" or not (run.pairs is None and run.replaced_tokens is None and run.ngrams is None):
+        raise InputError("general: what is forgotten is told by masked tokens alone; no pairs, replaced_tokens, ngrams, predicts")
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from bothways.layers.replaced_token import ReplacedTokenHead
 from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.objectives.sharing import DisentangledTables
+from bothways.recipes.classic import bert
 from bothways.recipes.modern import modernbert_short
 from bothways.recipes.recipe import Budget, Shape, Size, Source, budget_of, shape_of
 from bothways.recipes.runs import Pretraining
@@ -144,21 +145,12 @@ def ernie_gram(source: Source, budget: Budget | None, size: Size = "base") -> Pr
     counted = CountedLexicon()
     if size != "base":  # as many as tokens, and half as many, so that the text is cut by them about as often
         counted = CountedLexicon(sizes=(shape.vocab_size, shape.vocab_size // 2), at_least=2 if size == "toy" else 5)
-    return Pretraining(
+    return replace(
+        bert(source, budget, size),
         family="ernie_gram",
         encoder=encoder,
         head=masked_lm_head(encoder),
         masking=ERNIE_GRAM,
-        source=source,
-        tokenizer=WordPiece(vocab_size=shape.vocab_size),
-        batching=TokenBudget(tokens=shape.tokens),
-        training=TrainingConfig(
-            optimizer=BertAdam(lr=1e-4 if size == "base" else 1e-3),
-            schedule=Linear(warmup=Fraction(of=0.01)),
-            budget=budget_of(budget, size, Steps(count=1_000_000)),
-            accumulate=shape.accumulate,
-        ),
-        max_length=shape.max_length,
         replaced_tokens=ReplacedTokens(generator=Narrowed(width=1 / 3)),
         ngrams=ExplicitNGrams(lexicon=counted),
     )
