@@ -110,7 +110,7 @@ FIGURES = {
     "electra_small": ("electra", [128 * 128], [5e-4], [0.15], [128], [Steps(count=1_000_000)]),
     "ernie_gram": ("ernie_gram", [256 * 512], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "deberta_v3": ("deberta-v2", [256 * 512], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
-    "speedrun": ("modernbert", [8 * 1024], [0.02], [0.4], [1024], [Hours(hours=1.0)]),
+    "speedrun": ("modernbert", [32 * 1024], [0.02], [0.4], [1024], [Hours(hours=1.0)]),
     "cramming": ("modernbert", [8192 * 128], [1e-3], [0.25], [128], [Elapsed(hours=24.0)]),
 }  # fmt: skip
 
