@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from task import Task
 
+from bothways.data.masking import Masking
 from bothways.data.sample import Epochs, Sample
 from bothways.data.vocabulary import Vocabulary
-from bothways.objectives.masked_lm import MaskedInputs, PrepareMasked
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
+from bothways.objectives.ngram_relations import NGramRelationModeling
 from bothways.ragged import Batch
 from bothways.recipes.assembling import figures
 
@@ -33,7 +35,12 @@ def held_out(objective: Any, task: Task) -> dict[str, float]:
     """An objective's own figures on the task's masked sequences: `loss`; of replaced tokens, `generator` and what was told.
 
     What an objective draws beside the masks (what a decoder sees, what a generator puts in) is drawn by sample, as in training.
+    Of explicit n-grams, the tokens that the generator fills in.
     """
+    if isinstance(objective, NGramRelationModeling):
+        vocabulary = objective.masked.prepare.vocabulary
+        plain = MaskedLanguageModeling(objective.generator, objective.generator_head, Masking(), vocabulary)
+        return {"generator": held_out(plain, task)["loss"]}
     with torch.no_grad():
         return {name: float(value) for name, value in figures(objective.eval(), list(_inputs(objective, task)), "cpu").items()}
 

@@ -1,9 +1,9 @@
 """What an encoder learns in equal time from different objectives: one network, one corpus, ten minutes of two cores each.
 
-The speedrun's corpus, tokenizer, network (ModernBERT's shape, 4 layers of 128) and optimizer (`speedrun/`); variants differ in
-the objective alone. Time is counted in tokens, so that a busy machine does not decide: first the loops of all variants take
-turns, which gives each one's tokens a second; then each learns from as many tokens as it has in the minutes. That number is
-written down once (WORK/speeds.json), and holds for all that follows.
+The speedrun's corpus and tokenizer (`speedrun/`), and the recipe `speedrun` at its size "tiny" (ModernBERT's shape, 4 layers of
+128); variants differ in the objective alone. Time is counted in tokens, so that a busy machine does not decide: first the loops
+of all variants take turns, which gives each one's tokens a second; then each learns from as many tokens as it has in the
+minutes. That number is written down once (WORK/speeds.json), and holds for all that follows.
 
 Scores: the loss of the same masked tokens of held-out novels (of a discriminator, that of its generator, which is another,
 smaller network: no figure of the model itself); and the accuracy after fine-tuning on SST-2 (a subset), banking77 and TREC's
@@ -32,29 +32,29 @@ import torch
 
 sys.path.append(str(Path(__file__).parent / "speedrun"))
 from distillation import split
-from entries import ENTRIES
 from fixed_masks import held_out
 from harness import Turns, in_turn, rates, record
 from objectives_table import SCRATCH, table_of
 from pretraining_helps import Task, accuracy, banking77, sst2, table
-from task import LENGTH, prepare, prepared
+from task import LENGTH, VOCABULARY, prepare, prepared
 
 from bothways.config import to_json
+from bothways.data.lexicon import CountedLexicon
 from bothways.data.mask_units import NGrams, RateLine, Spans, WholeWords
-from bothways.data.masking import Masking
+from bothways.data.masking import ELECTRA, Masking
 from bothways.data.mixture import TokenFolder
-from bothways.data.packing import TokenBudget
+from bothways.data.ngram_masking import ERNIE_GRAM
 from bothways.objectives.decoded_lm import GradualUnmasking
+from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.objectives.sharing import DisentangledTables
 from bothways.recipes.pretraining import chosen, prepare_shards, prepare_tokenizer, pretrain, set_up
+from bothways.recipes.quick import speedrun
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import checkpoint
 from bothways.training.loop import train
 from bothways.training.schedule import Tokens
-from bothways.training.settings import TrainingConfig
 
-ENTRY = "often-modernbert"
 PLAIN = "mlm-15"
 RATE, SAMPLES = 1e-3, 32
 # Fine-tuning: training rows, few enough that what was learned before matters, and passes over them
@@ -62,9 +62,12 @@ ROWS, EPOCHS = {"SST-2": 3000, "banking77": 2500, "TREC": 1500}, {"SST-2": 4, "b
 
 
 def mlm(rate: float, **changes: Any) -> Masking:
-    """All chosen tokens show the mask token; their number is exact, as spans and n-grams need it."""
-    return Masking(rate=rate, mask=1.0, random=0.0, count="rounded", **changes)
+    """BERT's shares of mask, random and kept tokens; the number of the chosen is exact, as spans and n-grams need it."""
+    return Masking(rate=rate, count="rounded", **changes)
 
+
+# As many n-grams of two tokens as there are tokens, and half as many of three
+NGRAMS = ExplicitNGrams(lexicon=CountedLexicon(sizes=(VOCABULARY, VOCABULARY // 2)))
 
 # What each does otherwise than plain masked language modelling of 15 %, one line each
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -75,40 +78,34 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "whole-word": {"masking": mlm(0.15, units=WholeWords())},
     "span": {"masking": mlm(0.15, units=Spans())},
     "n-gram": {"masking": mlm(0.15, units=NGrams())},
-    "rtd": {"replaced_tokens": ReplacedTokens()},
-    "rtd-gdes": {"replaced_tokens": ReplacedTokens(sharing=DisentangledTables())},
+    "explicit-n-gram": {"masking": ERNIE_GRAM, "ngrams": NGRAMS, "replaced_tokens": ReplacedTokens()},
+    "rtd": {"masking": ELECTRA, "replaced_tokens": ReplacedTokens()},
+    "rtd-gdes": {"masking": ELECTRA, "replaced_tokens": ReplacedTokens(sharing=DisentangledTables())},
     "bpdec": {"decoder": GradualUnmasking()},
-    # ERNIE-Gram's explicit n-grams: its line goes here
 }
 
 
 def run_of(variant: str, work: Path, tokens: int, seed: int) -> Pretraining:
     """A variant as a run, on what `prepare` has written."""
-    entry = ENTRIES[ENTRY]
-    assert entry.family is not None
-    steps = tokens // (entry.batch * LENGTH)
-    plain = Pretraining(
-        family=entry.family,
-        encoder=entry.encoder,
-        head=entry.head,
-        masking=mlm(0.15),
-        source=TokenFolder(folder=str(work / "train")),
-        tokenizer=GivenTokenizer(folder=str(work / "tokenizer")),
-        batching=TokenBudget(tokens=entry.batch * LENGTH),
-        training=TrainingConfig(
-            optimizer=entry.optimizer, schedule=entry.schedule, clip=entry.clip, budget=Tokens(count=tokens), seed=seed,
-            log_every=max(steps // 50, 1), evaluate_every=max(steps // 5, 1), keep=1,
-        ),
-        max_length=LENGTH,
+    plain = speedrun(TokenFolder(folder=str(work / "train")), Tokens(count=tokens), "tiny")
+    steps = tokens // plain.batching.tokens
+    training = replace(plain.training, seed=seed, log_every=max(steps // 50, 1), evaluate_every=max(steps // 5, 1), keep=1)
+    plain = replace(
+        plain, masking=mlm(0.15), tokenizer=GivenTokenizer(folder=str(work / "tokenizer")), training=training, max_length=LENGTH,
         held_out_rate=0.15,
     )  # fmt: skip
     return replace(plain, **VARIANTS[variant])
 
 
+def batch_of(work: Path) -> int:
+    """Tokens of a step, of any variant."""
+    return run_of(PLAIN, work, 1, 0).batching.tokens
+
+
 def worker(variant: str, work: Path, steps: int, rounds: int, threads: int, pipe: Connection) -> None:
     """One variant's loop, held after every turn."""
     torch.set_num_threads(threads)
-    turns, folder, batch = Turns(pipe, steps), work / "paired" / variant, ENTRIES[ENTRY].batch * LENGTH
+    turns, folder, batch = Turns(pipe, steps), work / "paired" / variant, batch_of(work)
     run = run_of(variant, work, steps * (rounds + 2) * batch, 0)
     parts = parts_of(run, folder)
 
@@ -215,12 +212,12 @@ def main() -> None:
     parser.add_argument("--tunings", type=int, default=3, help="seeds of fine-tuning, for each of pretraining")
     parser.add_argument("--rows", type=int, help="of each task to train on, for a quick try")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=40, help="of a turn, when speed is measured")
+    parser.add_argument("--steps", type=int, default=10, help="of a turn, when speed is measured")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     variants = list(dict.fromkeys([PLAIN, *options.variants]))
-    unigram, batch = prepare(options.corpus, options.work).unigram, ENTRIES[ENTRY].batch * LENGTH
+    unigram, batch = prepare(options.corpus, options.work).unigram, batch_of(options.work)
     fast = speeds(variants, options)
     tokens = {
         name: options.tokens or int(fast[name]["tokens_per_second"] * options.minutes * 60) // batch * batch for name in variants
@@ -240,7 +237,7 @@ def main() -> None:
         any_model = options.work / "runs" / f"{PLAIN}-{tokens[PLAIN]}-seed0" / "model"
         scratch = downstream(any_model, tasks, options.tunings, options.work / SCRATCH / tried, pool, from_scratch=True)
     about = {
-        "entry": ENTRY, "minutes": None if options.tokens else options.minutes, "unigram": unigram, "speeds": fast,
+        "minutes": None if options.tokens else options.minutes, "unigram": unigram, "speeds": fast,
         "fine-tuning": {"lr": RATE, "samples": SAMPLES, "epochs": EPOCHS, "rows": {one.name: len(one.train) for one in tasks},
                         "test_rows": {one.name: len(one.test) for one in tasks}},
     }  # fmt: skip
