@@ -244,3 +244,14 @@ def test_the_same_rows_every_time(tmp_path: Path) -> None:
         build(CodeTasks(paths=(str(LIBRARY / "json"),)), out)
         written.append({file.relative_to(out): file.read_bytes() for file in sorted(out.rglob("*.jsonl"))})
     assert written[0] == written[1]
+
+
+def test_what_cannot_be_learned_from_is_counted(tmp_path: Path) -> None:
+    """A function of a docstring alone, and one that is too short; three files, of which each part has one."""
+    for number, name in enumerate(("first", "second", "third")):
+        body = f"def {name}(left, right):\n    if left > {number}:\n        return right - left\n    return {name}(right, left)\n"
+        nothing = f'def {name}_nothing():\n    "To be had."\n'
+        (tmp_path / f"{name}.py").write_text(f"{body}\n{nothing}\ndef short(): pass\n")
+    (tmp_path / "out").mkdir()
+    found = build(CodeTasks(paths=(str(tmp_path),), shortest=15), tmp_path / "out")
+    assert (found.empty, found.too_short, found.too_long, sum(found.functions.values())) == (3, 3, 0, 3)

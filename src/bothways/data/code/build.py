@@ -54,6 +54,7 @@ class Account:
     Attributes:
         refused: files that do not parse, with the reason.
         duplicate_files, duplicate_functions: left out as nearly the same as another one.
+        empty: functions left out as nothing is in them beside a docstring, or they cannot be written anew (`modules.functions`).
         corpus: documents of the corpus.
         rows: of each task, by part.
     """
@@ -62,6 +63,7 @@ class Account:
     refused: dict[str, str]
     duplicate_files: int = 0
     functions: dict[str, int] = field(default_factory=dict)
+    empty: int = 0
     too_short: int = 0
     too_long: int = 0
     duplicate_functions: int = 0
@@ -114,8 +116,12 @@ def _unlike(found: Found, parts: Mapping[str, Part], tasks: CodeTasks) -> tuple[
 def _functions(modules: Mapping[Part, Sequence[Module]], tasks: CodeTasks, account: Account) -> dict[Part, list[Function]]:
     """The functions of each part that fit, without those that are nearly the same as one before them."""
     fitting: list[tuple[Part, Function]] = []
+
+    def leave(name: str) -> None:
+        account.empty += 1
+
     for part in PARTS:
-        for function in (function for module in modules[part] for function in functions(module)):
+        for function in (function for module in modules[part] for function in functions(module, leave)):
             if function.tokens < tasks.shortest:
                 account.too_short += 1
             elif function.tokens > tasks.longest:

@@ -105,17 +105,19 @@ def parse(source: str) -> ast.Module:
         raise InputError(f"cannot be parsed: {error or type(error).__name__}") from None
 
 
-def functions(module: Module) -> Iterator[Function]:
+def functions(module: Module, leave: Callable[[str], object] = lambda name: None) -> Iterator[Function]:
     """The functions and methods of a module that do something beside having a docstring; those within others are parts of them.
 
-    One that `ast.unparse` writes otherwise than it is (an f-string with quotes of both kinds) is left out.
+    Args:
+        leave: told of each that is left out, for `ast.unparse` writes it otherwise than it is (an f-string with quotes of both
+            kinds) or nothing is in it.
     """
     for name, node in definitions(module.tree, nested=False):
         bare = without_docstring(node)
-        if not bare.body:
-            continue
-        source = written(bare)
-        if source is not None:
+        source = written(bare) if bare.body else None
+        if source is None:
+            leave(name)
+        else:
             tokens = lex(source)
             yield Function(module.name, name, _docstring(node), source, flatten(tokens).text, len(tokens))
 
