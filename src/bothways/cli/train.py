@@ -58,7 +58,9 @@ def finetune(
         float | None, typer.Option("--epochs", min=0.0, help="Passes over the table; 3 where no budget is given.")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows a step.")] = 32,
-    lr: Annotated[float, typer.Option("--lr", min=0.0, help="The highest learning rate.")] = 5e-5,
+    lr: Annotated[
+        float, typer.Option("--lr", min=0.0, help="The highest learning rate; a width of 128 wants 3e-4 or more.")
+    ] = 5e-5,
     overflow: Annotated[
         Literal["error", "cut"], typer.Option("--overflow", help="Rows too long: refused, or cut and counted.")
     ] = "error",
