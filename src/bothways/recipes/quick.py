@@ -14,6 +14,9 @@ from bothways.recipes.runs import Pretraining
 from bothways.training.optimizer import AdamW, Muon
 from bothways.training.schedule import Fraction, Hours, Trapezoidal
 
+# Of a step; and the most tokens that are computed at once
+_TEXTS, _AT_ONCE = 32, 16384
+
 
 def speedrun(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
     """ModernBERT's network with the choices that won our speedrun: Muon, small steps, 40 % masked, no warm-up.
@@ -25,11 +28,13 @@ def speedrun(source: Source, budget: Budget | None, size: Size = "base") -> Pret
     are not masked telling. Chosen at the size "tiny": larger ones have the same settings, untuned (docs/log.md).
     """
     run = modernbert_short(source, budget or (None if size == "toy" else Hours(hours=1.0)), size)
+    tokens = _TEXTS * run.max_length
+    at_once = min(tokens, _AT_ONCE)
     training = replace(
         run.training,
         optimizer=Muon(lr=0.02, weight_decay=0.5, rest=AdamW(lr=5e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)),
         schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.5), final=0.0),
-        accumulate=1,
+        accumulate=tokens // at_once,
         clip=1.0,
     )
     return replace(
@@ -37,6 +42,6 @@ def speedrun(source: Source, budget: Budget | None, size: Size = "base") -> Pret
         encoder=replace(run.encoder, initialisation=TruncatedNormal(std=run.encoder.initialisation.spread, zero_residual=True)),
         masking=Masking(rate=0.4),
         tokenizer=WordPiece(vocab_size=run.encoder.vocab_size),
-        batching=TokenBudget(tokens=32 * run.max_length),
+        batching=TokenBudget(tokens=at_once),
         training=training,
     )
