@@ -138,7 +138,7 @@ def _table(account: Account) -> str:
         "files that do not parse": f"{len(account.refused):,}",
         "nearly the same": f"{account.duplicate_files:,} files, {account.duplicate_functions:,} functions",
         "functions": _counts(account.functions),
-        "too short, too long, empty": f"{account.too_short:,}, {account.too_long:,}, {account.empty:,}",
+        "too short, long; empty": f"{account.too_short:,}, {account.too_long:,}, {account.empty:,}",
         "corpus": f"{account.corpus:,} files",
     }
     return aligned(told | {task: _counts(counts) for task, counts in account.rows.items()})
