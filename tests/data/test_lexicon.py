@@ -94,7 +94,7 @@ def test_passes_over_the_text_change_nothing(letters: Tokenizer, tmp_path: Path,
     folder = shards(tmp_path / "shards", letters, TEXTS * 5)
     once = build_lexicon(CountedLexicon(sizes=(9, 9), at_least=2), [folder], letters)
     monkeypatch.setattr("bothways.data.lexicon_building._TOGETHER", 11)
-    monkeypatch.setattr("bothways.data.lexicon_building._BLOCK", 9)
+    monkeypatch.setattr("bothways.data.shards._TOGETHER", 9)
     told: list[int] = []
     again = build_lexicon(CountedLexicon(sizes=(9, 9), at_least=2), [folder], letters, told.append)
     assert entries(once) == entries(again)

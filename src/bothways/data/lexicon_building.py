@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int
@@ -15,7 +16,6 @@ from bothways.errors import InputError
 
 # N-grams that are counted at once: more of them are gone through in several passes over the text
 _TOGETHER = 1 << 26
-_BLOCK = 1 << 22
 
 Told = Callable[[int], None]
 """Told of tokens that were gone through; they are so as often as `passes` says."""
@@ -101,7 +101,7 @@ def _count(
     parts, keys, counts, total = _parts(shards), [], [], 0
     for part in range(parts):
         of_part = []
-        for block, lengths in _blocks(shards):
+        for block, lengths in chain.from_iterable(one.blocks() for one in shards):
             found = _whole(block, lengths, special, length, size)
             told(len(block))
             total += len(found) if part == 0 else 0
@@ -126,14 +126,3 @@ def _whole(
     for place in range(length):
         fits[: len(ids) - place] &= ~marked[place:]
     return gram_keys(ids, length, size)[fits]
-
-
-def _blocks(shards: Sequence[Shards]) -> Iterator[tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " documents"]]]:
-    """Whole documents, some million tokens at a time, and their lengths."""
-    for one in shards:
-        # every document falls to the block that its first token is in
-        numbers = (np.cumsum(one.lengths) - one.lengths) // _BLOCK
-        for block in np.unique(numbers):
-            documents = np.flatnonzero(numbers == block)
-            texts = [one.read(int(i), 0, int(one.lengths[i])) for i in documents]
-            yield np.concatenate(texts), one.lengths[documents]

@@ -9,6 +9,7 @@ with counts, checksums and the tokenizer's fingerprint. It is written beside its
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,8 @@ from bothways.errors import InputError
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 24
+# Tokens of a block of documents
+_TOGETHER = 1 << 22
 
 
 @config
@@ -98,6 +101,19 @@ class Shards:
         """How often each of `size` ids occurs in all documents."""
         blocks = (tokens[begin : begin + _BLOCK] for tokens in self._maps for begin in range(0, len(tokens), _BLOCK))
         return sum((np.bincount(block, minlength=size) for block in blocks), np.zeros(size, np.int64))
+
+    def blocks(
+        self, documents: Int[np.ndarray, " chosen"] | None = None
+    ) -> Iterator[tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " documents"]]]:
+        """Whole documents, some million tokens at a time, and their lengths: of those asked for; None: of all."""
+        documents = np.arange(len(self.lengths)) if documents is None else documents
+        lengths = self.lengths[documents]
+        # every document falls to the block that its first token is in
+        numbers = (np.cumsum(lengths) - lengths) // _TOGETHER
+        for block in np.unique(numbers):
+            of_block = documents[numbers == block]
+            texts = [self.read(int(i), 0, int(self.lengths[i])) for i in of_block]
+            yield np.concatenate(texts), self.lengths[of_block]
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, " documents"]:

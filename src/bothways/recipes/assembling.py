@@ -31,6 +31,7 @@ from bothways.recipes.carrying_out import averages
 from bothways.recipes.continuing import Objectives, take_over
 from bothways.recipes.masks import check_schedule
 from bothways.recipes.runs import GivenTokenizer, Pretraining
+from bothways.recipes.word_vectors import check_vectors
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 EVALUATED = 20
@@ -155,4 +156,4 @@ def check_objective(run: Pretraining) -> None:
     if run.pairs is not None and run.length_warmup is not None:
         raise InputError("length_warmup: pairs are not cut into shorter ones; leave it out, or make stages")
     with torch.device("meta"):  # what cannot be built is told of before any text is read
-        unfilled(run, gramming.unknown(run))
+        check_vectors(run, unfilled(run, gramming.unknown(run)))

@@ -65,6 +65,8 @@ def distil(
     if not base.masked_alone or base.masking.schedule is not None:
         what = "leave out pairs, decoder, replaced_tokens, ngrams, predicts and masking.schedule"
         raise InputError(f"base: a student learns from masked tokens and what the teacher makes of them; {what}")
+    if base.embeddings is not None:
+        raise InputError("base.embeddings: a student begins as its teacher's layers or fresh; leave it out")
     if base.general is not None:
         raise InputError("base.general: what a student forgets is not measured; leave it out")
     claim(run, folder)

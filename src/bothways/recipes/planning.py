@@ -285,6 +285,7 @@ def _memory(
     saving = one.weights + 2 * one.optimizer if every is not None and steps > every else 0
     allocator = round(slack * one.activations)
     beside = (own or 0) + mapped + saving
+    slack = _SLACK if own is None else slack  # what nothing tells of is left free
     fitting = _fitting(free, limit, one, slack)
     most = None if fitting is None else fitting - round(beside * limit / ((1 + slack) * one.activations))
     return Memory(

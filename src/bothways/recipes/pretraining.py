@@ -38,6 +38,7 @@ from bothways.recipes.gramming import LEXICON, prepare_lexicon
 from bothways.recipes.masks import opener, scheduled, vocabulary_of
 from bothways.recipes.predictions import predictions
 from bothways.recipes.runs import GivenTokenizer, Pretraining
+from bothways.recipes.word_vectors import VECTORS, Vectors, begin_with, prepare_vectors
 from bothways.training import record
 from bothways.training.checkpoint import position
 from bothways.training.loop import Result
@@ -74,7 +75,8 @@ def pretrain(
         tokenizer = prepare_tokenizer(run, folder, say)
         shards = prepare_shards(run, folder, tokenizer, say)
         lexicon = None if run.ngrams is None else prepare_lexicon(run.ngrams.lexicon, folder, tokenizer, shards, say)
-    parts = set_up(run, tokenizer, shards, chosen(device), say, lexicon)
+        vectors = prepare_vectors(run, folder, tokenizer, shards, say)
+    parts = set_up(run, tokenizer, shards, chosen(device), say, lexicon, vectors)
     watch, plotted, general = parts.watch(run, machine_rate(parts)), metrics(parts.objective), None
     if run.general is not None:
         with team().in_turn():
@@ -151,12 +153,20 @@ class Parts:
 
 
 def set_up(
-    run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], device: str, say: Say, lexicon: Lexicon | None = None
+    run: Pretraining,
+    tokenizer: Tokenizer,
+    opened: tuple[Opened, ...],
+    device: str,
+    say: Say,
+    lexicon: Lexicon | None = None,
+    vectors: Vectors | None = None,
 ) -> Parts:
     """Put the parts of a run together, with the weights that it begins with."""
     text = prepare_samples(run, tokenizer, opened, say)
     vocabulary = replace(vocabulary_of(run.masking, tokenizer, opened, say), lexicon=lexicon)
     objective = build(replace(run, masking=scheduled(run, text)), vocabulary)
+    if vectors is not None:
+        begin_with(vectors, objective)
     fixed = run.training.compile
     loader = Loader(text.data, run.batching, objective.prepare, run.training.seed, run.workers, text.order, fixed)
     fill = loader.plan.epoch(0).fill
@@ -200,7 +210,7 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
         return
     if written is not None and _OURS not in written:
         raise InputError(f"{note}: not written by a run; choose another folder")
-    for made in (folder / "tokenizer", folder / "data", folder / LEXICON, folder / general_text.FOLDER):
+    for made in (folder / "tokenizer", folder / "data", folder / LEXICON, folder / VECTORS, folder / general_text.FOLDER):
         if made.exists() and written is None:
             raise InputError(f"{made}: nothing says which text this was made from; remove it or choose another folder")
         if made.is_file():

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from bothways.config import config
+from bothways.data.cooccurrence import Cooccurrence
 from bothways.data.masking import Masking
 from bothways.data.mixture import Corpus
 from bothways.data.packing import SampleCount, TokenBudget
@@ -102,6 +103,7 @@ class Pretraining:
             generator's. None: it learns to predict masked tokens, and `head` is its own.
         ngrams: n-grams are masked as one and predicted as one; with `replaced_tokens`, in the place of n-grams and tokens that a
             generator draws, and both networks have a `head`. None: tokens are, each on its own.
+        embeddings: what the tables of tokens begin as, in place of a random draw. None: fresh weights.
     """
 
     family: FamilyName
@@ -124,6 +126,7 @@ class Pretraining:
     general: Annotated[TextFiles | Column, Field(discriminator="type")] | None = None
     replaced_tokens: ReplacedTokens | None = None
     ngrams: ExplicitNGrams | None = None
+    embeddings: Cooccurrence | None = None
     workers: NonNegativeInt = 0
 
     @property

@@ -43,6 +43,7 @@ from bothways.recipes.pretraining import (
     set_up,
 )
 from bothways.recipes.runs import FREE, Pretraining, Stage, Staged
+from bothways.recipes.word_vectors import prepare_vectors
 from bothways.training import checkpoint, log, record
 from bothways.training.averaging import average as averages
 from bothways.training.loop import Beginning, Result, finished, train
@@ -113,7 +114,10 @@ def pretrain_stages(
         if last or not finished(place, say):
             say(f"stage {number + 1} of {len(run.stages)}: {stage.name}")
             # what is before it gives the weights
-            parts = set_up(one if number == 0 else replace(one, start=None), tokenizer, corpora[number], chosen(device), say)
+            fresh = one if number == 0 else replace(one, start=None, embeddings=None)
+            with team().in_turn():
+                vectors = prepare_vectors(fresh, folder, tokenizer, corpora[number], say)
+            parts = set_up(fresh, tokenizer, corpora[number], chosen(device), say, vectors=vectors)
             rate = rate or machine_rate(parts)
             _stage(one, place, parts, before, stage.moments == "kept", rate)
         before = before.after(place, one, stage.average)
