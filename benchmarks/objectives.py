@@ -7,7 +7,8 @@ minutes. That number is written down once (WORK/speeds.json), and holds for all 
 
 Scores: the loss of the same masked tokens of held-out novels (of a discriminator, that of its generator, which is another,
 smaller network: no figure of the model itself); and the accuracy after fine-tuning on SST-2 (a subset), banking77 and TREC's
-questions, with the same settings for all, and none chosen for any. Finished parts are not done again: the same command goes on.
+questions, with the same settings for all, and none chosen for any. What is finished is not done again, whether the work folder
+has it or the record of the same settings (`results/objectives.json`), to which every finished run is added.
 
     python benchmarks/objectives.py CORPUS.jsonl.gz SST-2/ banking77/ qc.zip --work FOLDER [--minutes 10] [--seeds 2]
 """
@@ -15,16 +16,18 @@ questions, with the same settings for all, and none chosen for any. Finished par
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import shutil
 import statistics
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,8 @@ import torch
 sys.path.append(str(Path(__file__).parent / "speedrun"))
 from distillation import split
 from fixed_masks import held_out
-from harness import Turns, in_turn, rates, record
-from objectives_table import SCRATCH, table_of
+from harness import RESULTS, Turns, in_turn, rates, record
+from objectives_table import SCRATCH, Scores, table_of
 from pretraining_helps import Task, accuracy, banking77, sst2, table
 from task import LENGTH, VOCABULARY, prepare, prepared
 
@@ -44,6 +47,7 @@ from bothways.data.mask_units import NGrams, RateLine, Spans, WholeWords
 from bothways.data.masking import ELECTRA, Masking
 from bothways.data.mixture import TokenFolder
 from bothways.data.ngram_masking import ERNIE_GRAM
+from bothways.files import read_object
 from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
@@ -130,7 +134,7 @@ def speeds(variants: Sequence[str], options: argparse.Namespace) -> dict[str, An
     What has been written down holds; a variant that came later takes turns with the plain one.
     """
     path = options.work / "speeds.json"
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known: dict[str, Any] = read_object(path) if path.exists() else recorded().get("speeds", {})
     if missing := [one for one in variants if one not in known]:
         shutil.rmtree(options.work / "paired", ignore_errors=True)
         names = [PLAIN, *(one for one in missing if one != PLAIN)]
@@ -141,9 +145,9 @@ def speeds(variants: Sequence[str], options: argparse.Namespace) -> dict[str, An
             times = statistics.median(one / other for one, other in zip(measured[name], measured[PLAIN], strict=True))
             rounds = rates({name: measured[name]})["rounds"][name]
             known[name] = {"tokens_per_second": round(plain * times), "times_plain": round(times, 3), "rounds": rounds}
-        path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(options.work / "paired")
-    return {name: known[name] for name in variants}
+    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    return known
 
 
 def tasks_of(options: argparse.Namespace) -> tuple[Task, ...]:
@@ -158,44 +162,63 @@ def fewer(task: Task, rows: int | None) -> Task:
     return replace(task, train=some, epochs=EPOCHS[task.name], samples=SAMPLES)
 
 
-def pretrained(variant: str, tokens: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One run of pretraining and its held-out figures, or what its folder has of them; `model` is its folder."""
-    folder = options.work / "runs" / f"{variant}-{tokens}-seed{seed}"
+def pretrained(variant: str, tokens: int, seed: int, work: Path) -> tuple[Path, dict[str, Any]]:
+    """One run of pretraining, or what its folder has of it: its model, and its held-out figures."""
+    folder = work / "runs" / f"{variant}-{tokens}-seed{seed}"
     done = folder / "heldout.json"
     if not done.exists():
         print(f"{folder.name}: {tokens:,} tokens", flush=True)
-        run = run_of(variant, options.work, tokens, seed)
+        run = run_of(variant, work, tokens, seed)
         result = pretrain(run, folder, print, device="cpu").result
         # loaded, as a run that was finished before has nothing in memory; a generator and a decoder lie in the checkpoint alone
         objective = parts_of(run, folder).objective
         checkpoint.load_weights(result.checkpoint, objective)
-        found = {**held_out(objective, prepared(options.work)), "tokens": result.tokens, "seconds": round(result.seconds, 1)}
+        found = {**held_out(objective, prepared(work)), "tokens": result.tokens, "seconds": round(result.seconds, 1)}
         done.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return {**json.loads(done.read_text(encoding="utf-8")), "model": folder / "model"}
+    return folder / "model", read_object(done)
 
 
-def one_accuracy(model: Path, task: Task, from_scratch: bool, seed: int, work: Path) -> float:
-    """One fine-tuning run; of its folder, only the figure stays."""
-    value = accuracy(model, task, "test", from_scratch, RATE, seed, work)
-    for made in (work / task.name).glob(f"*-seed{seed}/*"):
-        if made.is_dir():
-            shutil.rmtree(made)
-    return value
-
-
-def downstream(
-    model: Path, tasks: Sequence[Task], count: int, work: Path, pool: Executor, from_scratch: bool = False
-) -> dict[str, list[float]]:
-    """Accuracies of each task, by fine-tuning seed."""
+def downstream(model: Path, tasks: Sequence[Task], count: int, work: Path, from_scratch: bool = False) -> Scores:
+    """Accuracies of each task, by fine-tuning seed; of a run's folder, only the figure stays."""
+    scores: Scores = {}
     for task in tasks:
         for part in ("train", "test"):
             table(work / task.name / f"{part}.jsonl", getattr(task, part))
-    asked = {
-        task.name: [pool.submit(one_accuracy, model, task, from_scratch, seed, work) for seed in range(count)] for task in tasks
-    }
-    scores = {name: [future.result() for future in futures] for name, futures in asked.items()}
-    (work / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+        scores[task.name] = [accuracy(model, task, "test", from_scratch, RATE, seed, work) for seed in range(count)]
+        for made in (work / task.name).glob("*-seed*/*"):
+            if made.is_dir():
+                shutil.rmtree(made)
     return scores
+
+
+def one_run(variant: str, tokens: int, seed: int, tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one run."""
+    model, figures = pretrained(variant, tokens, seed, options.work)
+    figures |= {"seed": seed, "budget": tokens}
+    return {**figures, "downstream": downstream(model, tasks, options.tunings, model.parent / tried(options))}
+
+
+def fresh_run(tasks: Sequence[Task], options: argparse.Namespace) -> Scores:
+    """Those of the same network that was not pretrained; the model of a single step gives its shape."""
+    model, _ = pretrained(PLAIN, batch_of(options.work), 0, options.work)
+    return downstream(model, tasks, options.tunings, options.work / SCRATCH / tried(options), from_scratch=True)
+
+
+def tried(options: argparse.Namespace) -> str:
+    return f"downstream-{options.rows}" if options.rows else "downstream"
+
+
+def recorded() -> dict[str, Any]:
+    path = RESULTS / "objectives.json"
+    return read_object(path) if path.exists() else {}
+
+
+def written(result: dict[str, Any], work: Path) -> Path:
+    """The record and the table, of the runs that there are."""
+    page, result["differences"] = table_of(result["runs"], result[SCRATCH], PLAIN)
+    print(page, flush=True)
+    (work / "table.md").write_text(page, encoding="utf-8")
+    return record("objectives", result)
 
 
 def main() -> None:
@@ -222,29 +245,30 @@ def main() -> None:
     tokens = {
         name: options.tokens or int(fast[name]["tokens_per_second"] * options.minutes * 60) // batch * batch for name in variants
     }
-    tasks, tried = tasks_of(options), f"downstream-{options.rows}" if options.rows else "downstream"
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    tasks = tasks_of(options)
+    sizes = {one.name: {"rows": len(one.train), "test_rows": len(one.test), "epochs": one.epochs} for one in tasks}
+    tuning = {"lr": RATE, "samples": SAMPLES, "seeds": options.tunings, "tasks": sizes}
+    about = {"minutes": None if options.tokens else options.minutes, "unigram": unigram, "fine-tuning": tuning}
+    before = recorded()
+    same = all(before.get(key) == value for key, value in about.items())
+    runs: dict[str, list[dict[str, Any]]] = {name: before["runs"].get(name, []) if same else [] for name in VARIANTS}
+    runs |= {name: [one for one in runs[name] if one["budget"] == tokens[name]] for name in variants}
+    result = {**about, "speeds": fast, "runs": runs, SCRATCH: before.get(SCRATCH) if same else None}
     # tiny networks on short texts: two processes of one thread do more than one of two
     with ProcessPoolExecutor(
         options.threads, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        for seed in range(options.seeds):
-            for name in variants:
-                one = pretrained(name, tokens[name], seed, options)
-                model = one.pop("model")
-                one["downstream"] = downstream(model, tasks, options.tunings, model.parent / tried, pool)
-                found[name].append(one)
-        any_model = options.work / "runs" / f"{PLAIN}-{tokens[PLAIN]}-seed0" / "model"
-        scratch = downstream(any_model, tasks, options.tunings, options.work / SCRATCH / tried, pool, from_scratch=True)
-    about = {
-        "minutes": None if options.tokens else options.minutes, "unigram": unigram, "speeds": fast,
-        "fine-tuning": {"lr": RATE, "samples": SAMPLES, "epochs": EPOCHS, "rows": {one.name: len(one.train) for one in tasks},
-                        "test_rows": {one.name: len(one.test) for one in tasks}},
-    }  # fmt: skip
-    page, differences = table_of(found, scratch, PLAIN)
-    print(page)
-    (options.work / "table.md").write_text(page, encoding="utf-8")
-    print(record("objectives", {**about, "runs": found, SCRATCH: scratch, "differences": differences}))
+        fresh = None if result[SCRATCH] else pool.submit(fresh_run, tasks, options)
+        asked: dict[Future[Any], str] = {}
+        for seed, name in itertools.product(range(options.seeds), variants):
+            if seed not in [one["seed"] for one in runs[name]]:
+                asked[pool.submit(one_run, name, tokens[name], seed, tasks, options)] = name
+        for done in as_completed(asked):
+            runs[asked[done]].append(done.result())
+            runs[asked[done]].sort(key=itemgetter("seed"))
+            written(result, options.work)
+        result[SCRATCH] = result[SCRATCH] if fresh is None else fresh.result()
+    print(written(result, options.work))
 
 
 if __name__ == "__main__":
