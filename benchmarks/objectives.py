@@ -8,7 +8,8 @@ minutes. That number is written down once (WORK/speeds.json), and holds for all 
 Scores: the loss of the same masked tokens of held-out novels (of a discriminator, that of its generator, which is another,
 smaller network: no figure of the model itself); and the accuracy after fine-tuning on SST-2 (a subset), banking77 and TREC's
 questions, with the same settings for all, and none chosen for any. What is finished is not done again, whether the work folder
-has it or the record of the same settings (`results/objectives.json`), to which every finished run is added.
+has it or the record (`results/objectives.json`), to which every finished run is added; what was done with other settings is done
+anew. A try with `--rows` or `--tokens` leaves the record alone.
 
     python benchmarks/objectives.py CORPUS.jsonl.gz SST-2/ banking77/ qc.zip --work FOLDER [--minutes 10] [--seeds 2]
 """
@@ -57,6 +58,7 @@ from bothways.recipes.quick import speedrun
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import checkpoint
 from bothways.training.loop import train
+from bothways.training.record import fingerprint
 from bothways.training.schedule import Tokens
 
 PLAIN = "mlm-15"
@@ -101,6 +103,11 @@ def run_of(variant: str, work: Path, tokens: int, seed: int) -> Pretraining:
     return replace(plain, **VARIANTS[variant])
 
 
+def settings_of(variant: str) -> str:
+    """A variant's settings, as a fingerprint; where its text lies, its budget and its seed have no part in it."""
+    return fingerprint(to_json(run_of(variant, Path("work"), 1, 0)), ())[:12]
+
+
 def batch_of(work: Path) -> int:
     """Tokens of a step, of any variant."""
     return run_of(PLAIN, work, 1, 0).batching.tokens
@@ -135,6 +142,7 @@ def speeds(variants: Sequence[str], options: argparse.Namespace) -> dict[str, An
     """
     path = options.work / "speeds.json"
     known: dict[str, Any] = read_object(path) if path.exists() else recorded().get("speeds", {})
+    known = {name: one for name, one in known.items() if one["settings"] == settings_of(name)}
     if missing := [one for one in variants if one not in known]:
         shutil.rmtree(options.work / "paired", ignore_errors=True)
         names = [PLAIN, *(one for one in missing if one != PLAIN)]
@@ -144,7 +152,8 @@ def speeds(variants: Sequence[str], options: argparse.Namespace) -> dict[str, An
         for name in missing:
             times = statistics.median(one / other for one, other in zip(measured[name], measured[PLAIN], strict=True))
             rounds = rates({name: measured[name]})["rounds"][name]
-            known[name] = {"tokens_per_second": round(plain * times), "times_plain": round(times, 3), "rounds": rounds}
+            speed = {"tokens_per_second": round(plain * times), "times_plain": round(times, 3), "rounds": rounds}
+            known[name] = {"settings": settings_of(name), **speed}
         shutil.rmtree(options.work / "paired")
     path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
     return known
@@ -164,7 +173,7 @@ def fewer(task: Task, rows: int | None) -> Task:
 
 def pretrained(variant: str, tokens: int, seed: int, work: Path) -> tuple[Path, dict[str, Any]]:
     """One run of pretraining, or what its folder has of it: its model, and its held-out figures."""
-    folder = work / "runs" / f"{variant}-{tokens}-seed{seed}"
+    folder = work / "runs" / f"{variant}-{settings_of(variant)}-{tokens}-seed{seed}"
     done = folder / "heldout.json"
     if not done.exists():
         print(f"{folder.name}: {tokens:,} tokens", flush=True)
@@ -194,7 +203,7 @@ def downstream(model: Path, tasks: Sequence[Task], count: int, work: Path, from_
 def one_run(variant: str, tokens: int, seed: int, tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run."""
     model, figures = pretrained(variant, tokens, seed, options.work)
-    figures |= {"seed": seed, "budget": tokens}
+    figures |= {"settings": settings_of(variant), "budget": tokens, "seed": seed}
     return {**figures, "downstream": downstream(model, tasks, options.tunings, model.parent / tried(options))}
 
 
@@ -213,12 +222,13 @@ def recorded() -> dict[str, Any]:
     return read_object(path) if path.exists() else {}
 
 
-def written(result: dict[str, Any], work: Path) -> Path:
-    """The record and the table, of the runs that there are."""
+def written(result: dict[str, Any], work: Path, whole: bool) -> None:
+    """The table, of the runs that there are; and the record, unless this was a try."""
     page, result["differences"] = table_of(result["runs"], result[SCRATCH], PLAIN)
     print(page, flush=True)
     (work / "table.md").write_text(page, encoding="utf-8")
-    return record("objectives", result)
+    if whole:
+        print(record("objectives", result))
 
 
 def main() -> None:
@@ -249,9 +259,11 @@ def main() -> None:
     sizes = {one.name: {"rows": len(one.train), "test_rows": len(one.test), "epochs": one.epochs} for one in tasks}
     tuning = {"lr": RATE, "samples": SAMPLES, "seeds": options.tunings, "tasks": sizes}
     about = {"minutes": None if options.tokens else options.minutes, "unigram": unigram, "fine-tuning": tuning}
+    whole = options.rows is None and options.tokens is None
     before = recorded()
-    same = all(before.get(key) == value for key, value in about.items())
+    same = whole and all(before.get(key) == value for key, value in about.items())
     runs: dict[str, list[dict[str, Any]]] = {name: before["runs"].get(name, []) if same else [] for name in VARIANTS}
+    runs = {name: [one for one in runs[name] if one["settings"] == settings_of(name)] for name in VARIANTS}
     runs |= {name: [one for one in runs[name] if one["budget"] == tokens[name]] for name in variants}
     result = {**about, "speeds": fast, "runs": runs, SCRATCH: before.get(SCRATCH) if same else None}
     # tiny networks on short texts: two processes of one thread do more than one of two
@@ -266,9 +278,9 @@ def main() -> None:
         for done in as_completed(asked):
             runs[asked[done]].append(done.result())
             runs[asked[done]].sort(key=itemgetter("seed"))
-            written(result, options.work)
+            written(result, options.work, whole)
         result[SCRATCH] = result[SCRATCH] if fresh is None else fresh.result()
-    print(written(result, options.work))
+    written(result, options.work, whole)
 
 
 if __name__ == "__main__":

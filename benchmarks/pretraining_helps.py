@@ -1,6 +1,7 @@
 """What 20 minutes of pretraining bring to a classifier, beside the same network from scratch.
 
-A tiny ModernBERT is pretrained on a corpus for so many hours of steps (the recipe `speedrun`); then it is fine-tuned on SST-2
+A tiny ModernBERT is pretrained on a corpus for so many hours of steps (the recipe `speedrun`, whose embeddings begin as word
+vectors counted in that corpus); then it is fine-tuned on SST-2
 (GLUE) and on banking77, for three epochs as BERT was, five seeds each, and so is the same network with fresh weights drawn
 from the same scheme, on the same tokens; on banking77 also for eight, which show what the labels alone come to with time.
 Each side has the best of three learning rates, chosen with a sixth seed on rows that are not the test's. Accuracy on the test
@@ -83,7 +84,7 @@ def table(path: Path, content: Rows) -> JsonLines:
 def accuracy(model: Path, task: Task, held_out: str, from_scratch: bool, lr: float, seed: int, work: Path) -> float:
     """One fine-tuning run, or its result if the work folder has it."""
     side = "scratch" if from_scratch else "pretrained"
-    folder = work / task.name / f"{side}-{held_out}-lr{lr}-seed{seed}"
+    folder = work / task.name / f"{side}-{held_out}-{task.epochs}epochs-lr{lr}-seed{seed}"
     done = folder / "accuracy.json"
     if not done.exists():
         steps = task.epochs * -(-len(task.train) // task.samples)

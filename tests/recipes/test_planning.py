@@ -95,6 +95,10 @@ def test_memory_adds_up() -> None:
     small = planning._memory(tiny(), replace(TEXT, tokens=100), one, 0.1, 100, own=1000, free=10_000)
     # 200 tokens take 440 bytes: 9000 less 430 are free beside them, and the program and the text take 1200
     assert small.tokens == int(200 + (9000 - 430) * 200 / 440) - round(1200 * 200 / 440)
+    # what holds the gaps is known of the program alone: without it there is room for the usual ones
+    unsaid = planning._memory(tiny(), replace(TEXT, tokens=100), one, 0.0, 100, own=None, free=10_000)
+    share = 1 + planning._SLACK
+    assert unsaid.tokens == int(200 + (9000 - 430) * 200 / (400 * share)) - round(200 * 200 / (400 * share))
     saved = planning._memory(tiny("training.checkpoint_every=50"), TEXT, one, 0.1, 100, own=1000, free=None)
     assert (saved.saving, saved.peak - found.peak, saved.tokens) == (50, 50, None)
 

@@ -26,7 +26,8 @@ from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedT
 from bothways.objectives.sharing import DisentangledTables, NothingShared, Sharing, WholeEmbedding
 from bothways.recipes.assembling import build
 from bothways.recipes.climbing import climb
-from bothways.recipes.distilling import DISTILBERT, distil
+from bothways.recipes.continuing import continued
+from bothways.recipes.distilling import DISTILBERT, distil, distillation
 from bothways.recipes.ladders import Rung
 from bothways.recipes.pretraining import check, prepare_shards, prepare_tokenizer, pretrain
 from bothways.recipes.published import RECIPES
@@ -57,7 +58,7 @@ def test_information_by_hand() -> None:
 
 
 def test_words_of_one_kind_come_to_lie_together() -> None:
-    """And axes are in the order of what they tell, so that the first of many are what few would be."""
+    """The first axes tell most, so that few of them suffice."""
     draw, pairs = np.random.default_rng(0), np.zeros((40, 40))
     for first in range(40):
         for second in range(40):
@@ -72,15 +73,24 @@ def test_words_of_one_kind_come_to_lie_together() -> None:
     assert torch.equal(word_vectors(made, 8, 0.75), vectors)
 
 
-@pytest.mark.parametrize("tokens", [0, 2, 5])
-def test_little_text_has_few_axes(tokens: int) -> None:
-    """Tokens in a ring, each behind the one before."""
-    behind = np.array([one * 6 + (one + 1) % tokens for one in range(tokens)], np.int64)
-    vectors = word_vectors(Pairs(np.sort(behind), np.ones(tokens), 6, tokens), 8, 0.75)
-    assert torch.allclose(vectors[:tokens].norm(dim=1), torch.ones(tokens))
-    assert vectors[:, :tokens].any(dim=0).all()
-    assert not vectors[tokens:].any()
-    assert not vectors[:, tokens:].any()
+def test_little_text_has_few_axes() -> None:
+    """Two kinds of four tokens: two axes are all there is, so that tokens of one kind are the same and kinds are opposite."""
+    keys = np.array([first * 9 + second for first in range(8) for second in range(8) if first // 4 == second // 4])
+    vectors = word_vectors(Pairs(keys, np.ones(len(keys)), 9, 8), 16, 0.75)
+    same = torch.arange(8)[:, None] // 4 == torch.arange(8) // 4
+    assert torch.allclose(vectors[:8] @ vectors[:8].T, torch.where(same, 1.0, -1.0), atol=1e-4)
+    assert not vectors[8].any()
+    assert not vectors[:, 2:].any()
+
+
+def test_of_n_tokens_there_are_half_as_many_axes() -> None:
+    """Each token stands beside the next one, in a ring of five, whose matrix has five axes."""
+    keys = np.array([one * 5 + (one + 1) % 5 for one in range(5)])
+    assert word_vectors(Pairs(np.sort(keys), np.ones(5), 5, 5), 8, 0.75).any(dim=0).tolist() == [True] * 2 + [False] * 6
+
+
+def test_where_nothing_is_near_anything_no_token_has_a_vector() -> None:
+    assert not word_vectors(Pairs(np.zeros(0, np.int64), np.zeros(0), 5, 5), 8, 0.75).any()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +142,14 @@ def test_vectors_are_counted_once_and_again_for_other_settings(texts: Path, tmp_
         return bool(told)
 
     assert [counted(run), counted(run)] == [True, False]
-    assert counted(replace(run, embeddings=Cooccurrence(window=2)))
+    others = (
+        replace(run, embeddings=Cooccurrence(window=2)),
+        replace(run, held_out=0.1),
+        replace(run, training=replace(run.training, seed=1)),
+        replace(run, encoder=replace(run.encoder, embedding=replace(run.encoder.embedding, size=8))),
+    )
+    for other in others:
+        assert [counted(other), counted(other), counted(run)] == [True, False, True]
     assert prepare_vectors(replace(run, embeddings=None), tmp_path, tokenizer, opened, told.append) is None
 
 
@@ -164,14 +181,24 @@ def test_generator_and_discriminator_begin_alike(texts: Path, sharing: Sharing) 
     assert torch.allclose(ours[5:100].norm(dim=1), before[5:100].norm(dim=1).mean().expand(95), rtol=1e-5)
 
 
-def test_only_the_first_stage_begins_with_them(texts: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+def table_of(run: Path) -> Tensor:
+    """The table of tokens of a run's last checkpoint."""
+    weights = load_file(checkpoint.complete(run)[-1] / "weights.safetensors")
+    return next(one for one in weights.values() if len(one) > 150)
+
+
+def test_only_the_first_stage_begins_with_them(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Tensor] = []
+
+    def spied(vectors: Tensor, objective: nn.Module) -> None:
+        begun.append(vectors)
+        begin_with(vectors, objective)
+
+    monkeypatch.setattr("bothways.recipes.pretraining.begin_with", spied)
     stages = (Stage(name="first"), Stage(name="second", max_length=32))
-    pretrain_stages(Staged(base=toy(texts), stages=stages), tmp_path / "run", said.append, device="cpu")
-    assert sum("word vectors" in line for line in said) == 1
-    first, second = (checkpoint.complete(tmp_path / "run" / name)[-1] for name in ("1-first", "2-second"))
-    tables = [next(one for one in load_file(path / "weights.safetensors").values() if len(one) > 150) for path in (first, second)]
-    assert not torch.equal(*tables)
+    pretrain_stages(Staged(base=toy(texts), stages=stages), tmp_path / "run", print, device="cpu")
+    (vectors,) = begun
+    assert turned(table_of(tmp_path / "run" / "1-first"), vectors).min() > 0.99
 
 
 def test_a_ladder_compares_them_with_fresh_weights(texts: Path, tmp_path: Path) -> None:
@@ -180,6 +207,9 @@ def test_a_ladder_compares_them_with_fresh_weights(texts: Path, tmp_path: Path) 
     said: list[str] = []
     climb(rungs, tmp_path / "runs", said.append, device="cpu")
     assert sum("begin as word vectors" in line for line in said) == 1
+    (vectors,) = (load_file(path)["vectors"] for path in (tmp_path / "runs").rglob(VECTORS))
+    assert turned(table_of(tmp_path / "runs" / "vectors"), vectors).min() > 0.99
+    assert turned(table_of(tmp_path / "runs" / "fresh"), vectors).min() < 0.5
     assert sum("training a tokenizer" in line for line in said) == 1
 
 
@@ -192,8 +222,17 @@ def test_a_wider_table_beside_it_is_refused(texts: Path) -> None:
 
 
 def test_what_has_weights_already_does_not_begin_with_them(texts: Path) -> None:
-    with pytest.raises(InputError, match="embeddings: goes without start"):
+    with pytest.raises(InputError, match="embeddings: would replace those of start"):
         check(toy(texts, start="somewhere"))
     student = Distillation(base=toy(texts), teacher="somewhere", method=DISTILBERT)
     with pytest.raises(InputError, match=r"base\.embeddings: a student begins as"):
         distil(student, texts.parent / "student")
+
+
+def test_a_recipe_that_has_them_goes_on_from_a_model_and_makes_students(texts: Path, tmp_path: Path) -> None:
+    pretrain(toy(texts, embeddings=None), tmp_path / "run", print, device="cpu")
+    run, model = toy(texts), str(tmp_path / "run" / "model")
+    further = continued(run, model)
+    check(further)
+    assert (further.start, further.embeddings) == (model, None)
+    assert distillation(run.source, Steps(count=1), model, run).base.embeddings is None

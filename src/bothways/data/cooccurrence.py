@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int
@@ -20,14 +20,15 @@ class Cooccurrence:
 
     Two tokens of a document that are d apart count 1/d towards each other. A token's vector is its row of the left singular
     vectors of the matrix of max(0, log p(token, context) / p(token) p(context)), without the singular values (Levy, Goldberg and
-    Dagan 2015, https://aclanthology.org/Q15-1016).
+    Dagan 2015, https://aclanthology.org/Q15-1016); ours is that at length 1, less the mean of all, and at length 1 again.
 
     Attributes:
         window: the largest d.
         smoothing: p(context) goes by frequencies to this power, so that rare contexts do not decide.
-        tokens: about so many are counted; of text with more, documents spread evenly over it.
+        tokens: about so many are counted at most; of text with more, every second document, or every third, and so on.
     """
 
+    type: Literal["cooccurrence"] = "cooccurrence"
     window: PositiveInt = 5
     smoothing: Annotated[float, Field(gt=0, le=1)] = 0.75
     tokens: PositiveInt = 20_000_000

@@ -62,6 +62,7 @@ def continued(run: Pretraining, start: str, added: Sequence[str] = ()) -> Pretra
         tokenizer=GivenTokenizer(folder=start, added=tuple(added) or None),
         max_length=min(run.max_length, encoder.max_length),
         start=start,
+        embeddings=None,  # the model's are learned
     )
 
 

@@ -116,6 +116,7 @@ def distillation(
         batching=TokenBudget(tokens=8192),
         training=_training(budget),
         max_length=min(run.encoder.max_length, model.spec.encoder.max_length, 512),
+        embeddings=None,
     )
     return Distillation(base=base, teacher=teacher, method=method, layers=layers)
 

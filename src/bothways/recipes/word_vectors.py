@@ -37,7 +37,8 @@ Vectors = Float[Tensor, "tokens size"]
 def prepare_vectors(run: Pretraining, folder: Path, tokenizer: Tokenizer, opened: Sequence[Opened], say: Say) -> Vectors | None:
     """The run's word vectors, counted in the text that it learns from; kept in the folder, and read from there.
 
-    None where it asks for none. Vectors of other settings are made anew.
+    None where it asks for none. Vectors of other settings are made anew. Every document counts once, whatever the weight of its
+    part in a mixture.
     """
     if run.embeddings is None:
         return None
@@ -59,7 +60,7 @@ def _made(place: Path) -> str:
 
 
 def _learned(run: Pretraining, opened: Sequence[Opened]) -> list[tuple[Shards, Int[np.ndarray, " documents"]]]:
-    """The documents of each source that are not held out."""
+    """The documents of each part that are not held out."""
     sides = [hold_out(len(one.shards.lengths), run.held_out, run.training.seed) for one in opened]
     return [(one.shards, np.intersect1d(kept, one.documents)) for one, (kept, _) in zip(opened, sides, strict=True)]
 
@@ -67,14 +68,14 @@ def _learned(run: Pretraining, opened: Sequence[Opened]) -> list[tuple[Shards, I
 def word_vectors(pairs: Pairs, size: int, smoothing: float) -> Vectors:
     """Rows of length 1, the main axes first; of zeros for tokens of which nothing is known (Levy, Goldberg and Dagan 2015).
 
-    n tokens have at most n axes, whatever `size`: the columns behind them are zeros.
+    Columns that the text has no axes for are zeros: n tokens have at most n / 2, since with n of them all would be equally far
+    apart; and no more than the rank of what was counted.
     """
     information = _information(pairs, smoothing)
     told = information.indices()[0].unique()
-    count = min(size, len(told))
-    axes = nn.functional.normalize(_main_axes(information, count)[told])
+    axes = nn.functional.normalize(_main_axes(information, min(size, len(told) // 2))[told])
     vectors = torch.zeros(pairs.size, size)
-    vectors[told, :count] = nn.functional.normalize(axes - axes.mean(0))
+    vectors[told, : axes.shape[1]] = nn.functional.normalize(axes - axes.mean(0))
     return vectors
 
 
@@ -96,7 +97,7 @@ def check_vectors(run: Pretraining, objective: nn.Module) -> None:
     if run.embeddings is None:
         return
     if run.start is not None:
-        raise InputError("embeddings: goes without start, whose weights they would replace")
+        raise InputError("embeddings: would replace those of start; leave one of the two out")
     if widest := [one.shape[1] for one in _tables(objective) if one.shape[1] > _size(run)]:
         raise InputError(f"embeddings: a generator's table of {widest[0]} columns beside one of {_size(run)}; make it no wider")
 
@@ -127,9 +128,11 @@ def _information(pairs: Pairs, smoothing: float) -> Tensor:
 
 
 def _main_axes(matrix: Tensor, count: int) -> Vectors:
-    """The left singular vectors of the largest singular values, by a random projection of a fixed seed."""
+    """The left singular vectors of at most so many singular values, the largest, by a random projection of a fixed seed."""
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        torch.manual_seed(_SEED)
+        torch.default_generator.manual_seed(_SEED)
         # by rows, products are four times as fast as by places
-        return torch.svd_lowrank(matrix.to_sparse_csr(), min(count + _BESIDE, len(matrix)), _PASSES)[0][:, :count]
+        axes, values, _ = torch.svd_lowrank(matrix.to_sparse_csr(), min(count + _BESIDE, len(matrix)), _PASSES)
+    told = values > values[:1] * len(matrix) * torch.finfo(values.dtype).eps  # what is smaller, rounding made
+    return axes[:, told][:, :count]
