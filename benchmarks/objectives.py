@@ -187,13 +187,13 @@ def pretrained(variant: str, tokens: int, seed: int, work: Path) -> tuple[Path, 
     return folder / "model", read_object(done)
 
 
-def downstream(model: Path, tasks: Sequence[Task], count: int, work: Path, from_scratch: bool = False) -> Scores:
+def downstream(model: Path, tasks: Sequence[Task], count: int, work: Path, side: str = "pretrained") -> Scores:
     """Accuracies of each task, by fine-tuning seed; of a run's folder, only the figure stays."""
     scores: Scores = {}
     for task in tasks:
         for part in ("train", "test"):
             table(work / task.name / f"{part}.jsonl", getattr(task, part))
-        scores[task.name] = [accuracy(model, task, "test", from_scratch, RATE, seed, work) for seed in range(count)]
+        scores[task.name] = [accuracy(model, task, "test", side, RATE, seed, work) for seed in range(count)]
         for made in (work / task.name).glob("*-seed*/*"):
             if made.is_dir():
                 shutil.rmtree(made)
@@ -210,7 +210,7 @@ def one_run(variant: str, tokens: int, seed: int, tasks: Sequence[Task], options
 def fresh_run(tasks: Sequence[Task], options: argparse.Namespace) -> Scores:
     """Those of the same network that was not pretrained; the model of a single step gives its shape."""
     model, _ = pretrained(PLAIN, batch_of(options.work), 0, options.work)
-    return downstream(model, tasks, options.tunings, options.work / SCRATCH / tried(options), from_scratch=True)
+    return downstream(model, tasks, options.tunings, options.work / SCRATCH / tried(options), side="scratch")
 
 
 def tried(options: argparse.Namespace) -> str:

@@ -1,11 +1,12 @@
 """What 20 minutes of pretraining bring to a classifier, beside the same network from scratch.
 
 A tiny ModernBERT is pretrained on a corpus for so many hours of steps (the recipe `speedrun`, whose embeddings begin as word
-vectors counted in that corpus); then it is fine-tuned on SST-2
-(GLUE) and on banking77, for three epochs as BERT was, five seeds each, and so is the same network with fresh weights drawn
-from the same scheme, on the same tokens; on banking77 also for eight, which show what the labels alone come to with time.
-Each side has the best of three learning rates, chosen with a sixth seed on rows that are not the test's. Accuracy on the test
-rows; a 95 % interval of the difference (Welch). Finished parts in the work folder are not done again.
+vectors counted in that corpus); then it is fine-tuned on SST-2 (GLUE) and on banking77, for three epochs as BERT was, five
+seeds each. Beside it: the same network with fresh weights drawn from the same scheme, on the same tokens; and the one that
+begins as the word vectors, with no steps after them. On banking77 also for eight epochs, which show what the labels alone come
+to with time. Each side has the best of three learning rates, chosen with a sixth seed on rows that are not the test's. Accuracy
+on the test rows; 95 % intervals of the differences from fresh weights (Welch). Finished parts in the work folder are not done
+again.
 
     python benchmarks/pretraining_helps.py CORPUS.jsonl[.gz] SST-2/ banking77/ --work FOLDER [--hours 0.3333] [--seeds 5]
 """
@@ -31,14 +32,16 @@ from bothways.data.source import open_source
 from bothways.data.table import SingleText
 from bothways.evaluation.significance import summary, welch
 from bothways.recipes.finetuning import finetune
-from bothways.recipes.pretraining import pretrain
+from bothways.recipes.pretraining import prepare_shards, prepare_tokenizer, pretrain, set_up
 from bothways.recipes.quick import speedrun
-from bothways.recipes.runs import Finetuning
+from bothways.recipes.runs import Finetuning, Pretraining
+from bothways.recipes.word_vectors import prepare_vectors
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Fraction, Hours, Linear, Steps
 from bothways.training.settings import TrainingConfig
 
 RATES = (3e-4, 1e-3, 3e-3)
+SCRATCH = "scratch"
 Rows = Sequence[tuple[str, str]]
 
 
@@ -81,9 +84,8 @@ def table(path: Path, content: Rows) -> JsonLines:
     return JsonLines(paths=(str(path),))
 
 
-def accuracy(model: Path, task: Task, held_out: str, from_scratch: bool, lr: float, seed: int, work: Path) -> float:
-    """One fine-tuning run, or its result if the work folder has it."""
-    side = "scratch" if from_scratch else "pretrained"
+def accuracy(model: Path, task: Task, held_out: str, side: str, lr: float, seed: int, work: Path) -> float:
+    """One fine-tuning run, or its result if the work folder has it; of the side `SCRATCH`, from fresh weights."""
     folder = work / task.name / f"{side}-{held_out}-{task.epochs}epochs-lr{lr}-seed{seed}"
     done = folder / "accuracy.json"
     if not done.exists():
@@ -100,7 +102,7 @@ def accuracy(model: Path, task: Task, held_out: str, from_scratch: bool, lr: flo
                 budget=Steps(count=steps),
                 seed=seed,
             ),
-            from_scratch=from_scratch,
+            from_scratch=side == SCRATCH,
             overflow="cut",
         )
         result = finetune(run, folder, print).result
@@ -110,7 +112,16 @@ def accuracy(model: Path, task: Task, held_out: str, from_scratch: bool, lr: flo
     return value
 
 
-def compare(model: Path, task: Task, seeds: int, work: Path, pool: Executor) -> dict[str, Any]:
+def begun(run: Pretraining, folder: Path) -> Path:
+    """The model that the run in the folder began with."""
+    tokenizer = prepare_tokenizer(run, folder, print)
+    opened = prepare_shards(run, folder, tokenizer, print)
+    vectors = prepare_vectors(run, folder, tokenizer, opened, print)
+    return set_up(run, tokenizer, opened, "cpu", print, vectors=vectors).model.save(folder / "begun")
+
+
+def compare(models: Mapping[str, Path], task: Task, seeds: int, work: Path, pool: Executor) -> dict[str, Any]:
+    """Each side's accuracies, and the differences from the side `SCRATCH`."""
     for part in ("train", "choose", "test"):
         table(work / task.name / f"{part}.jsonl", getattr(task, part))
 
@@ -118,23 +129,20 @@ def compare(model: Path, task: Task, seeds: int, work: Path, pool: Executor) -> 
         """Accuracies by side, in the order of learning rates, then seeds; runs go side by side."""
         futures = {
             side: [
-                pool.submit(accuracy, model, task, held_out, side == "scratch", lr, seed, work)
-                for lr in rates[side]
-                for seed in seeds
+                pool.submit(accuracy, models[side], task, held_out, side, lr, seed, work) for lr in rates[side] for seed in seeds
             ]
             for side in rates
         }
         return {side: [future.result() for future in part] for side, part in futures.items()}
 
-    tried = all_of("choose", {"pretrained": RATES, "scratch": RATES}, [seeds])
+    tried = all_of("choose", dict.fromkeys(models, RATES), [seeds])
     chosen = {side: RATES[values.index(max(values))] for side, values in tried.items()}
     sides = all_of("test", {side: [lr] for side, lr in chosen.items()}, range(seeds))
-    gap = welch(sides["pretrained"], sides["scratch"])
     return {
         "accuracy": sides,
         "mean": {side: asdict(summary(values)) for side, values in sides.items()},
         "learning_rate": chosen,
-        "difference": asdict(gap),
+        "difference": {side: asdict(welch(sides[side], sides[SCRATCH])) for side in sides if side != SCRATCH},
         "epochs": task.epochs,
         "test_rows": len(task.test),
     }
@@ -151,18 +159,17 @@ def main() -> None:
     options = parser.parse_args()
     run = speedrun(open_source(options.corpus), Hours(hours=options.hours), "tiny")
     trained = pretrain(run, options.work / "pretrained", print)
+    models = dict.fromkeys(("pretrained", SCRATCH), trained.folder / "model") | {"vectors": begun(run, trained.folder)}
     banking = banking77(options.banking77)
     tasks = (banking, sst2(options.sst2), replace(banking, name="banking77, 8 epochs", epochs=8))
     # tiny networks on short texts: two processes of one thread do more than one of two
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        results = {task.name: compare(trained.folder / "model", task, options.seeds, options.work, pool) for task in tasks}
+        results = {task.name: compare(models, task, options.seeds, options.work, pool) for task in tasks}
     pretraining = {"seconds": trained.result.seconds, "tokens": trained.result.tokens, "evaluation": trained.result.evaluation}
     for name, one in results.items():
-        gap, mean = one["difference"], one["mean"]
-        print(
-            f"{name}: {mean['pretrained']['mean']:.4f} pretrained, {mean['scratch']['mean']:.4f} from scratch, "
-            f"difference {gap['mean']:.4f} [{gap['low']:.4f}, {gap['high']:.4f}]"
-        )
+        print(f"{name}: " + ", ".join(f"{side} {mean['mean']:.4f}" for side, mean in one["mean"].items()))
+        for side, gap in one["difference"].items():
+            print(f"  {side} less {SCRATCH}: {gap['mean']:.4f} [{gap['low']:.4f}, {gap['high']:.4f}]")
     print(record("pretraining_helps", {"pretraining": pretraining, "tasks": results}))
 
 
