@@ -30,10 +30,11 @@ from bothways.errors import InputError
 if TYPE_CHECKING:
     from bothways.data.table import SingleText, TextPair
     from bothways.objectives.distillation.methods import DistilBert, MiniLm, MiniLmV2, TinyBert
-    from bothways.recipes.runs import Distillation, Finetuning, TaskDistillation
+    from bothways.recipes.runs import Distillation, Finetuning, SiameseDistillation, TaskDistillation
     from bothways.training.schedule import Hours, Steps, Tokens
 
-    R = TypeVar("R", Distillation, TaskDistillation)
+    OnRows = TaskDistillation | SiameseDistillation
+    R = TypeVar("R", Distillation, OnRows)
 
 # The same choices as the `type`s of `Method`, which would take a second to import
 MethodName = Literal["distilbert", "tinybert", "minilm", "minilm_v2"]
@@ -46,6 +47,7 @@ _DISTIL = examples(
     "bothways distil runs/reviews/model reviews.csv --label stars --layers 3 --held-out dev.csv --out runs/fast",
     "bothways distil runs/reviews/model reviews.csv --label stars --student runs/small/model --set soft.temperature=4 "
     "--out runs/fast",
+    "bothways distil runs/match/model pairs.csv --pair question,answer --label match --layers 6 --apart --out runs/vectors",
 )
 
 
@@ -81,6 +83,9 @@ def distil(
         str | None, typer.Option("--label", metavar="COLUMN", help="DATA is rows with this label; the teacher classifies them.")
     ] = None,
     pair: Annotated[str | None, typer.Option("--pair", metavar="A,B", help="Two columns of text, read together.")] = None,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="The student encodes the texts of a pair apart, and a head compares them (DSE).")
+    ] = False,
     held_out: Annotated[Path | None, typer.Option("--held-out", metavar="TABLE", help="Rows to evaluate on.")] = None,
     regression: Annotated[bool, typer.Option("--regression", help="The label is a number.")] = False,
     epochs: Annotated[
@@ -104,16 +109,23 @@ def distil(
     """Train a smaller model that learns from a larger one, on text without labels or on the rows of a task."""
     from bothways.recipes.distilling import distil as on_text
     from bothways.recipes.distilling_tasks import distil_task
-    from bothways.recipes.runs import Distillation
+    from bothways.recipes.runs import Distillation, SiameseDistillation
+    from bothways.recipes.siamese import distil_siamese
 
     budget = None if (hours, tokens, steps) == (None, None, None) else chosen_budget(hours, tokens, steps)
     if label is None:
-        of_rows = {"--pair": pair, "--held-out": held_out, "--regression": regression or None, "--epochs": epochs}
+        of_rows = {
+            "--pair": pair,
+            "--apart": apart or None,
+            "--held-out": held_out,
+            "--regression": regression or None,
+            "--epochs": epochs,
+        }
         _refuse("--label", of_rows | {"--batch": batch, "--overflow": overflow})
         if recipe is None:
             _refuse("--recipe", {"--size": size})
         text = _text_run(teacher, data, column, layers, student, recipe, size, budget or chosen_budget(None, None, None))
-        run: Distillation | TaskDistillation = _override(_told(text, method, lr), changes or [])
+        run: Distillation | OnRows = _override(_told(text, method, lr), changes or [])
     else:
         if recipe is not None or size is not None:
             raise typer.BadParameter("--recipe and --size go without --label: give --layers or --student")
@@ -122,14 +134,19 @@ def distil(
         by_epochs = budget is None and not sets_budget([one.removeprefix("base.") for one in changes or []])
         if epochs is not None and not by_epochs:
             raise typer.BadParameter("--epochs goes with none of --hours, --tokens, --steps and --set training.budget")
-        run = _override(_task_run(base, teacher, layers, student, method), changes or [])
+        if apart and pair is None:
+            raise typer.BadParameter("--apart goes with --pair")
+        run = _override(_task_run(base, teacher, layers, student, method, apart), changes or [])
         if by_epochs:
             run = _for_epochs(run, 3.0 if epochs is None else epochs)
     if dry_run:
         return print_run(run)
     with stoppable():
-        carried = on_text(run, out, note, command()) if isinstance(run, Distillation) else distil_task(run, out, note, command())
-        return tell(carried, as_json)
+        if isinstance(run, Distillation):
+            return tell(on_text(run, out, note, command()), as_json)
+        if isinstance(run, SiameseDistillation):
+            return tell(distil_siamese(run, out, note, command()), as_json)
+        return tell(distil_task(run, out, note, command()), as_json)
 
 
 def _refuse(without: str, given: Mapping[str, object]) -> None:
@@ -220,12 +237,12 @@ def _columns(text: str, label: str, pair: str | None) -> SingleText | TextPair:
 
 
 def _task_run(
-    base: Finetuning, teacher: str, layers: str | None, student: str | None, method: MethodName | None
-) -> TaskDistillation:
+    base: Finetuning, teacher: str, layers: str | None, student: str | None, method: MethodName | None, apart: bool
+) -> OnRows:
     """A student on the rows of a task."""
     from bothways.encoder.picking import spread_layers
     from bothways.model.folder import load
-    from bothways.recipes.runs import TaskDistillation
+    from bothways.recipes.runs import SiameseDistillation, TaskDistillation
 
     if layers is None and student is None:
         raise typer.BadParameter("give --layers or --student: what the student is")
@@ -234,11 +251,15 @@ def _task_run(
     numbers = None if layers is None else _layers(layers)
     if isinstance(numbers, int):
         numbers = spread_layers(load(base.model, device="cpu").spec.encoder.num_layers, numbers)
+    if apart:
+        if method is not None:
+            raise typer.BadParameter(f"--method {method} compares two models on one sequence; with --apart there are two")
+        return SiameseDistillation(base=base, teacher=teacher, layers=numbers)
     hints = None if method is None else _method(method)
     return TaskDistillation(base=base, teacher=teacher, hints=hints, layers=numbers)  # type: ignore[arg-type]
 
 
-def _for_epochs(run: TaskDistillation, epochs: float) -> TaskDistillation:
+def _for_epochs(run: OnRows, epochs: float) -> OnRows:
     return replace(run, base=replace(run.base, training=replace(run.base.training, budget=passes(epochs, run.base))))
 
 

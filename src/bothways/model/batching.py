@@ -49,6 +49,7 @@ def run(
     budget: int | None = None,
     progress: Progress | None = None,
     mark: Callable[[Batch], Batch] | None = None,
+    keep: bool = False,
 ) -> list[Tensor]:
     """`reduce` of every sequence's hidden states, in the order given.
 
@@ -57,6 +58,7 @@ def run(
         types: token types of each sequence.
         budget: tokens of a batch.
         mark: from a batch to the one that is encoded, with its global tokens.
+        keep: whether the encoded batch has every layer's output.
     """
     device = encoder.embedding.tokens.weight.device
     budget = budget or (GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
@@ -64,7 +66,7 @@ def run(
     for chosen in by_budget([encoder.config.taken(len(sequence)) for sequence in sequences], budget):
         batch = Batch.of([sequences[i] for i in chosen], None if types is None else [types[i] for i in chosen])
         batch = batch if mark is None else mark(batch)
-        for i, result in zip(chosen, reduce(encoder(batch.to(device)), chosen), strict=True):
+        for i, result in zip(chosen, reduce(encoder(batch.to(device), keep=keep), chosen), strict=True):
             out[i] = result
         if progress is not None:
             progress(len(chosen), batch.ragged.tokens)

@@ -16,7 +16,17 @@ from bothways.model.model import Model
 from bothways.objectives.objective import Objective
 from bothways.recipes.audit import Audit, describe_corpus, overview
 from bothways.recipes.forgetting import Forgetting
-from bothways.recipes.runs import FREE, Distillation, Embedding, Finetuning, Pretraining, Repairing, Staged, TaskDistillation
+from bothways.recipes.runs import (
+    FREE,
+    Distillation,
+    Embedding,
+    Finetuning,
+    Pretraining,
+    Repairing,
+    SiameseDistillation,
+    Staged,
+    TaskDistillation,
+)
 from bothways.training import record
 from bothways.training.loop import Result, train
 from bothways.training.optimizer import Group
@@ -28,7 +38,8 @@ from bothways.training.team import team
 from bothways.training.trainable import OpenStream
 
 Say = Callable[[str], None]
-Run = Pretraining | Staged | Finetuning | Embedding | Repairing | Distillation | TaskDistillation
+OneStage = Pretraining | Finetuning | Embedding | Repairing | Distillation | TaskDistillation | SiameseDistillation
+Run = OneStage | Staged
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +82,11 @@ def _has_generator(run: Run) -> bool:
 
 
 def _free(run: Run) -> tuple[str, ...]:
-    return run.free if isinstance(run, Staged | Distillation | TaskDistillation) else FREE
+    return run.free if isinstance(run, Staged | Distillation | TaskDistillation | SiameseDistillation) else FREE
 
 
 def carry_out(
-    run: Pretraining | Finetuning | Embedding | Repairing | Distillation | TaskDistillation,
+    run: OneStage,
     folder: Path,
     objective: Objective[Any],
     open_stream: OpenStream[Any],

@@ -23,7 +23,7 @@ from bothways.objectives.distillation.teacher import Teacher
 from bothways.recipes.carrying_out import Say, Trained, carry_out, claim
 from bothways.recipes.distilling import check_tokens
 from bothways.recipes.finetuning import classifying, start
-from bothways.recipes.runs import TaskDistillation
+from bothways.recipes.runs import SiameseDistillation, TaskDistillation
 
 
 def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: None, command: str = "") -> Trained:
@@ -37,28 +37,38 @@ def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: Non
     """
     base = run.base
     claim(run, folder)
-    model = start(base.model, base.from_scratch, base.training.seed)
-    if run.layers is not None:
-        model = student_of(model, run.layers)
-    task = classifying(base, model, say, keep=not base.from_scratch)
+    task = classifying(base, beginning(run), say, keep=not base.from_scratch)
     teacher = load(run.teacher)
     if run.hints is not None:
         assert task.model.tokenizer is not None
         check_tokens(task.model.tokenizer, teacher, int(task.data.lengths.max()))
-    if run.soft.soft:
-        logits = teacher_logits(teacher, task.rows, task.classes, base.regression, base.overflow, say)
-    else:  # nobody will look at them
-        logits = np.zeros((len(task.rows), task.head.config.labels), np.float32)
+    logits = soft_labels(run, teacher, task.rows, task.classes, say)
     objective = LabelledDistillation(
         task.model.encoder, task.head, logits, run.soft, base.regression, Teacher(teacher) if run.hints else None, run.hints
     )
-    initialise(objective.terms, model.spec.encoder.initialisation, model.spec.encoder.num_layers, base.training.seed)
+    spec = task.model.spec.encoder
+    initialise(objective.terms, spec.initialisation, spec.num_layers, base.training.seed)
     loader = Loader(task.data, base.batching, objective.prepare, base.training.seed, base.workers)
     metrics = () if base.regression else ("accuracy",)
     return carry_out(
         run, folder, objective, loader.open, task.model, task.watch(base),
         title=f"Distilling {run.teacher}", command=command, metrics=metrics, say=say,
     )  # fmt: skip
+
+
+def beginning(run: TaskDistillation | SiameseDistillation) -> Model:
+    """What the student begins as."""
+    model = start(run.base.model, run.base.from_scratch, run.base.training.seed)
+    return model if run.layers is None else student_of(model, run.layers)
+
+
+def soft_labels(
+    run: TaskDistillation | SiameseDistillation, teacher: Model, rows: LabelledRows, classes: Sequence[str], say: Say
+) -> np.ndarray:
+    """As `teacher_logits`; zeros where the run weighs them nothing."""
+    if run.soft.soft:
+        return teacher_logits(teacher, rows, classes, run.base.regression, run.base.overflow, say)
+    return np.zeros((len(rows), len(classes) or 1), np.float32)
 
 
 def teacher_logits(

@@ -78,17 +78,27 @@ def classifying(run: Finetuning, model: Model, say: Say, keep: bool = False) -> 
     Raises:
         InputError: as `finetune`.
     """
+    rows, classes = labelled(run)
+    data = row_data(run, model, rows, classes, say)
+    held = None
+    if run.held_out is not None:
+        held = row_data(run, model, read_labelled(run.held_out, run.columns), classes, say)
+    if not (keep and _classifies(model, classes, run.regression)):
+        model = with_classifier(model, classes, run.regression, run.training.seed)
+    return Classifying(model, rows, classes, data, held)
+
+
+def labelled(run: Finetuning) -> tuple[LabelledRows, tuple[str, ...]]:
+    """A run's rows, and their classes; none for a regression.
+
+    Raises:
+        InputError: rows that cannot be read, or of one class.
+    """
     rows = read_labelled(run.table, run.columns)
     classes = () if run.regression else rows.classes()
     if not run.regression and len(classes) < 2:
         raise InputError(f"{', '.join(run.table.paths)}: all rows have one label; a classifier needs two")
-    data = _data(run, model, rows, classes, say)
-    held = None
-    if run.held_out is not None:
-        held = _data(run, model, read_labelled(run.held_out, run.columns), classes, say)
-    if not (keep and _classifies(model, classes, run.regression)):
-        model = with_classifier(model, classes, run.regression, run.training.seed)
-    return Classifying(model, rows, classes, data, held)
+    return rows, classes
 
 
 def _classifies(model: Model, classes: tuple[str, ...], regression: bool) -> bool:
@@ -106,7 +116,7 @@ def train_embedder(run: Embedding, folder: Path, say: Say = lambda line: None, c
     """
     claim(run, folder)
     model = start(run.model, run.from_scratch, run.training.seed)
-    data = _data(run, model, read_labelled(run.table, run.columns), (), say)
+    data = row_data(run, model, read_labelled(run.table, run.columns), (), say)
     if model.settings.prompts:
         say(f"the prompts of {run.model} ({', '.join(model.settings.prompts)}) are neither trained with nor kept")
     pooling = run.pooling or model.settings.pooling
@@ -131,7 +141,12 @@ def start(source: str, from_scratch: bool, seed: int) -> Model:
     return model
 
 
-def _data(run: Finetuning | Embedding, model: Model, rows: LabelledRows, classes: tuple[str, ...], say: Say) -> TableData:
+def row_data(run: Finetuning | Embedding, model: Model, rows: LabelledRows, classes: tuple[str, ...], say: Say) -> TableData:
+    """Rows as samples, with the numbers of their classes, or their scores.
+
+    Raises:
+        InputError: a label that is none of the classes, or no number; texts too long.
+    """
     assert model.tokenizer is not None
     labels: list[int] | list[float] | None = None
     if isinstance(run, Finetuning):

@@ -26,6 +26,7 @@ from bothways.objectives.contrastive import InfoNce
 from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.objectives.distillation.labels import SoftLabels
 from bothways.objectives.distillation.methods import Hints, Method
+from bothways.objectives.distillation.pairs import HALF_AND_HALF
 from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.training.settings import TrainingConfig
@@ -296,6 +297,35 @@ class TaskDistillation:
     teacher: str
     soft: SoftLabels = SoftLabels()
     hints: Hints | None = None
+    layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.base.training
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """`FREE`, as paths of this run."""
+        return tuple(f"base.{path}" for path in FREE)
+
+
+@config
+class SiameseDistillation:
+    """Two texts encoded apart, and a head on their vectors that learns labels and a cross-encoder's logits.
+
+    Attributes:
+        base: the student and its pairs: what `Finetuning` says, with columns of pairs.
+        teacher: the folder or repository of a model that has learned the task, reading both texts together.
+        vector_layers: how many of the last layers' outputs make up a text's vector; None: four, or all where there are fewer.
+        head_size: width of the head's hidden layer.
+        layers: the layers of `base.model` that the student begins as; None: all.
+    """
+
+    base: Finetuning
+    teacher: str
+    soft: SoftLabels = HALF_AND_HALF
+    vector_layers: PositiveInt | None = None
+    head_size: PositiveInt = 512
     layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
 
     @property

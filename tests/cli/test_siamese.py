@@ -1,0 +1,130 @@
+"""`distil --apart`: a cross-encoder's pairs in two encodings, on tiny networks (systems.md A9)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.cli.conftest import Refused, Run
+from tests.cli.test_training import write_csv
+
+import bothways
+from bothways.errors import InputError
+from bothways.families.family import Heads
+from bothways.recipes import siamese
+from bothways.recipes.siamese import PAIR_HEAD, PairScorer, load_siamese
+
+ANIMALS, VERBS = ("cat", "dog", "fish"), ("sat", "ran", "swim")
+TEXTS = [f"the {animal} {verb}" for animal in ANIMALS for verb in VERBS]
+PAIRS = [(a, b, "sea" if "fish" in b else "land") for a in TEXTS for b in TEXTS]
+NAMES = ("first", "second", "label")
+COLUMNS = ("--pair", "first,second", "--label", "label")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Where the second text plays."""
+    return write_csv(tmp_path / "rows.csv", NAMES, PAIRS)
+
+
+@pytest.fixture
+def teacher(run: Run, model: Path, rows: Path, tmp_path: Path) -> Path:
+    ran = run("finetune", model, rows, *COLUMNS, "--out", tmp_path / "teacher", "--epochs", 8, "--batch", 9, "--lr", 3e-3)
+    assert ran.code == 0, ran
+    return tmp_path / "teacher" / "model"
+
+
+def right(scorer: PairScorer) -> float:
+    """How many of all pairs are told."""
+    vectors = scorer.vectors(TEXTS)
+    first, second = ([TEXTS.index(row[side]) for row in PAIRS] for side in (0, 1))
+    said = scorer.logits(vectors[first], vectors[second])[:, 0] > 0
+    return float(np.mean([(row[2] == "sea") == bool(one) for row, one in zip(PAIRS, said, strict=True)]))
+
+
+TRAINED = ("--layers", 2, "--apart", "--epochs", 8, "--batch", 9, "--lr", 3e-3)
+
+
+def test_two_encodings_of_a_cross_encoder(run: Run, teacher: Path, rows: Path, tmp_path: Path) -> None:
+    """They tell what the teacher tells; the same command finds the run finished; a text is encoded alone."""
+    command = ("distil", teacher, rows, *COLUMNS, *TRAINED, "--held-out", rows, "--out", tmp_path / "run", "--json")
+    ran = run(*command)
+    assert ran.code == 0, ran
+    said = json.loads(ran.out)
+    assert set(said["evaluation"]) == {"hard", "accuracy"}
+    assert said["evaluation"]["accuracy"] >= 0.95
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert set(next(line for line in lines if line["kind"] == "train")["terms"]) == {"soft", "hard"}
+    student = load_siamese(tmp_path / "run")
+    assert student.classes == ("land", "sea")
+    assert right(student) >= 0.95
+    assert bothways.load(tmp_path / "run" / "model").spec.heads == Heads()
+    vectors = student.vectors(TEXTS)
+    assert torch.allclose(student.vectors(TEXTS[3:4])[0], vectors[3], atol=1e-6)
+    one_to_all = student.logits(vectors[:1], vectors)
+    assert torch.equal(one_to_all, student.logits(vectors[:1].expand(len(vectors), -1), vectors))
+    head = (tmp_path / "run" / PAIR_HEAD).read_bytes()
+    again = run(*command)
+    assert again.code == 0, again
+    assert json.loads(again.out) == said
+    assert (tmp_path / "run" / PAIR_HEAD).read_bytes() == head
+
+
+def test_logits_of_other_rows_teach_nothing(
+    run: Run, teacher: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student that has nothing but the teacher's logits learns the task; from the same logits in another order it does not."""
+    command = ("distil", teacher, rows, *COLUMNS, *TRAINED, "--set", "soft.soft=1", "--set", "soft.hard=0", "--out")
+    assert run(*command, tmp_path / "aligned").code == 0
+    aligned, real = right(load_siamese(tmp_path / "aligned")), siamese.soft_labels
+    monkeypatch.setattr(siamese, "soft_labels", lambda *said: np.random.default_rng(0).permutation(real(*said)))
+    assert run(*command, tmp_path / "permuted").code == 0
+    assert aligned >= 0.95
+    assert right(load_siamese(tmp_path / "permuted")) <= 0.75
+
+
+def test_labels_alone(run: Run, model: Path, rows: Path, tmp_path: Path) -> None:
+    """Where its logits weigh nothing, the teacher reads nothing: it need not even have any."""
+    command = ("distil", model, rows, *COLUMNS, "--layers", 1, "--apart", "--steps", 2, "--set", "soft.soft=0")
+    ran = run(*command, "--out", tmp_path / "run")
+    assert ran.code == 0, ran
+
+
+def test_three_classes_and_scores(run: Run, model: Path, tmp_path: Path) -> None:
+    """As many outputs as classes, and one for a score; all layers of a student that has fewer than four, or those asked for."""
+    kinds = write_csv(tmp_path / "kinds.csv", NAMES, [(a, b, str(i % 3)) for i, (a, b, _) in enumerate(PAIRS)])
+    scores = write_csv(tmp_path / "scores.csv", NAMES, [(a, b, 2.0 if where == "sea" else -1.0) for a, b, where in PAIRS])
+    for table, options, outputs in ((kinds, (), 3), (scores, ("--regression",), 1)):
+        name = table.stem
+        assert run("finetune", model, table, *COLUMNS, *options, "--steps", 2, "--out", tmp_path / name).code == 0
+        learned = tmp_path / name / "model"
+        command = ("distil", learned, table, *COLUMNS, *options, "--layers", 2, "--apart", "--steps", 2, "--held-out", table)
+        ran = run(*command, "--json", "--out", tmp_path / f"{name}-student")
+        assert ran.code == 0, ran
+        assert ("accuracy" in json.loads(ran.out)["evaluation"]) == (outputs == 3)
+        student = load_siamese(tmp_path / f"{name}-student")
+        width = student.model.spec.encoder.hidden_size
+        vectors = student.vectors(TEXTS[:3])
+        assert vectors.shape == (3, 2 * width)
+        assert student.logits(vectors, vectors).shape == (3, outputs)
+    ran = run(*command, "--set", "vector_layers=1", "--out", tmp_path / "one")
+    assert ran.code == 0, ran
+    assert load_siamese(tmp_path / "one").vectors(TEXTS[:1]).shape == (1, width)
+
+
+def test_what_cannot_be(run: Run, refused: Refused, teacher: Path, rows: Path, tmp_path: Path) -> None:
+    command = ("distil", teacher, rows, *COLUMNS, "--layers", 1, "--apart", "--steps", 1)
+    assert "PairHead.layers: 2, but the encoder has 1" in refused(*command, "--set", "vector_layers=2", "--out", tmp_path / "a")
+    others = write_csv(tmp_path / "others.csv", NAMES, [("the cat", "the dog", "x"), ("the dog", "the cat", "y")])
+    said = refused("distil", teacher, others, *COLUMNS, "--layers", 1, "--apart", "--steps", 1, "--out", tmp_path / "b")
+    assert "its 2 classes are land, sea; the table's 2 are x, y" in said
+    with pytest.raises(InputError, match="no finished run of `bothways distil --apart`"):
+        load_siamese(tmp_path / "c")
+    assert run(*command, "--out", tmp_path / "run").code == 0
+    with pytest.raises(InputError, match=r"text 1: .* tokens, over max_length="):
+        load_siamese(tmp_path / "run").vectors(
+            ["the cat", "the cat sat on a mat and the dog ran under a tree while fish swim in the sea"]
+        )
