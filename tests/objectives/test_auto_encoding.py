@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from tests.builders import CONFIGS, SIZE, VOCAB, gap, random_ids, randomise, tin
 from bothways.data.mask_units import PerBatch
 from bothways.data.masking import Masking, Vocabulary
 from bothways.data.sample import Sample
+from bothways.encoder.encoder import Encoder, EncoderLayer
 from bothways.errors import InputError
+from bothways.layers.attention import SelfAttention
 from bothways.layers.heads import MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
 from bothways.objectives.auto_encoding import AutoEncoding, Denoising, PrepareAutoEncoding, RetroMae, delete_tokens
@@ -20,7 +23,8 @@ from bothways.objectives.masked_lm import MaskedLanguageModeling
 
 MASK = 4
 VOCABULARY = Vocabulary(VOCAB, MASK, frozenset(range(5)))
-BOTH = pytest.mark.parametrize("config", [RetroMae(), Denoising()], ids=lambda one: one.type)
+PLAIN = RetroMae(decoding="plain")
+EACH = pytest.mark.parametrize("config", [RetroMae(), PLAIN, Denoising()], ids=["enhanced", "plain", "denoising"])
 TRUNKS = [name for name in CONFIGS if name not in ("m2_bert", "longformer")]
 
 
@@ -32,12 +36,17 @@ def objective(name: str, config: RetroMae | Denoising) -> AutoEncoding:
     return task.eval()
 
 
+def without_residual() -> Encoder:
+    config = CONFIGS["bert"]
+    return Encoder(replace(config, layers=tuple(replace(one, mixer_residual=False) for one in config.layers)))
+
+
 def samples(lengths: list[int], first: int = 100) -> list[Sample]:
     rows = [np.concatenate([[2], ids, [3]]) for ids in random_ids(lengths)]
     return [Sample(id=first + i, sequences=(ids,)) for i, ids in enumerate(rows)]
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("name", TRUNKS)
 def test_packed_is_alone(name: str, config: RetroMae | Denoising) -> None:
     task, given = objective(name, config), samples([9, 30, 1, 17])
@@ -48,7 +57,7 @@ def test_packed_is_alone(name: str, config: RetroMae | Denoising) -> None:
         assert task.counts(packed)[key] == sum(task.counts(one)[key] for one in alone)
 
 
-@BOTH
+@EACH
 def test_the_decoder_knows_the_text_by_its_vector_alone(config: RetroMae | Denoising) -> None:
     """The decoder's loss has a gradient in the encoder's output at first tokens, and at no others."""
     task = objective("bert", config)
@@ -63,8 +72,8 @@ def test_the_decoder_knows_the_text_by_its_vector_alone(config: RetroMae | Denoi
 
 
 def test_what_retromae_shows() -> None:
-    """The decoder's text has half of its tokens hidden, others than the encoder's; all of them are predicted."""
-    task, given = objective("bert", RetroMae(encoder=Masking(rate=0.3), masked=0.5)), samples([200] * 20)
+    """Plain decoding: half of the text's tokens are hidden, others than the encoder's; all of them are predicted."""
+    task, given = objective("bert", replace(PLAIN, encoder=Masking(rate=0.3), masked=0.5)), samples([200] * 20)
     inputs = task.prepare(given, 0, 0)
     hidden = [(one.batch.ids == MASK).float().mean().item() for one in (inputs.encoder, inputs.decoder)]
     assert hidden[0] == pytest.approx(0.24, abs=0.02)
@@ -86,10 +95,66 @@ def test_what_retromae_shows() -> None:
 )
 def test_the_decoders_share_is_its_own(masking: Masking) -> None:
     """Whatever bounds the encoder's masks. The first token, in whose place the vector stands, is not among the predicted."""
-    decoder = PrepareAutoEncoding(RetroMae(encoder=masking, masked=0.5), VOCABULARY)(samples([100] * 20), 0, 0).decoder
+    decoder = PrepareAutoEncoding(replace(PLAIN, encoder=masking, masked=0.5), VOCABULARY)(samples([100] * 20), 0, 0).decoder
     assert len(decoder.labels) == pytest.approx(1000, rel=0.1)
     assert (decoder.batch.ids[decoder.rows] == MASK).all()
     assert (decoder.batch.ragged.positions[decoder.rows] > 0).all()
+
+
+def test_what_enhanced_decoding_shows() -> None:
+    """Every token but the special ones is predicted, from the first and half of the others, drawn for it alone; never itself."""
+    task, given = objective("bert", RetroMae(masked=0.5)), samples([200] * 3)
+    inputs = task.prepare(given, 0, 0)
+    whole = np.concatenate([one.sequences[0] for one in given])
+    assert torch.equal(inputs.decoder.batch.ids, torch.from_numpy(whole))
+    assert inputs.decoder.rows.tolist() == np.flatnonzero(whole > 4).tolist()
+    assert torch.equal(inputs.decoder.labels, torch.from_numpy(whole[whole > 4]))
+    assert inputs.pairs is not None
+    for mask in inputs.pairs.masks:
+        assert mask[:, 0].all()
+        assert not mask.diagonal()[1:].any()
+        others = mask[~torch.eye(202, dtype=torch.bool)].view(202, 201)[1:, 1:]
+        assert others.float().mean().item() == pytest.approx(0.5, abs=0.01)
+        assert others.float().mean(dim=0).std() < 0.06
+        assert len({tuple(row.tolist()) for row in others}) == 201
+    assert not torch.equal(inputs.pairs.masks[0], inputs.pairs.masks[1])
+    again = task.prepare(given[1:], 0, 0).pairs
+    assert again is not None
+    assert torch.equal(again.masks[0], inputs.pairs.masks[1])
+
+
+def test_enhanced_decoding_by_hand() -> None:
+    """Queries are the vector and each place; keys and values the vector, then tokens; the residual is the queries'."""
+    task = objective("bert", RetroMae())
+    inputs = task.prepare(samples([7]), 0, 0)
+    assert inputs.pairs is not None
+    encoded = task.encoder(inputs.encoder.batch)
+    vector, embedding, layer = encoded.hidden[0], task.encoder.embedding, cast("EncoderLayer", task.decoder.layers[0])
+    mixer = cast("SelfAttention", layer.mixer)
+    assert embedding.positions is not None
+    asking = vector + embedding.positions.weight[:9]
+    seen = torch.cat((vector[None], embedding(inputs.decoder.batch)[1:]))
+    (q, _, _), (_, k, v) = ((mixer.qkv(x).view(9, 3, mixer.heads, -1).transpose(1, 2)).unbind(2) for x in (asking, seen))
+    scores = torch.einsum("qhd,khd->hqk", q, k) / mixer.head_size**0.5
+    weights = scores.masked_fill(~inputs.pairs.masks[0], -torch.inf).softmax(dim=-1)
+    gathered = mixer.out(torch.einsum("hqk,khd->qhd", weights, v).flatten(1))
+    x = layer.mixer_norm(asking + gathered)
+    assert gap(task._decoded(encoded, inputs), layer.mlp_norm(x + layer.mlp(x))) <= 1e-5
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_no_token_is_predicted_from_itself(name: str) -> None:
+    """Another token in a place changes what others are decoded to, as far as they see it, and never what that place is."""
+    task = objective(name, RetroMae())
+    inputs = task.prepare(samples([12]), 0, 0)
+    assert inputs.pairs is not None
+    encoded = task.encoder(inputs.encoder.batch)
+    before, ids = task._decoded(encoded, inputs), inputs.decoder.batch.ids.clone()
+    ids[5] = 50 if ids[5] != 50 else 51
+    changed = replace(inputs, decoder=replace(inputs.decoder, batch=inputs.decoder.batch.with_ids(ids)))
+    moved = (task._decoded(encoded, changed) - before).abs().amax(dim=1) > 0
+    behind = torch.arange(14) > 5 if task.encoder.config.attentions[0].causal else torch.tensor(True)
+    assert torch.equal(moved, inputs.pairs.masks[0][:, 5] & behind)
 
 
 def test_what_denoising_shows() -> None:
@@ -110,14 +175,14 @@ def test_the_spelling_decoder_does_not_look_ahead() -> None:
     task = objective("bert", Denoising())
     inputs = task.prepare(samples([12]), 0, 0)
     encoded = task.encoder(inputs.encoder.batch)
-    before = task._decoded(encoded, inputs.decoder)
+    before = task._decoded(encoded, inputs)
     ids = inputs.decoder.batch.ids.clone()
     ids[-1] = 50
     changed = inputs.decoder.__class__(inputs.decoder.batch.with_ids(ids), inputs.decoder.rows, inputs.decoder.labels, 0)
-    assert torch.equal(task._decoded(encoded, changed)[:-1], before[:-1])
+    assert torch.equal(task._decoded(encoded, replace(inputs, decoder=changed))[:-1], before[:-1])
 
 
-@BOTH
+@EACH
 def test_prepared_by_seed_epoch_and_number(config: RetroMae | Denoising) -> None:
     task, given = objective("bert", config), samples([30, 20])
     one, same = task.prepare(given, 0, 0), task.prepare(given[::-1], 0, 0)
@@ -129,11 +194,13 @@ def test_prepared_by_seed_epoch_and_number(config: RetroMae | Denoising) -> None
 def test_trunks_that_are_refused() -> None:
     with pytest.raises(InputError, match="needs attention in the first"):
         objective("m2_bert", RetroMae())
+    with pytest.raises(InputError, match=r"RetroMae\.decoding: enhanced decoding needs a first layer with a residual"):
+        AutoEncoding(without_residual(), objective("bert", PLAIN).head, VOCABULARY, RetroMae())
     with pytest.raises(InputError, match="a causal decoder cannot be of layers with global tokens"):
         objective("longformer", Denoising())
 
 
-@BOTH
+@EACH
 def test_flops(config: RetroMae | Denoising) -> None:
     task = objective("bert", config)
     inputs = task.prepare(samples([30, 7]), 0, 0)

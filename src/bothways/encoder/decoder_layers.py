@@ -14,6 +14,7 @@ from bothways.encoder.encoder import Encoder, EncoderLayer
 from bothways.errors import InputError
 from bothways.layers.attention import Attention
 from bothways.layers.norm import build_norm
+from bothways.ops.pairs import Pairs
 from bothways.ragged import Ragged, Visible
 
 
@@ -46,6 +47,20 @@ class DecoderLayers(nn.Module):
         context, x = encoder.context(ragged), hidden
         for layer, seen in zip(self.layers, visible or [None] * len(self.layers), strict=True):
             x = layer(x, replace(context, visible=seen))
+        return self.final_norm(x)
+
+    def look(
+        self,
+        encoder: Encoder,
+        asking: Float[Tensor, "tokens size"],
+        seen: Float[Tensor, "tokens size"],
+        ragged: Ragged,
+        pairs: Pairs,
+    ) -> Float[Tensor, "tokens size"]:
+        """What each token gathers from `seen`, of which it sees what `pairs` says; every layer looks at the same."""
+        context, x = replace(encoder.context(ragged), pairs=pairs), asking
+        for layer in self.layers:
+            x = layer(x, context, seen)
         return self.final_norm(x)
 
     def flops(self, ragged: Ragged) -> float:

@@ -44,13 +44,13 @@ class EncoderLayer(nn.Module):
     ) -> Float[Tensor, "tokens size"]:
         """`seen`: what keys and values are made of, where it is not `x`.
 
-        Only attention in a post-norm layer with a residual has a use for it; `EnhancedMaskDecoder` takes no other.
+        Only attention with a residual has a use for it; decoders take no other.
         """
         pre = self.config.order == "pre"
         if not self.config.mixer_residual:
             x = self.dropout(self.mixer(x, context))
         elif pre:
-            x = x + self.dropout(self.mixer(self.entering(x), context))
+            x = x + self.dropout(self._mixed(x, context, seen))
         else:
             x = self.mixer_norm(x + self.dropout(self._mixed(x, context, seen)))
         if pre:
@@ -62,7 +62,8 @@ class EncoderLayer(nn.Module):
         return self.mixer_norm(x) if self.config.order == "pre" and self.config.mixer_residual else x
 
     def _mixed(self, x: Tensor, context: Context, seen: Tensor | None) -> Tensor:
-        return self.mixer(x, context) if seen is None else self.mixer(x, context, seen)
+        entering = self.entering(x)
+        return self.mixer(entering, context) if seen is None else self.mixer(entering, context, self.entering(seen))
 
 
 def build_mixer(config: Attention | Monarch, size: int) -> SelfAttention | MonarchMixer:

@@ -20,6 +20,7 @@ from bothways.layers.ranges import Dropout
 from bothways.ops.attention import Edit, Score, attention
 from bothways.ops.beside import attention_beside
 from bothways.ops.graphs import outside
+from bothways.ops.pairs import attention_of_pairs
 from bothways.ops.relative import Bucket, Distance
 from bothways.ops.rotary import rotate
 
@@ -136,6 +137,8 @@ class SelfAttention(nn.Module):
             mixed = outside(self.everywhere, x, (q, k, v), score, context.everywhere, context)
         elif context.beside is not None:
             mixed = attention_beside(q, k, v, context.ragged, context.beside, score, context.backend)
+        elif context.pairs is not None:
+            mixed = attention_of_pairs(q, k, v, context.ragged, context.pairs, score)
         else:
             keys = context.ragged
             if (visible := context.visible) is not None:

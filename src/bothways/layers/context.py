@@ -11,6 +11,7 @@ from bothways.layers.position import Rotary
 from bothways.ops.attention import Backend
 from bothways.ops.beside import Beside
 from bothways.ops.global_attention import Globals
+from bothways.ops.pairs import Pairs
 from bothways.ragged import Ragged, Visible
 
 
@@ -26,6 +27,7 @@ class Context:
         everywhere: the tokens that see all of their sequence and are seen by all of it; None: there are none.
         visible: the tokens whose keys and values attention sees; None: all.
         beside: the tokens that look on, which no others see; None: there are none.
+        pairs: which token sees which, each pair by itself; None: all.
         backend: the attention backend to use; None lets the dispatcher choose.
     """
 
@@ -36,4 +38,5 @@ class Context:
     everywhere: Globals | None = None
     visible: Visible | None = None
     beside: Beside | None = None
+    pairs: Pairs | None = None
     backend: Backend | None = None

@@ -11,7 +11,7 @@ from bothways.config import config
 from bothways.layers.norm import Norm, build_norm
 from bothways.layers.position import Learned, Position, Sinusoidal, sinusoidal_table
 from bothways.layers.ranges import Dropout
-from bothways.ragged import Batch
+from bothways.ragged import Batch, Ragged
 
 
 @config
@@ -57,11 +57,21 @@ class TokenEmbedding(nn.Module):
         if self.types is not None:
             # no types given means type 0 throughout: one row, added to all
             x = x + (self.types.weight[0] if batch.types is None else self.types(batch.types))
-        if self.positions is not None and isinstance(self.config.position, Learned):
-            x = x + self.positions(batch.ragged.positions + self.config.position.offset)
-        elif isinstance(self.config.position, Sinusoidal):
-            x = x + sinusoidal_table(batch.ragged.positions, x.shape[1]).to(x.dtype)
+        if (places := self._places(batch.ragged)) is not None:
+            x = x + places.to(x.dtype)
         return self.project(self.dropout(self.norm(x)))
+
+    def places(self, ragged: Ragged) -> Float[Tensor, "tokens size"] | None:
+        """The positions alone, as wide as the encoder; None where they act inside attention."""
+        found = self._places(ragged)
+        return None if found is None else self.project(found)
+
+    def _places(self, ragged: Ragged) -> Float[Tensor, "tokens inner"] | None:
+        if self.positions is not None and isinstance(self.config.position, Learned):
+            return self.positions(ragged.positions + self.config.position.offset)
+        if isinstance(self.config.position, Sinusoidal):
+            return sinusoidal_table(ragged.positions, self.tokens.embedding_dim)
+        return None
 
     def flops(self, tokens: int) -> float:
         """Matrix-multiply FLOPs of one forward pass over `tokens` tokens: looking up costs none."""

@@ -1,10 +1,10 @@
 """Sentence vectors by auto-encoding: a weak decoder gets a text back from its vector and what little else it is shown.
 
-RetroMAE (arXiv 2205.12035): a layer reads the vector in the place of the first token, and the text with most tokens masked; the
-encoder predicts its own masked tokens beside. This is the paper's plain decoding; its enhanced one, in which every token has
-a view of its own, is not here. After TSDAE (arXiv 2104.06979): the encoder reads a text that has lost most of its tokens, and
-a causal layer spells out the whole text behind its vector. (The paper's decoder is as deep as the encoder and looks at the
-vector by cross-attention; here it is read as a first token.)
+RetroMAE (arXiv 2205.12035): a layer gets all tokens back from the vector and its own sample of the others, each by itself; the
+encoder predicts its own masked tokens beside. The paper's plain decoding is here as well: a layer reads the vector in the
+place of the first token, and the text with most tokens masked. After TSDAE (arXiv 2104.06979): the encoder reads a text that has
+lost most of its tokens, and a causal layer spells out the whole text behind its vector. (The paper's decoder is as deep as the
+encoder and looks at the vector by cross-attention; here it is read as a first token.)
 """
 
 from __future__ import annotations
@@ -25,28 +25,40 @@ from bothways.data.masking import Masking, Share, Vocabulary
 from bothways.data.sample import Epochs, Sample
 from bothways.encoder.decoder_layers import DecoderLayers
 from bothways.encoder.encoder import Encoder
+from bothways.errors import InputError
 from bothways.layers.heads import MaskedLm, Pooling, pool
 from bothways.objectives.causal_lm import PrepareCausal
 from bothways.objectives.masked_lm import MaskedInputs, PrepareMasked
 from bothways.objectives.objective import Objective
+from bothways.ops.pairs import Pairs
 from bothways.ragged import Batch, Encoded
 
 # Random numbers of a sample that are not those of the encoder's masks
-_DECODER, _DELETION = 0xDEC0DE, 0xDE1E7E
+_DECODER, _DELETION, _PAIRS = 0xDEC0DE, 0xDE1E7E, 0x9A125
+# Every token is predicted, and shown to the others
+_WHOLE = Masking(rate=1.0, mask=0.0, random=0.0)
 
 
 @config
 class RetroMae:
-    """The decoder sees the vector, and the text with `masked` of its tokens hidden; the encoder's own masks are `encoder`."""
+    """The decoder sees the vector, and the text with `masked` of its tokens hidden; the encoder's own masks are `encoder`.
+
+    Attributes:
+        decoding: `enhanced`: all tokens are predicted, each from the vector, its place and what it sees of the others:
+            `masked` of them are hidden from it, drawn for it alone. `plain`: the same are hidden from all, and predicted.
+    """
 
     type: Literal["retromae"] = "retromae"
     encoder: Masking = Masking(rate=0.3)
     masked: Share = 0.5
     layers: PositiveInt = 1
+    decoding: Literal["enhanced", "plain"] = "enhanced"
 
     @property
     def decoder(self) -> Masking:
         """How the decoder's text is hidden: in the encoder's units, by their own share and no other number."""
+        if self.decoding == "enhanced":
+            return _WHOLE
         units = self.encoder.measured(self.masked)
         return replace(units, mask=1.0, random=0.0, specials="never", at_most=None)
 
@@ -65,17 +77,23 @@ AutoEncoder: TypeAlias = Annotated[RetroMae | Denoising, Field(discriminator="ty
 
 @dataclass(frozen=True, eq=False)
 class AutoEncodingInputs:
-    """What the encoder reads (and predicts, where it does), and what the decoder does; `tokens` are those of both."""
+    """What the encoder reads (and predicts, where it does), and what the decoder does; `tokens` are those of both.
+
+    Attributes:
+        pairs: what each token of the decoder sees; None: all.
+    """
 
     encoder: MaskedInputs
     decoder: MaskedInputs
+    pairs: Pairs | None = None
 
     @property
     def tokens(self) -> int:
         return self.encoder.tokens + self.decoder.tokens
 
     def to(self, device: torch.device | str) -> AutoEncodingInputs:
-        return AutoEncodingInputs(self.encoder.to(device), self.decoder.to(device))
+        pairs = None if self.pairs is None else self.pairs.to(device)
+        return AutoEncodingInputs(self.encoder.to(device), self.decoder.to(device), pairs)
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,22 @@ class PrepareAutoEncoding:
             nothing = torch.zeros(0, dtype=torch.int64)
             return AutoEncodingInputs(MaskedInputs(read, nothing, nothing, hidden=0), PrepareCausal()(samples, seed, epoch))
         masked = [PrepareMasked(masking, self.vocabulary) for masking in (self.config.encoder, self.config.decoder)]
-        return AutoEncodingInputs(masked[0](samples, seed, epoch), masked[1](samples, seed ^ _DECODER, epoch))
+        pairs = draw_pairs(samples, self.config.masked, seed, epoch) if self.config.decoding == "enhanced" else None
+        return AutoEncodingInputs(masked[0](samples, seed, epoch), masked[1](samples, seed ^ _DECODER, epoch), pairs)
+
+
+def draw_pairs(samples: Sequence[Sample], hidden: float, seed: int, epoch: Epochs) -> Pairs:
+    """Of each token, a sample of the others, and always the first, in whose place the vector stands; never itself."""
+    owners = keys(seed, epoch, _PAIRS, items=np.array([sample.id for sample in samples], dtype=np.int64))
+    masks = []
+    for sample, owner in zip(samples, owners, strict=True):
+        length = len(sample.sequences[0])
+        drawn = uniform(draw(np.full(length * length, owner), np.arange(length * length)))
+        mask = (drawn >= hidden).reshape(length, length)
+        np.fill_diagonal(mask, val=False)
+        mask[:, :1] = True
+        masks.append(torch.from_numpy(mask))
+    return Pairs(tuple(masks))
 
 
 def delete_tokens(samples: Sequence[Sample], share: float, vocabulary: Vocabulary, seed: int, epoch: Epochs) -> list[Sample]:
@@ -122,6 +155,8 @@ class AutoEncoding(Objective[AutoEncodingInputs]):
         self.config = config
         self.pooling: Pooling = pooling
         self.decoder = DecoderLayers(encoder.config, config.layers, causal=isinstance(config, Denoising))
+        if isinstance(config, RetroMae) and config.decoding == "enhanced" and not encoder.config.layer(0).mixer_residual:
+            raise InputError("RetroMae.decoding: enhanced decoding needs a first layer with a residual; set it to plain")
         self.prepare = PrepareAutoEncoding(config, vocabulary)
         names = ("decoder",) if isinstance(config, Denoising) else ("decoder", "encoder")
         self.weights: Mapping[str, float] = dict.fromkeys(names, 1.0)
@@ -133,20 +168,23 @@ class AutoEncoding(Objective[AutoEncodingInputs]):
 
     def forward(self, inputs: AutoEncodingInputs) -> dict[str, Num[Tensor, ""]]:
         encoded = self.encoder(inputs.encoder.batch)
-        loss, right = self._predicted(self._decoded(encoded, inputs.decoder), inputs.decoder)
+        loss, right = self._predicted(self._decoded(encoded, inputs), inputs.decoder)
         sums = {"decoder": loss, "accuracy": right}
         if "encoder" in self.weights:
             sums["encoder"] = self._predicted(encoded.hidden, inputs.encoder)[0]
         return sums
 
-    def _decoded(self, encoded: Encoded, inputs: MaskedInputs) -> Float[Tensor, "tokens size"]:
+    def _decoded(self, encoded: Encoded, inputs: AutoEncodingInputs) -> Float[Tensor, "tokens size"]:
         """What the decoder makes of its text, whose first token is the vector."""
-        vectors, ragged = pool(self.pooling, encoded.hidden, encoded.ragged), inputs.batch.ragged
-        x = self.encoder.embedding(inputs.batch)
+        vectors, batch = pool(self.pooling, encoded.hidden, encoded.ragged), inputs.decoder.batch
+        ragged, x = batch.ragged, self.encoder.embedding(batch)
         there = [number for number, length in enumerate(ragged.lengths) if length]
         first = torch.tensor([ragged.offsets[number] for number in there], device=x.device)
         x = x.index_copy(0, first, vectors[torch.tensor(there, device=x.device)].to(x.dtype))
-        return self.decoder(self.encoder, x, ragged)
+        if inputs.pairs is None:
+            return self.decoder(self.encoder, x, ragged)
+        asking, places = vectors[ragged.segments].to(x.dtype), self.encoder.embedding.places(ragged)
+        return self.decoder.look(self.encoder, asking if places is None else asking + places, x, ragged, inputs.pairs)
 
     def _predicted(self, hidden: Tensor, inputs: MaskedInputs) -> tuple[Tensor, Tensor]:
         return self.head.loss(hidden[inputs.rows], self.encoder.embedding.tokens.weight, inputs.labels)

@@ -125,8 +125,7 @@ def attention(
     Raises:
         ValueError: the two packings have different numbers of sequences, or `backend` cannot serve.
     """
-    if (group := q.shape[1] // k.shape[1]) > 1:
-        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    k, v = of_heads(k, q.shape[1]), of_heads(v, q.shape[1])
     if queries.sequences != keys.sequences:
         raise ValueError(f"{queries.sequences} query sequences but {keys.sequences} key sequences")
     chosen = backend or next(one for one in BACKENDS if one.can(q, queries, keys, score))
@@ -139,7 +138,20 @@ def attention(
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, score: Score) -> Tensor:
     """The definition: one SDPA call over all pairs, with a mask that leaves the visible ones."""
-    mask = visible(queries, keys, score)
+    return attention_by_mask(q, k, v, queries, keys, score, visible(queries, keys, score))
+
+
+def attention_by_mask(
+    q: Float[Tensor, "queries heads size"],
+    k: Float[Tensor, "keys kv_heads size"],
+    v: Float[Tensor, "keys kv_heads size"],
+    queries: Ragged,
+    keys: Ragged,
+    score: Score,
+    mask: Bool[Tensor, "queries keys"],
+) -> Float[Tensor, "queries heads size"]:
+    """Each query over the keys that its row of `mask` holds for. One that sees nothing gives zeros."""
+    k, v = of_heads(k, q.shape[1]), of_heads(v, q.shape[1])
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
     added = mask
     if score.edit is not None:
@@ -148,6 +160,11 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged, s
         added = score.edit.dense(q, k, queries.positions, keys.positions).masked_fill(hidden, -torch.inf)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=score.dropout, scale=score.scale)
     return (out * mask.any(dim=1)[:, None]).squeeze(0).transpose(0, 1)
+
+
+def of_heads(x: Float[Tensor, "keys kv_heads size"], heads: int) -> Float[Tensor, "keys heads size"]:
+    """Keys or values for so many heads of queries, equal groups of which share one."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
 def visible(queries: Ragged, keys: Ragged, score: Score) -> Bool[Tensor, "queries keys"]:
@@ -292,11 +309,11 @@ def _by_sequence(q: Tensor, k: Tensor, v: Tensor, queries: Ragged, keys: Ragged,
         if c == d:
             out.append(q[a:b] * 0)
         elif a < b:
-            out.append(_reference(q[a:b], k[c:d], v[c:d], _alone(queries, a, b), _alone(keys, c, d), score))
+            out.append(_reference(q[a:b], k[c:d], v[c:d], alone(queries, a, b), alone(keys, c, d), score))
     return torch.cat(out) if out else q * 0
 
 
-def _alone(ragged: Ragged, begin: int, end: int) -> Ragged:
+def alone(ragged: Ragged, begin: int, end: int) -> Ragged:
     """One sequence, at the positions that it has."""
     return replace(Ragged.of([end - begin]).to(ragged.starts.device), positions=ragged.positions[begin:end])
 
