@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.builders import tiny_encoder
 from tests.cli.conftest import Refused, Run
 from tests.cli.test_training import write_csv
 
 import bothways
+from bothways.data.packing import SampleCount
+from bothways.data.rows import JsonLines, open_table
+from bothways.data.table import TextPair, read_labelled
 from bothways.errors import InputError
-from bothways.families.family import Heads
+from bothways.families import FAMILIES
+from bothways.families.family import Heads, Spec
+from bothways.model.model import Model
+from bothways.model.overflow import CutWarning
 from bothways.recipes import siamese
+from bothways.recipes.distilling_tasks import teacher_logits
+from bothways.recipes.runs import Finetuning, SiameseDistillation
 from bothways.recipes.siamese import PAIR_HEAD, PairScorer, load_siamese
+from bothways.training.optimizer import AdamW
+from bothways.training.schedule import Linear, Steps
+from bothways.training.settings import TrainingConfig
 
 ANIMALS, VERBS = ("cat", "dog", "fish"), ("sat", "ran", "swim")
 TEXTS = [f"the {animal} {verb}" for animal in ANIMALS for verb in VERBS]
@@ -117,14 +130,74 @@ def test_three_classes_and_scores(run: Run, model: Path, tmp_path: Path) -> None
 
 def test_what_cannot_be(run: Run, refused: Refused, teacher: Path, rows: Path, tmp_path: Path) -> None:
     command = ("distil", teacher, rows, *COLUMNS, "--layers", 1, "--apart", "--steps", 1)
-    assert "PairHead.layers: 2, but the encoder has 1" in refused(*command, "--set", "vector_layers=2", "--out", tmp_path / "a")
+    assert "vector_layers: 2 are more than the student's 1" in refused(
+        *command, "--set", "vector_layers=2", "--out", tmp_path / "a"
+    )
+    said = refused(*command, "--set", "soft.compare=kl", "--out", tmp_path / "a")
+    assert "log odds are one number; compare them as squared" in said
+    unseen = write_csv(tmp_path / "unseen.csv", NAMES, [("the cat", "the dog", "air")])
+    assert "label 'air' was not seen in training" in refused(*command, "--held-out", unseen, "--out", tmp_path / "a")
     others = write_csv(tmp_path / "others.csv", NAMES, [("the cat", "the dog", "x"), ("the dog", "the cat", "y")])
-    said = refused("distil", teacher, others, *COLUMNS, "--layers", 1, "--apart", "--steps", 1, "--out", tmp_path / "b")
-    assert "its 2 classes are land, sea; the table's 2 are x, y" in said
+    ran = run("distil", teacher, others, *COLUMNS, "--layers", 1, "--apart", "--steps", 1, "--out", tmp_path / "b")
+    assert ran.code == 1, ran
+    assert "its 2 classes are land, sea; the table's 2 are x, y" in ran.err
     with pytest.raises(InputError, match="no finished run of `bothways distil --apart`"):
         load_siamese(tmp_path / "c")
     assert run(*command, "--out", tmp_path / "run").code == 0
-    with pytest.raises(InputError, match=r"text 1: .* tokens, over max_length="):
-        load_siamese(tmp_path / "run").vectors(
-            ["the cat", "the cat sat on a mat and the dog ran under a tree while fish swim in the sea"]
-        )
+    student, long = load_siamese(tmp_path / "run"), " ".join(["the cat sat"] * 10)
+    with pytest.raises(InputError, match="1 of 2 texts have more than 14 tokens"):
+        student.vectors(["the cat", long])
+    with pytest.warns(CutWarning, match="1 of 2 texts were cut"):
+        assert len(student.vectors(["the cat", long], overflow="cut")) == 2
+    with pytest.raises(InputError, match="vectors takes a list of texts"):
+        student.vectors("the cat")
+    none = student.vectors([])
+    assert none.shape == (0, student.vectors(["the cat"]).shape[1])
+    with pytest.raises(InputError, match="2 first texts and 3 second ones"):
+        student.logits(none.new_zeros(2, none.shape[1]), none.new_zeros(3, none.shape[1]))
+
+
+def test_what_the_teacher_cannot_read_whole(run: Run, teacher: Path, tmp_path: Path) -> None:
+    """Two texts that fit alone and not together are cut for the teacher, which is said, and for no other."""
+    half = " ".join(["the cat sat"] * 3)
+    table = write_csv(tmp_path / "long.csv", NAMES, [(half, half, "sea"), ("the cat", "the dog", "land")])
+    command = ("distil", teacher, table, *COLUMNS, "--layers", 1, "--apart", "--steps", 1, "--out")
+    ran = run(*command, tmp_path / "a")
+    assert ran.code == 1, ran
+    assert f"the teacher {teacher}: {table}:2: 21 tokens, over max_length=16" in ran.err
+    ran = run(*command, tmp_path / "b", "--overflow", "cut")
+    assert ran.code == 0, ran
+    assert [line for line in ran.err.splitlines() if "were cut" in line] == [f"{teacher}: 1 of 2 rows were cut to 16 tokens"]
+
+
+def test_it_goes_on_where_it_stood(run: Run, teacher: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a checkpoint in its middle it comes to the same encoder and head, bit for bit; the teacher is not asked again."""
+    out, checkpoints = tmp_path / "run", ("--set", "training.checkpoint_every=2", "--set", "training.keep=3")
+    command = ("distil", teacher, rows, *COLUMNS, "--layers", 1, "--apart", "--steps", 4, "--out", out, *checkpoints)
+    assert run(*command).code == 0
+    files = (out / "model" / "model.safetensors", out / PAIR_HEAD)
+    whole = [file.read_bytes() for file in files]
+    shutil.rmtree(out / "checkpoints" / "step-0000004")
+    shutil.rmtree(out / "model")
+    monkeypatch.setattr("bothways.recipes.distilling_tasks.teacher_logits", None)
+    ran = run(*command)
+    assert ran.code == 0, ran
+    assert [file.read_bytes() for file in files] == whole
+
+
+def test_logits_are_of_the_classes_by_name(teacher: Path, rows: Path) -> None:
+    """Whatever order the teacher has them in."""
+    table, model = read_labelled(open_table(rows), TextPair()), bothways.load(str(teacher))
+    there, back = (teacher_logits(model, table, names, regression=False) for names in (("land", "sea"), ("sea", "land")))
+    assert np.array_equal(there, back[:, ::-1])
+    assert not np.array_equal(there, back)
+
+
+def test_four_layers_as_published() -> None:
+    base = Finetuning(
+        model="x", table=JsonLines(paths=("x",)), columns=TextPair(), batching=SampleCount(samples=1),
+        training=TrainingConfig(optimizer=AdamW(lr=1.0), schedule=Linear(), budget=Steps(count=1)),
+    )  # fmt: skip
+    deep = Model.create(next(one for one in FAMILIES if one.name == "bert"), Spec(tiny_encoder("bert", layers=6).config, Heads()))
+    head = siamese._head(SiameseDistillation(base=base, teacher="x"), deep, 3)
+    assert (head.layers, head.hidden, head.labels) == (4, 512, 3)

@@ -47,7 +47,8 @@ _DISTIL = examples(
     "bothways distil runs/reviews/model reviews.csv --label stars --layers 3 --held-out dev.csv --out runs/fast",
     "bothways distil runs/reviews/model reviews.csv --label stars --student runs/small/model --set soft.temperature=4 "
     "--out runs/fast",
-    "bothways distil runs/match/model pairs.csv --pair question,answer --label match --layers 6 --apart --out runs/vectors",
+    "bothways distil runs/match/model pairs.csv --pair question,answer --label match --student runs/mine/model --apart "
+    "--out runs/vectors",
 )
 
 
@@ -82,7 +83,10 @@ def distil(
     label: Annotated[
         str | None, typer.Option("--label", metavar="COLUMN", help="DATA is rows with this label; the teacher classifies them.")
     ] = None,
-    pair: Annotated[str | None, typer.Option("--pair", metavar="A,B", help="Two columns of text, read together.")] = None,
+    pair: Annotated[
+        str | None,
+        typer.Option("--pair", metavar="A,B", help="Two columns of text, read together, or with --apart by the teacher alone."),
+    ] = None,
     apart: Annotated[
         bool, typer.Option("--apart", help="The student encodes the texts of a pair apart, and a head compares them (DSE).")
     ] = False,

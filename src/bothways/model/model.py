@@ -160,7 +160,7 @@ class Model(nn.Module):
         Raises:
             InputError: a text is too long under "error", there is no tokenizer, or one text and no list is given.
         """
-        _refuse_one(texts, "encode")
+        refuse_one(texts, "encode")
         tokenizer = self._tokenizer()
         if prompt is None:
             prompt = self.settings.prompts.get(self.settings.default_prompt or "", "")
@@ -200,7 +200,7 @@ class Model(nn.Module):
         Raises:
             InputError: a sequence longer than the encoder allows, texts without a tokenizer, or one text and no list.
         """
-        _refuse_one(inputs, "hidden_states")
+        refuse_one(inputs, "hidden_states")
         ids = self._ids(inputs)
         return [one.numpy() for one in run(self.encoder, ids, lambda encoded, _: [x.float().cpu() for x in encoded.split()])]
 
@@ -248,7 +248,7 @@ class Model(nn.Module):
         Raises:
             InputError: no classifier, no tokenizer, an input that is too long under "error", or one text and no list.
         """
-        _refuse_one(inputs, "predict")
+        refuse_one(inputs, "predict")
         if "classifier" not in self.heads:
             raise InputError(f"{self.name or 'this model'} has no classifier; fine-tune it first")
         ids, types = self._classified(inputs, overflow)
@@ -361,7 +361,7 @@ def heads_equal(one: Spec, other: Spec, name: str) -> bool:
     return getattr(one.heads, name) == getattr(other.heads, name)
 
 
-def _refuse_one(inputs: object, what: str) -> None:
+def refuse_one(inputs: object, what: str) -> None:
     if isinstance(inputs, str):
         raise InputError(f"{what} takes a list of texts; wrap a single one in [ ]")
 

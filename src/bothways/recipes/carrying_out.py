@@ -9,7 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from bothways.config import to_json
+from bothways.data.loader import Loader
+from bothways.data.sample import Samples
 from bothways.errors import InputError, MissingExtraError
 from bothways.model.folder import check_expressed
 from bothways.model.model import Model
@@ -33,6 +37,7 @@ from bothways.training.optimizer import Group
 from bothways.training.report import report
 from bothways.training.sections import Section
 from bothways.training.settings import Watch
+from bothways.training.speed import gemm_rate
 from bothways.training.step import means
 from bothways.training.team import team
 from bothways.training.trainable import OpenStream
@@ -158,6 +163,17 @@ def deliver(
             say(str(missing))
     team().wait()
     return Trained(result, model, folder, page)
+
+
+def watching(
+    run: Finetuning | Repairing, objective: Objective[Any], held: Samples | None, device: str, names: Collection[str]
+) -> Watch:
+    """Of a run on labelled rows: the given means over the rows held out, where there are any, and the machine's speed."""
+    batches = [] if held is None else list(Loader(held, run.batching, objective.prepare, run.training.seed).evaluation())
+    return Watch(
+        evaluate=(lambda: averages(objective, batches, device, names)) if batches else None,
+        rate=gemm_rate(device, torch.float32),
+    )
 
 
 def averages(objective: Objective[Any], batches: Iterable[Any], device: str, names: Collection[str]) -> Mapping[str, float]:

@@ -8,11 +8,13 @@ from typing import cast
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from bothways.data.loader import Loader
 from bothways.data.table import LabelledRows, Overflow, TableData
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
+from bothways.files import replacing
 from bothways.layers.heads import Classifier
 from bothways.model.batching import run as encode
 from bothways.model.folder import load
@@ -24,6 +26,10 @@ from bothways.recipes.carrying_out import Say, Trained, carry_out, claim
 from bothways.recipes.distilling import check_tokens
 from bothways.recipes.finetuning import classifying, start
 from bothways.recipes.runs import SiameseDistillation, TaskDistillation
+from bothways.training.team import team
+
+# What the teacher says of the rows, in the run's folder
+LOGITS = "teacher_logits.safetensors"
 
 
 def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: None, command: str = "") -> Trained:
@@ -38,13 +44,14 @@ def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: Non
     base = run.base
     claim(run, folder)
     task = classifying(base, beginning(run), say, keep=not base.from_scratch)
-    teacher = load(run.teacher)
+    teacher = None
     if run.hints is not None:
         assert task.model.tokenizer is not None
+        teacher = load(run.teacher)
         check_tokens(task.model.tokenizer, teacher, int(task.data.lengths.max()))
-    logits = soft_labels(run, teacher, task.rows, task.classes, say)
+    logits = soft_labels(run, folder, task.rows, task.classes, say)
     objective = LabelledDistillation(
-        task.model.encoder, task.head, logits, run.soft, base.regression, Teacher(teacher) if run.hints else None, run.hints
+        task.model.encoder, task.head, logits, run.soft, base.regression, teacher and Teacher(teacher), run.hints
     )
     spec = task.model.spec.encoder
     initialise(objective.terms, spec.initialisation, spec.num_layers, base.training.seed)
@@ -63,12 +70,27 @@ def beginning(run: TaskDistillation | SiameseDistillation) -> Model:
 
 
 def soft_labels(
-    run: TaskDistillation | SiameseDistillation, teacher: Model, rows: LabelledRows, classes: Sequence[str], say: Say
+    run: TaskDistillation | SiameseDistillation, folder: Path, rows: LabelledRows, classes: Sequence[str], say: Say
 ) -> np.ndarray:
-    """As `teacher_logits`; zeros where the run weighs them nothing."""
-    if run.soft.soft:
-        return teacher_logits(teacher, rows, classes, run.base.regression, run.base.overflow, say)
-    return np.zeros((len(rows), len(classes) or 1), np.float32)
+    """As `teacher_logits`: said once, and kept in the run's folder. Zeros where the run weighs them nothing.
+
+    Raises:
+        InputError: as `teacher_logits`; the folder has those of other rows.
+    """
+    if not run.soft.soft:
+        return np.zeros((len(rows), len(classes) or 1), np.float32)
+    file = folder / LOGITS
+    with team().in_turn():
+        if not file.exists():
+            said = teacher_logits(load(run.teacher), rows, classes, run.base.regression, run.base.overflow, say)
+            with replacing(file) as partial:
+                save_file({"logits": torch.from_numpy(said)}, partial)
+    kept = load_file(file)["logits"].numpy()
+    if len(kept) != len(rows):
+        raise InputError(
+            f"{file}: the teacher has read {len(kept):,} rows, the table has {len(rows):,} now; choose another folder"
+        )
+    return kept
 
 
 def teacher_logits(
@@ -87,7 +109,12 @@ def teacher_logits(
     if teacher.tokenizer is None or "classifier" not in teacher.heads:
         raise InputError(f"{teacher.name}: a teacher needs a tokenizer and a classifier; fine-tune it on the task first")
     order = _outputs(teacher, classes, regression)
-    data = TableData(rows, teacher.tokenizer, teacher.max_seq_length, None, overflow)
+    try:
+        data = TableData(rows, teacher.tokenizer, teacher.max_seq_length, None, overflow)
+    except InputError as error:
+        raise InputError(f"the teacher {teacher.name}: {error}") from None
+    if data.cut:
+        say(f"{teacher.name}: {data.cut:,} of {len(rows):,} rows were cut to {teacher.max_seq_length} tokens")
     samples = [data[number] for number in range(len(data))]
     typed = teacher.spec.encoder.embedding.token_types > 1 and samples[0].types is not None
     types = [sample.types[0] for sample in samples if sample.types is not None] if typed else None
@@ -98,7 +125,7 @@ def teacher_logits(
     said = encode(
         teacher.encoder, ids, lambda encoded, _: head(encoded.hidden, encoded.ragged).float().cpu(), types, mark=head.marked
     )
-    return torch.stack(said)[:, order].numpy()
+    return torch.stack(said)[:, order].contiguous().numpy()
 
 
 def _outputs(teacher: Model, classes: Sequence[str], regression: bool) -> list[int]:

@@ -17,9 +17,9 @@ from bothways.layers.heads import Classifier, ClassifierHead
 from bothways.model.folder import load
 from bothways.model.model import Model, build_heads
 from bothways.model.settings import EmbeddingSettings
-from bothways.objectives.classification import LabelledInputs, SequenceClassification
+from bothways.objectives.classification import SequenceClassification
 from bothways.objectives.contrastive import Contrastive
-from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
+from bothways.recipes.carrying_out import Say, Trained, carry_out, claim, watching
 from bothways.recipes.runs import Embedding, Finetuning
 from bothways.training.settings import Watch
 from bothways.training.speed import gemm_rate
@@ -62,14 +62,8 @@ class Classifying:
 
     def watch(self, run: Finetuning) -> Watch:
         """Loss and accuracy on the rows held out."""
-        objective, device = SequenceClassification(self.model.encoder, self.head, run.regression), str(self.model.device)
-        evaluation: list[LabelledInputs] = []
-        if self.held is not None:
-            evaluation = list(Loader(self.held, run.batching, objective.prepare, run.training.seed).evaluation())
-        return Watch(
-            evaluate=(lambda: averages(objective, evaluation, device, ("loss", "accuracy"))) if evaluation else None,
-            rate=gemm_rate(device, torch.float32),
-        )
+        objective = SequenceClassification(self.model.encoder, self.head, run.regression)
+        return watching(run, objective, self.held, str(self.model.device), ("loss", "accuracy"))
 
 
 def classifying(run: Finetuning, model: Model, say: Say, keep: bool = False) -> Classifying:

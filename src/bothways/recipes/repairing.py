@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from bothways.config import from_json
 from bothways.data.code.pointers import PointerData, read_pointed
 from bothways.data.loader import Loader
@@ -15,20 +12,17 @@ from bothways.data.rows import Csv, JsonLines, Parquet
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Heads
-from bothways.files import replacing
 from bothways.layers.pointer import Pointer
 from bothways.model.folder import load
 from bothways.model.model import Model
 from bothways.objectives.repair import LocalizationAndRepair
-from bothways.recipes.carrying_out import Say, Trained, averages, carry_out, claim
+from bothways.recipes.beside import load_beside, save_beside
+from bothways.recipes.carrying_out import Say, Trained, carry_out, claim, watching
 from bothways.recipes.finetuning import start
 from bothways.recipes.runs import Repairing
 from bothways.training import record
-from bothways.training.settings import Watch
-from bothways.training.speed import gemm_rate
-from bothways.training.team import team
 
-# The pointers' weights, in the run's folder beside `model/`: no family of checkpoints has a place for them
+# The pointers' weights, in the run's folder
 POINTERS = "pointers.safetensors"
 _FIGURES = ("location_loss", "repair_loss", "accuracy", "true_positive", "localization", "repair", "joint")
 
@@ -48,19 +42,12 @@ def repair(run: Repairing, folder: Path, say: Say = lambda line: None, command: 
     objective = LocalizationAndRepair(model.encoder, head)
     loader = Loader(data, run.batching, objective.prepare, run.training.seed, run.workers)
     held = None if run.held_out is None else _data(run, run.held_out, model, say)
-    measured = [] if held is None else list(Loader(held, run.batching, objective.prepare, run.training.seed).evaluation())
-    device = str(model.device)
-    watch = Watch(
-        evaluate=(lambda: averages(objective, measured, device, _FIGURES)) if measured else None,
-        rate=gemm_rate(device, torch.float32),
-    )
+    watch = watching(run, objective, held, str(model.device), _FIGURES)
     trained = carry_out(
         run, folder, objective, loader.open, model, watch,
         title="Localisation and repair", command=command, metrics=("accuracy", "localization", "repair", "joint"), say=say,
     )  # fmt: skip
-    if team().first:
-        with replacing(folder / POINTERS) as partial:
-            save_file(head.state_dict(), partial)
+    save_beside(folder / POINTERS, head)
     return trained
 
 
@@ -76,10 +63,7 @@ def load_repair(folder: Path) -> LocalizationAndRepair:
     run = from_json(Repairing, json.dumps(known.run), str(folder / record.NAME))
     model = load(str(folder / "model"))
     pointers = Pointer(run.head, model.spec.encoder.hidden_size)
-    try:
-        pointers.load_state_dict(load_file(folder / POINTERS))
-    except RuntimeError as error:
-        raise InputError(f"{folder / POINTERS}: does not fit the head: {str(error).splitlines()[-1].strip()}") from None
+    load_beside(folder / POINTERS, pointers)
     return LocalizationAndRepair(model.encoder, pointers.to(model.device)).eval()
 
 

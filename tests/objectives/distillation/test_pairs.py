@@ -52,6 +52,17 @@ def test_a_vector_by_hand() -> None:
     assert gap(one.head.vectors(encoded)[0], expected) <= 1e-5
 
 
+def test_the_last_layer_is_what_the_encoder_gives() -> None:
+    """Behind its last norm, where layers have theirs in front; so that the norm learns, too."""
+    encoder = tiny_encoder("modernbert", layers=5)
+    head = PairClassifier(PairHead(labels=1, layers=2, hidden=16), encoder)
+    encoded = encoder(random_batch([6]), keep=True)
+    expected = torch.cat((encoded.layers[-2][1:].mean(0), encoded.hidden[1:].mean(0)))
+    assert gap(head.vectors(encoded)[0], expected) <= 1e-5
+    head.vectors(encoded).sum().backward()
+    assert all(one.grad is not None for one in encoder.final_norm.parameters())
+
+
 def test_a_vector_knows_no_partner() -> None:
     """It is the same in any batch; a text of its first token alone has zeros."""
     one, ids = task(), random_ids([6, 30, 1, 0, 11])

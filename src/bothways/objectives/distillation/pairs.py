@@ -59,11 +59,11 @@ class PairClassifier(nn.Module):
     def vectors(self, encoded: Encoded) -> Float[Tensor, "sequences size"]:
         """The mean over a text's tokens but the first, of the last layers side by side; zeros where there is no other.
 
-        `encoded` is what the encoder gave with `keep=True`.
+        `encoded` is what the encoder gave with `keep=True`. The last layer is what the encoder gives, with its last norm.
         """
         rows = encoded.ragged.positions > 0
         ragged = Ragged.of([max(length - 1, 0) for length in encoded.ragged.lengths]).to(rows.device)
-        last = torch.cat(encoded.layers[-self.config.layers :], dim=1)
+        last = torch.cat((*encoded.layers[1:-1], encoded.hidden)[-self.config.layers :], dim=1)
         return segment_mean(last[rows], ragged)
 
     def forward(self, u: Float[Tensor, "pairs size"], v: Float[Tensor, "pairs size"]) -> Float[Tensor, "pairs labels"]:
