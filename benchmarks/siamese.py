@@ -7,7 +7,7 @@ another order, with the same steps and seeds; rates and epochs were fixed before
 the paired differences. How many of the test's pairs are judged otherwise the other way round; and the time that one query takes
 against 10,000 candidates whose vectors are there. Finished parts in the work folder are not done again.
 
-    python benchmarks/siamese.py glue/MRPC --work FOLDER [--model FOLDER] [--epochs 5] [--lr 1e-4] [--seeds 3]
+    python benchmarks/siamese.py glue/MRPC --work FOLDER [--model FOLDER] [--epochs 3] [--lr 1e-4] [--seeds 3]
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("mrpc", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=None)
-    parser.add_argument("--epochs", type=int, default=5, help="of the students")
+    parser.add_argument("--epochs", type=int, default=3, help="of the students")
     parser.add_argument("--lr", type=float, default=1e-4, help="of the students")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
