@@ -14,6 +14,7 @@ from tests.builders import CONFIGS, SIZE, VOCAB, gap, random_ids, randomise
 from bothways.data.masking import Masking, Vocabulary
 from bothways.data.sample import Sample
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.generator import Narrowed, generator_of
 from bothways.layers.heads import MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
@@ -268,6 +269,37 @@ def test_flops_are_of_both_networks(trunk: str) -> None:
     head = 2 * (small.hidden_size * width + VOCAB * width) * len(inputs.masked.rows)
     both = sum(one.flops(inputs.masked.batch.ragged) for one in (task.encoder, task.generator))
     assert task.flops(inputs) == both + head + 2 * 37 * (SIZE * SIZE + SIZE)
+
+
+def decoded() -> ReplacedTokenDetection:
+    """A DeBERTa whose generator predicts through an enhanced mask decoder."""
+    return objective(
+        "deberta-v2", ReplacedTokens(generator=Narrowed(width=1.0), sharing=NothingShared(), decoder=MaskDecoderHead())
+    )
+
+
+def test_a_generator_with_an_enhanced_mask_decoder() -> None:
+    """Tokens are predicted from what the decoder makes of the layers, packed as alone; nothing else knows its positions."""
+    task, given = decoded(), samples([9, 14, 0, 3])
+    inputs = task.prepare(given, 0, 0)
+    assert task.decoder is not None
+    encoded = task.generator(inputs.masked.batch, keep=True)
+    hidden, table = task.decoder(task.generator, encoded), task.generator.embedding.tokens.weight
+    assert gap(hidden, encoded.hidden) > 0.01
+    expected, _ = task.generator_head.loss(hidden[inputs.masked.rows], table, inputs.masked.labels)
+    sums, drawn = task.generate(inputs)
+    assert gap(sums["generator"], expected) <= 1e-6
+    alone = [task.prepare([one], 0, 0) for one in given]
+    assert gap(sums["generator"], torch.stack([task.generate(one)[0]["generator"] for one in alone]).sum()) <= 1e-5
+    told = task.discriminate(inputs, drawn)
+    with torch.no_grad():
+        task.decoder.positions.weight.copy_(task.decoder.positions.weight.flip(0))
+    assert gap(task.generate(inputs)[0]["generator"], expected) > 1e-4
+    assert torch.equal(task.discriminate(inputs, drawn)["replaced"], told["replaced"])
+    assert task.decoder.positions.weight in task.of_generator()
+    plain = objective("deberta-v2", ReplacedTokens(generator=Narrowed(width=1.0), sharing=NothingShared()))
+    more = task.decoder.flops(task.generator, inputs.masked.batch.ragged)
+    assert task.flops(inputs) == plain.flops(inputs) + more
 
 
 def test_recall_and_precision() -> None:

@@ -21,6 +21,7 @@ from bothways.data.packing import SampleCount
 from bothways.data.rows import JsonLines
 from bothways.data.source import TextFiles
 from bothways.data.table import SingleText
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.generator import GivenEncoder, Narrowed
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
@@ -180,6 +181,24 @@ def test_a_saved_table_is_folded(tmp_path: Path) -> None:
     assert torch.equal(folders[0], base + delta)
 
 
+def test_a_generators_mask_decoder_is_saved(tmp_path: Path) -> None:
+    """With the positions that it was trained to; they began as the seed says, and no other folder has them."""
+    run = toy("deberta_v3", tmp_path, 2)
+    first, again = begun(run).decoder, begun(run).decoder
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first.positions.weight, again.positions.weight)
+    assert 0.5 < first.positions.weight.std() / run.encoder.initialisation.spread < 1.5
+    pretrain(run, tmp_path / "run")
+    saved = bothways.load(tmp_path / "run" / "generator")
+    assert saved.spec.heads.mask_decoder == MaskDecoderHead()
+    weights = load_file(tmp_path / "run" / "checkpoints" / "step-0000002" / "weights.safetensors")
+    (trained,) = (tensor for name, tensor in weights.items() if name.endswith("decoder.positions.weight"))
+    assert torch.equal(saved.heads["mask_decoder"].positions.weight, trained)  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(trained, first.positions.weight)
+    assert "mask_decoder" not in bothways.load(tmp_path / "run" / "model").heads
+
+
 def test_disentangled_tables_begin_as_shared_ones(tmp_path: Path) -> None:
     """The first step's losses are equal for GDES and ES, from the same seed; later ones are not."""
     found = []
@@ -281,7 +300,7 @@ def test_the_generator_has_a_learning_rate_of_its_own(sharing: Sharing, tmp_path
     assert groups is not None
     rates = {row.name: row.lr for row in parameter_table(objective, groups)}
     halved = {name for name, rate in rates.items() if rate == 0.5}
-    own = {name for name in rates if name.startswith("generator")}
+    own = {name for name in rates if name.startswith(("generator", "decoder"))}
     table = {"encoder.embedding.tokens.base.weight"} if isinstance(sharing, DisentangledTables) else set[str]()
     assert halved == own | table
     assert set(rates.values()) == {0.5, 1.0}

@@ -18,6 +18,7 @@ from bothways.data.sentence_pairs import NextSentence
 from bothways.data.source import TextFiles
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import WordPiece, train_tokenizer
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.errors import InputError
 from bothways.families.bert import bert, masked_lm_head
 from bothways.objectives.ngram_lm import ExplicitNGrams
@@ -109,6 +110,9 @@ def test_refusals(texts: Path, tmp_path: Path) -> None:
         check(replace(run, ngrams=ExplicitNGrams(lexicon=CountedLexicon(sizes=(0, 0)))))
     with pytest.raises(InputError, match="no such lexicon"):
         check(replace(run, ngrams=ExplicitNGrams(lexicon=GivenLexicon(file=str(tmp_path / "none")))))
+    assert run.replaced_tokens is not None
+    with pytest.raises(InputError, match=r"replaced_tokens\.decoder: goes without ngrams"):
+        check(replace(run, replaced_tokens=replace(run.replaced_tokens, decoder=MaskDecoderHead())))
     staged = RECIPES["neobert"](run.source, Steps(count=2), "toy")
     assert isinstance(staged, Staged)
     with pytest.raises(InputError, match="runs of stages do not have n-grams yet"):

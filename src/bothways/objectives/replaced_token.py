@@ -22,6 +22,7 @@ from bothways.data.hashing import draw, keys, uniform
 from bothways.data.masking import Masking, Vocabulary
 from bothways.data.sample import Epochs, Sample
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder, MaskDecoderHead
 from bothways.encoder.generator import Generator, Narrowed
 from bothways.layers.heads import MaskedLm
 from bothways.layers.ranges import Positive
@@ -54,6 +55,7 @@ class ReplacedTokens:
         temperature: the generator's logits are divided by it before a token is drawn.
         disallow_correct: a token is never replaced by itself.
         generator_lr: what the learning rate of all that the generator's loss alone moves is multiplied by.
+        decoder: between the generator and its masked-language head: DeBERTa's enhanced mask decoder, or None: nothing.
         clipping: `apart`: gradients of all that the generator's loss alone moves are clipped by their own norm, and those of the
             discriminator by theirs, as of two trainers (DeBERTa v3's code). None: all by the norm of all.
     """
@@ -65,6 +67,7 @@ class ReplacedTokens:
     temperature: Positive = 1.0
     disallow_correct: bool = False
     generator_lr: Positive = 1.0
+    decoder: MaskDecoderHead | None = None
     clipping: Literal["apart"] | None = None
 
 
@@ -153,6 +156,7 @@ class ReplacedTokenDetection(Objective[ReplacedInputs]):
         self.head = head
         self.generator = generator
         self.generator_head = generator_head
+        self.decoder = EnhancedMaskDecoder(settings.decoder, generator.config) if settings.decoder else None
         self.settings = settings
         self.weights: Mapping[str, float] = {"generator": 1.0, "replaced": settings.weight}
         self.prepare = PrepareReplaced(PrepareMasked(masking, vocabulary))
@@ -169,7 +173,8 @@ class ReplacedTokenDetection(Objective[ReplacedInputs]):
         """The generator's sums, and the token it draws for each predicted row."""
         masked = inputs.masked
         see, drawn = drawing(self.settings, masked.labels, inputs.uniforms)
-        hidden, table = self.generator(masked.batch).hidden, self.generator.embedding.tokens.weight
+        encoded, table = self.generator(masked.batch, keep=self.decoder is not None), self.generator.embedding.tokens.weight
+        hidden = encoded.hidden if self.decoder is None else self.decoder(self.generator, encoded)
         loss, right = self.generator_head.loss(hidden[masked.rows], table, masked.labels, see)
         count, hidden_tokens = torch.tensor(len(masked.labels)), torch.tensor(masked.hidden)
         return {"generator": loss, "generator_accuracy": right, "masked": count, "mask_token": hidden_tokens}, drawn
@@ -182,11 +187,17 @@ class ReplacedTokenDetection(Objective[ReplacedInputs]):
 
     def of_generator(self) -> frozenset[nn.Parameter]:
         """The parameters that the generator's loss alone moves: its own, and the bases of shifted tables."""
-        return generators_own((self.encoder,), (self.generator, self.generator_head))
+        return generators_own((self.encoder,), (self.generator, self.on_generator))
+
+    @property
+    def on_generator(self) -> nn.Module:
+        """What stands on the generator."""
+        return self.generator_head if self.decoder is None else nn.ModuleList([self.generator_head, self.decoder])
 
     def flops(self, inputs: ReplacedInputs) -> float:
         ragged, table = inputs.masked.batch.ragged, self.generator.embedding.tokens.weight
         of_generator = self.generator.flops(ragged) + self.generator_head.flops(len(inputs.masked.labels), table)
+        of_generator += self.decoder.flops(self.generator, ragged) if self.decoder else 0.0
         return of_generator + self.encoder.flops(ragged) + self.head.flops(inputs.tokens)
 
 

@@ -11,7 +11,6 @@ import torch
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
-from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families import FAMILIES
@@ -110,10 +109,7 @@ def _heads(run: Pretraining, family: Family) -> Heads:
     heads = Heads(masked_lm=run.head)
     if run.pairs is not None and run.pairs.task.type in family.marks:
         heads = replace(heads, **{run.pairs.task.type: run.pairs.head})
-    # absolute positions that the embedding adds leave no place for those of the decoder
-    if isinstance(run.decoder, MaskDecoderHead) and "mask_decoder" in family.marks and run.encoder.embedding.position is None:
-        heads = replace(heads, mask_decoder=run.decoder)
-    return heads
+    return detecting.with_decoder(heads, run.decoder, family, run.encoder)
 
 
 def figures(objective: Objectives, batches: Sequence[Any], device: str) -> Mapping[str, float]:
@@ -149,6 +145,8 @@ def check_objective(run: Pretraining) -> None:
     for field in ("replaced_tokens", "ngrams"):
         if getattr(run, field) is not None and not replace(run, replaced_tokens=None, ngrams=None).masked_alone:
             raise InputError(f"{field}: goes without pairs, decoder and predicts")
+    if run.ngrams is not None and run.replaced_tokens is not None and run.replaced_tokens.decoder is not None:
+        raise InputError("replaced_tokens.decoder: goes without ngrams, whose generator reads texts of another length")
     if run.pairs is not None and run.pairs.head.labels != 2:
         raise InputError(f"pairs.head.labels: {run.pairs.head.labels}, but a pair is of one of 2 classes")
     if run.predicts == "next" and (run.pairs is not None or run.decoder is not None):

@@ -11,12 +11,14 @@ from torch import nn
 
 from bothways.data.masking import Vocabulary
 from bothways.data.tokenizer import Tokenizer
+from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.generator import generator_of
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families import FAMILIES
-from bothways.families.family import Heads, Spec
+from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import MaskedLm
 from bothways.layers.replaced_token import ReplacedToken
 from bothways.model.folder import check_expressed
@@ -47,7 +49,7 @@ def unfilled_detection(run: Pretraining, settings: ReplacedTokens, vocabulary: V
 
 def initialise_detection(objective: ReplacedTokenDetection, seed: int) -> None:
     """Fresh weights, a function of the seed; what is shared begins as the discriminator's does."""
-    initialise_both((objective.generator, objective.generator_head), (objective.encoder, objective.head), seed)
+    initialise_both((objective.generator, objective.on_generator), (objective.encoder, objective.head), seed)
 
 
 def initialise_both(generator: tuple[Encoder, nn.Module], discriminator: tuple[Encoder, nn.Module], seed: int) -> None:
@@ -74,13 +76,35 @@ def discriminator_model(run: Pretraining, tokenizer: Tokenizer, objective: Repla
 
 def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: WithGenerator) -> Model:
     """The generator on its own modules: in the run's family, or in the first one that can express it."""
-    spec = Spec(objective.generator.config, Heads(masked_lm=run.head), pad_id=tokenizer.pad_id or 0)
+    config, decoder = objective.generator.config, objective.settings.decoder
     families = sorted(FAMILIES, key=lambda one: one.name != run.family)
     with torch.device("meta"):
-        models = [Model(family, spec, tokenizer, name=family.name) for family in families]
+        models = [
+            Model(
+                family,
+                Spec(config, with_decoder(Heads(masked_lm=run.head), decoder, family, config), pad_id=tokenizer.pad_id or 0),
+                tokenizer,
+                name=family.name,
+            )
+            for family in families
+        ]
     model = next((one for one in models if refusal(one) is None), models[0])
     model.encoder, model.heads["masked_lm"] = objective.generator, objective.generator_head
+    if "mask_decoder" in model.heads:
+        assert isinstance(objective, ReplacedTokenDetection)
+        assert objective.decoder is not None
+        model.heads["mask_decoder"] = objective.decoder
     return model
+
+
+def with_decoder(heads: Heads, decoder: object, family: Family, encoder: EncoderConfig) -> Heads:
+    """The heads, and an enhanced mask decoder where the family's folders have a place for it.
+
+    Absolute positions that the embedding adds leave none for those of the decoder.
+    """
+    if isinstance(decoder, MaskDecoderHead) and "mask_decoder" in family.marks and encoder.embedding.position is None:
+        return replace(heads, mask_decoder=decoder)
+    return heads
 
 
 def refusal(model: Model) -> str | None:

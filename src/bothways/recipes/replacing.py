@@ -9,6 +9,7 @@ from bothways.data.masking import DEBERTA_V3, ELECTRA
 from bothways.data.ngram_masking import ERNIE_GRAM
 from bothways.data.packing import TokenBudget
 from bothways.data.tokenizer_training import Unigram, WordPiece
+from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.generator import Narrowed
 from bothways.families.bert import masked_lm_head
 from bothways.families.deberta_v2 import deberta_v2
@@ -55,7 +56,7 @@ def deberta_v3(source: Source, budget: Budget | None, size: Size = "base") -> Pr
     2111.09543, takes 8,192 samples), all chosen tokens masked. The discriminator's table is the generator's plus a difference
     of its own; its loss counts 50 times (10 in the released code). Masks fall one in every six tokens, and never on the last
     eleventh of a text. The script has a trainer for each network; with tables of which each learns its own part, one AdamW that
-    clips their gradients apart makes the same updates. Its generator has an enhanced mask decoder; here it has none.
+    clips their gradients apart makes the same updates. The generator predicts through an enhanced mask decoder.
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 128_100, 512, 16384, 8))
     encoder = deberta_v2(
@@ -83,6 +84,7 @@ def deberta_v3(source: Source, budget: Budget | None, size: Size = "base") -> Pr
             generator=Narrowed(width=1.0, depth=0.5),
             head=ReplacedTokenHead(beside_first=norm),
             sharing=DisentangledTables(),
+            decoder=MaskDecoderHead(),
             clipping="apart",
         ),
     )
