@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.builders import tiny_encoder
 from tests.cli.conftest import Refused, Run
 from tests.cli.test_training import write_csv
@@ -23,7 +24,7 @@ from bothways.families.family import Heads, Spec
 from bothways.model.model import Model
 from bothways.model.overflow import CutWarning
 from bothways.recipes import siamese
-from bothways.recipes.distilling_tasks import teacher_logits
+from bothways.recipes.distilling_tasks import LOGITS, teacher_logits
 from bothways.recipes.runs import Finetuning, SiameseDistillation
 from bothways.recipes.siamese import PAIR_HEAD, PairScorer, load_siamese
 from bothways.training.optimizer import AdamW
@@ -86,6 +87,7 @@ def test_two_encodings_of_a_cross_encoder(run: Run, teacher: Path, rows: Path, t
     assert (tmp_path / "run" / PAIR_HEAD).read_bytes() == head
 
 
+@pytest.mark.slow
 def test_logits_of_other_rows_teach_nothing(
     run: Run, teacher: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +108,7 @@ def test_labels_alone(run: Run, model: Path, rows: Path, tmp_path: Path) -> None
     assert ran.code == 0, ran
 
 
+@pytest.mark.slow
 def test_three_classes_and_scores(run: Run, model: Path, tmp_path: Path) -> None:
     """As many outputs as classes, and one for a score; all layers of a student that has fewer than four, or those asked for."""
     kinds = write_csv(tmp_path / "kinds.csv", NAMES, [(a, b, str(i % 3)) for i, (a, b, _) in enumerate(PAIRS)])
@@ -170,6 +173,7 @@ def test_what_the_teacher_cannot_read_whole(run: Run, teacher: Path, tmp_path: P
     assert [line for line in ran.err.splitlines() if "were cut" in line] == [f"{teacher}: 1 of 2 rows were cut to 16 tokens"]
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stood(run: Run, teacher: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a checkpoint in its middle it comes to the same encoder and head, bit for bit; the teacher is not asked again."""
     out, checkpoints = tmp_path / "run", ("--set", "training.checkpoint_every=2", "--set", "training.keep=3")
@@ -183,6 +187,21 @@ def test_it_goes_on_where_it_stood(run: Run, teacher: Path, rows: Path, tmp_path
     ran = run(*command)
     assert ran.code == 0, ran
     assert [file.read_bytes() for file in files] == whole
+
+
+def test_logits_of_another_run_are_not_taken(run: Run, teacher: Path, rows: Path, tmp_path: Path) -> None:
+    """A run that never began leaves its teacher's logits: the next one reads anew. Of one that began, other rows are refused."""
+    out, other = tmp_path / "run", write_csv(tmp_path / "other.csv", NAMES, PAIRS[::-1])
+    command = ("--apart", "--layers", 1, "--steps", 1, "--out", out)
+    ran = run("distil", teacher, rows, *COLUMNS, *command, "--set", "training.compile=true")
+    assert ran.code == 1, ran
+    first = load_file(out / LOGITS)["logits"]
+    assert run("distil", teacher, other, *COLUMNS, *command).code == 0
+    assert torch.equal(load_file(out / LOGITS)["logits"], first.flip(0))
+    write_csv(other, NAMES, PAIRS)
+    ran = run("distil", teacher, other, *COLUMNS, *command)
+    assert ran.code == 1, ran
+    assert "is of another teacher, or of other rows" in ran.err
 
 
 def test_logits_are_of_the_classes_by_name(teacher: Path, rows: Path) -> None:

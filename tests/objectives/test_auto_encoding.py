@@ -110,17 +110,18 @@ def test_what_enhanced_decoding_shows() -> None:
     assert inputs.decoder.rows.tolist() == np.flatnonzero(whole > 4).tolist()
     assert torch.equal(inputs.decoder.labels, torch.from_numpy(whole[whole > 4]))
     assert inputs.pairs is not None
-    for mask in inputs.pairs.masks:
+    masks = inputs.pairs.split(inputs.decoder.batch.ragged)
+    for mask in masks:
         assert mask[:, 0].all()
         assert not mask.diagonal()[1:].any()
         others = mask[~torch.eye(202, dtype=torch.bool)].view(202, 201)[1:, 1:]
         assert others.float().mean().item() == pytest.approx(0.5, abs=0.01)
         assert others.float().mean(dim=0).std() < 0.06
         assert len({tuple(row.tolist()) for row in others}) == 201
-    assert not torch.equal(inputs.pairs.masks[0], inputs.pairs.masks[1])
-    again = task.prepare(given[1:], 0, 0).pairs
-    assert again is not None
-    assert torch.equal(again.masks[0], inputs.pairs.masks[1])
+    assert not torch.equal(masks[0], masks[1])
+    again = task.prepare(given[1:], 0, 0)
+    assert again.pairs is not None
+    assert torch.equal(again.pairs.split(again.decoder.batch.ragged)[0], masks[1])
 
 
 def test_enhanced_decoding_by_hand() -> None:
@@ -136,15 +137,18 @@ def test_enhanced_decoding_by_hand() -> None:
     seen = torch.cat((vector[None], embedding(inputs.decoder.batch)[1:]))
     (q, _, _), (_, k, v) = ((mixer.qkv(x).view(9, 3, mixer.heads, -1).transpose(1, 2)).unbind(2) for x in (asking, seen))
     scores = torch.einsum("qhd,khd->hqk", q, k) / mixer.head_size**0.5
-    weights = scores.masked_fill(~inputs.pairs.masks[0], -torch.inf).softmax(dim=-1)
+    weights = scores.masked_fill(~inputs.pairs.masks.view(9, 9), -torch.inf).softmax(dim=-1)
     gathered = mixer.out(torch.einsum("hqk,khd->qhd", weights, v).flatten(1))
     x = layer.mixer_norm(asking + gathered)
     assert gap(task._decoded(encoded, inputs), layer.mlp_norm(x + layer.mlp(x))) <= 1e-5
 
 
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", [*TRUNKS, "longformer"])
 def test_no_token_is_predicted_from_itself(name: str) -> None:
-    """Another token in a place changes what others are decoded to, as far as they see it, and never what that place is."""
+    """Another token in a place changes what others are decoded to, as far as they see it, and never what that place is.
+
+    However far away they are: a trunk's window is not the decoder's.
+    """
     task = objective(name, RetroMae())
     inputs = task.prepare(samples([12]), 0, 0)
     assert inputs.pairs is not None
@@ -154,7 +158,7 @@ def test_no_token_is_predicted_from_itself(name: str) -> None:
     changed = replace(inputs, decoder=replace(inputs.decoder, batch=inputs.decoder.batch.with_ids(ids)))
     moved = (task._decoded(encoded, changed) - before).abs().amax(dim=1) > 0
     behind = torch.arange(14) > 5 if task.encoder.config.attentions[0].causal else torch.tensor(True)
-    assert torch.equal(moved, inputs.pairs.masks[0][:, 5] & behind)
+    assert torch.equal(moved, inputs.pairs.masks.view(14, 14)[:, 5] & behind)
 
 
 def test_what_denoising_shows() -> None:

@@ -19,13 +19,15 @@ from bothways.ragged import Ragged, Visible
 
 
 class DecoderLayers(nn.Module):
-    """`count` layers, and a norm where the encoder has a last one. With `causal`, no token sees one behind it.
+    """`count` layers, and a norm where the encoder has a last one.
+
+    With `causal`, no token sees one behind it; with `everywhere`, layers have no windows and no global tokens.
 
     Raises:
         InputError: an encoder whose first layer has no attention, or global tokens where it should be causal.
     """
 
-    def __init__(self, encoder: EncoderConfig, count: int, causal: bool = False) -> None:
+    def __init__(self, encoder: EncoderConfig, count: int, causal: bool = False, everywhere: bool = False) -> None:
         super().__init__()
         layer = encoder.layer(0)
         if not isinstance(layer.mixer, Attention):
@@ -33,6 +35,8 @@ class DecoderLayers(nn.Module):
         if causal and layer.mixer.global_tokens:
             raise InputError("a causal decoder cannot be of layers with global tokens; choose another trunk")
         layer = replace(layer, mixer=replace(layer.mixer, causal=layer.mixer.causal or causal))
+        if everywhere:
+            layer = replace(layer, mixer=replace(layer.mixer, window=None, global_tokens=False))
         self.layers = nn.ModuleList(EncoderLayer(layer, encoder.hidden_size) for _ in range(count))
         self.final_norm = build_norm(encoder.final_norm if count else None, encoder.hidden_size)
 

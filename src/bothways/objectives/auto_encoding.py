@@ -124,8 +124,8 @@ def draw_pairs(samples: Sequence[Sample], hidden: float, seed: int, epoch: Epoch
         mask = (drawn >= hidden).reshape(length, length)
         np.fill_diagonal(mask, val=False)
         mask[:, :1] = True
-        masks.append(torch.from_numpy(mask))
-    return Pairs(tuple(masks))
+        masks.append(mask.ravel())
+    return Pairs(torch.from_numpy(np.concatenate(masks)))
 
 
 def delete_tokens(samples: Sequence[Sample], share: float, vocabulary: Vocabulary, seed: int, epoch: Epochs) -> list[Sample]:
@@ -154,8 +154,9 @@ class AutoEncoding(Objective[AutoEncodingInputs]):
         self.head = head
         self.config = config
         self.pooling: Pooling = pooling
-        self.decoder = DecoderLayers(encoder.config, config.layers, causal=isinstance(config, Denoising))
-        if isinstance(config, RetroMae) and config.decoding == "enhanced" and not encoder.config.layer(0).mixer_residual:
+        enhanced = isinstance(config, RetroMae) and config.decoding == "enhanced"
+        self.decoder = DecoderLayers(encoder.config, config.layers, causal=isinstance(config, Denoising), everywhere=enhanced)
+        if enhanced and not encoder.config.layer(0).mixer_residual:
             raise InputError("RetroMae.decoding: enhanced decoding needs a first layer with a residual; set it to plain")
         self.prepare = PrepareAutoEncoding(config, vocabulary)
         names = ("decoder",) if isinstance(config, Denoising) else ("decoder", "encoder")

@@ -18,13 +18,18 @@ class Pairs:
     """Which token of a packed batch sees which of its sequence, besides what the layer allows.
 
     Attributes:
-        masks: of each sequence, bool [length, length]: whether the row's token sees the column's.
+        masks: one sequence after the other, its [length, length] by rows: whether the row's token sees the column's.
     """
 
-    masks: tuple[Bool[Tensor, "_ _"], ...]
+    masks: Bool[Tensor, " pairs"]
 
     def to(self, device: torch.device | str) -> Pairs:
-        return Pairs(tuple(mask.to(device, non_blocking=True) for mask in self.masks))
+        return Pairs(self.masks.to(device, non_blocking=True))
+
+    def split(self, ragged: Ragged) -> list[Bool[Tensor, "_ _"]]:
+        """The mask of each sequence, [length, length]."""
+        parts = self.masks.split([length * length for length in ragged.lengths])
+        return [part.view(length, length) for part, length in zip(parts, ragged.lengths, strict=True)]
 
 
 def attention_of_pairs(
@@ -37,7 +42,7 @@ def attention_of_pairs(
 ) -> Float[Tensor, "tokens heads size"]:
     """One sequence after the other, each with its mask. A query that sees nothing gives zeros."""
     out = []
-    for (begin, end), mask in zip(pairwise(ragged.offsets), pairs.masks, strict=True):
+    for (begin, end), mask in zip(pairwise(ragged.offsets), pairs.split(ragged), strict=True):
         if begin == end:
             continue
         one = alone(ragged, begin, end)

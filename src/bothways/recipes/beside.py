@@ -34,7 +34,7 @@ def load_beside(file: Path, head: nn.Module) -> None:
         raise InputError(f"{file}: does not fit the head: {str(error).splitlines()[-1].strip()}") from None
 
 
-def said_beside(file: Path) -> Mapping[str, str]:
-    """What `save_beside` was given about them."""
+def told_beside(file: Path) -> Mapping[str, str]:
+    """What such a file says of itself."""
     with safe_open(file, "pt") as opened:
         return opened.metadata() or {}

@@ -44,7 +44,12 @@ def unfilled_detection(run: Pretraining, settings: ReplacedTokens, vocabulary: V
     small = generator_of(settings.generator, run.encoder)
     head = MaskedLm(run.head, small.hidden_size, small.vocab_size, small.embedding.size)
     detector = ReplacedToken(settings.head, run.encoder.hidden_size)
-    return ReplacedTokenDetection(Encoder(run.encoder), detector, Encoder(small), head, settings, run.masking, vocabulary)
+    try:
+        return ReplacedTokenDetection(Encoder(run.encoder), detector, Encoder(small), head, settings, run.masking, vocabulary)
+    except InputError as error:
+        if settings.decoder is None:
+            raise
+        raise InputError(f"replaced_tokens.decoder: {error}, as generator; set it to null") from None
 
 
 def initialise_detection(objective: ReplacedTokenDetection, seed: int) -> None:
@@ -116,9 +121,16 @@ def refusal(model: Model) -> str | None:
     return None
 
 
-def savable_generator(generator: Model, say: Say) -> Mapping[str, Model]:
-    """The models to save beside the trained one: the generator, unless no family can express it, which is told."""
+def savable_generator(generator: Model, decoder: object, say: Say) -> Mapping[str, Model]:
+    """The models to save beside the trained one: the generator, unless no family can express it, which is told.
+
+    Nor is one whose head reads a decoder that its folder has no place for: it would fill in something else than it learned.
+    """
     reason = refusal(generator)
+    if reason is None and decoder is not None and "mask_decoder" not in generator.heads:
+        reason = (
+            f"folders of {generator.family.name} have no place for its decoder, or for positions of the embedding's beside it"
+        )
     if reason is None:
         return {"generator": generator}
     say(f"the generator will not be saved as a model: {reason.removesuffix('; nothing was written')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -22,10 +23,12 @@ from bothways.model.model import Model
 from bothways.model.student import student_of
 from bothways.objectives.distillation.labels import LabelledDistillation
 from bothways.objectives.distillation.teacher import Teacher
+from bothways.recipes.beside import told_beside
 from bothways.recipes.carrying_out import Say, Trained, carry_out, claim
 from bothways.recipes.distilling import check_tokens
 from bothways.recipes.finetuning import classifying, start
 from bothways.recipes.runs import SiameseDistillation, TaskDistillation
+from bothways.training import record
 from bothways.training.team import team
 
 # What the teacher says of the rows, in the run's folder
@@ -44,14 +47,13 @@ def distil_task(run: TaskDistillation, folder: Path, say: Say = lambda line: Non
     base = run.base
     claim(run, folder)
     task = classifying(base, beginning(run), say, keep=not base.from_scratch)
-    teacher = None
+    teacher = load(run.teacher)
     if run.hints is not None:
         assert task.model.tokenizer is not None
-        teacher = load(run.teacher)
         check_tokens(task.model.tokenizer, teacher, int(task.data.lengths.max()))
-    logits = soft_labels(run, folder, task.rows, task.classes, say)
+    logits = soft_labels(run, teacher, folder, task.rows, task.classes, say)
     objective = LabelledDistillation(
-        task.model.encoder, task.head, logits, run.soft, base.regression, teacher and Teacher(teacher), run.hints
+        task.model.encoder, task.head, logits, run.soft, base.regression, Teacher(teacher) if run.hints else None, run.hints
     )
     spec = task.model.spec.encoder
     initialise(objective.terms, spec.initialisation, spec.num_layers, base.training.seed)
@@ -70,27 +72,35 @@ def beginning(run: TaskDistillation | SiameseDistillation) -> Model:
 
 
 def soft_labels(
-    run: TaskDistillation | SiameseDistillation, folder: Path, rows: LabelledRows, classes: Sequence[str], say: Say
+    run: TaskDistillation | SiameseDistillation,
+    teacher: Model,
+    folder: Path,
+    rows: LabelledRows,
+    classes: Sequence[str],
+    say: Say,
 ) -> np.ndarray:
-    """As `teacher_logits`: said once, and kept in the run's folder. Zeros where the run weighs them nothing.
+    """As `teacher_logits`: read once, and kept in the run's folder. Zeros where the run weighs them nothing.
 
     Raises:
-        InputError: as `teacher_logits`; the folder has those of other rows.
+        InputError: as `teacher_logits`; the run has begun with those of another teacher, or of other rows.
     """
     if not run.soft.soft:
         return np.zeros((len(rows), len(classes) or 1), np.float32)
-    file = folder / LOGITS
+    file, asked = folder / LOGITS, _asked(run, teacher, rows, classes)
     with team().in_turn():
-        if not file.exists():
-            said = teacher_logits(load(run.teacher), rows, classes, run.base.regression, run.base.overflow, say)
+        if not file.exists() or told_beside(file).get("asked") != asked:
+            if file.exists() and record.read(folder) is not None:
+                raise InputError(f"{file}: is of another teacher, or of other rows, than there are now; choose another folder")
+            said = teacher_logits(teacher, rows, classes, run.base.regression, run.base.overflow, say)
             with replacing(file) as partial:
-                save_file({"logits": torch.from_numpy(said)}, partial)
-    kept = load_file(file)["logits"].numpy()
-    if len(kept) != len(rows):
-        raise InputError(
-            f"{file}: the teacher has read {len(kept):,} rows, the table has {len(rows):,} now; choose another folder"
-        )
-    return kept
+                save_file({"logits": torch.from_numpy(said)}, partial, {"asked": asked})
+    return load_file(file)["logits"].numpy()
+
+
+def _asked(run: TaskDistillation | SiameseDistillation, teacher: Model, rows: LabelledRows, classes: Sequence[str]) -> str:
+    """sha256 of all that decides what a teacher says."""
+    models = (teacher.fingerprint, teacher.heads_fingerprint)
+    return hashlib.sha256(repr((models, rows.texts, tuple(classes), run.base.overflow)).encode()).hexdigest()
 
 
 def teacher_logits(

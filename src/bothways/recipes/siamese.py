@@ -25,7 +25,7 @@ from bothways.model.model import Model, refuse_one
 from bothways.model.overflow import fit
 from bothways.model.settings import EmbeddingSettings
 from bothways.objectives.distillation.pairs import PairClassifier, PairDistillation, PairHead
-from bothways.recipes.beside import load_beside, said_beside, save_beside
+from bothways.recipes.beside import load_beside, save_beside, told_beside
 from bothways.recipes.carrying_out import Say, Trained, carry_out, claim, watching
 from bothways.recipes.distilling_tasks import beginning, soft_labels
 from bothways.recipes.finetuning import labelled, row_data
@@ -60,7 +60,8 @@ def distil_siamese(run: SiameseDistillation, folder: Path, say: Say = lambda lin
     head = PairClassifier(_head(run, model, len(classes)), model.encoder)
     initialise(head, model.spec.encoder.initialisation, model.spec.encoder.num_layers, base.training.seed)
     watch = _watch(run, model, head, classes, say)
-    logits = soft_labels(run, folder, rows, classes, say)  # hours of a large teacher: all that may be wrong is looked at before
+    # a large teacher takes hours: whatever may be wrong has been looked at before
+    logits = soft_labels(run, load(run.teacher), folder, rows, classes, say)
     objective = PairDistillation(model.encoder, head, logits, run.soft, base.regression)
     loader = Loader(data, base.batching, objective.prepare, base.training.seed, base.workers)
     metrics = () if base.regression else ("accuracy",)
@@ -133,7 +134,7 @@ def load_siamese(folder: Path | str, device: str | None = None) -> PairScorer:
         raise InputError(f"{folder}: no finished run of `bothways distil --apart`")
     run = from_json(SiameseDistillation, json.dumps(known.run), str(folder / record.NAME))
     model = load(str(folder / "model"), device=device)
-    classes = tuple(json.loads(said_beside(file)[_CLASSES]))
+    classes = tuple(json.loads(told_beside(file)[_CLASSES]))
     head = PairClassifier(_head(run, model, len(classes)), model.encoder)
     load_beside(file, head)
     return PairScorer(model, head.to(model.device).eval(), classes)
