@@ -39,7 +39,7 @@ from distillation import split
 from fixed_masks import held_out
 from harness import RESULTS, Turns, in_turn, rates, record
 from objectives_table import SCRATCH, Scores, table_of
-from pretraining_helps import Task, accuracy, banking77, sst2, table
+from pretraining_helps import Task, accuracy, banking77, pooled, sst2, train_table, write
 from task import LENGTH, VOCABULARY, prepare, prepared
 
 from bothways.config import to_json
@@ -105,7 +105,7 @@ def run_of(variant: str, work: Path, tokens: int, seed: int) -> Pretraining:
 
 def settings_of(variant: str) -> str:
     """A variant's settings, as a fingerprint; where its text lies, its budget and its seed have no part in it."""
-    return fingerprint(to_json(run_of(variant, Path("work"), 1, 0)), ())[:12]
+    return fingerprint(json.loads(to_json(run_of(variant, Path("work"), 1, 0))), ())[:12]
 
 
 def batch_of(work: Path) -> int:
@@ -162,7 +162,7 @@ def speeds(variants: Sequence[str], options: argparse.Namespace) -> dict[str, An
 def tasks_of(options: argparse.Namespace) -> tuple[Task, ...]:
     """Real rows, of which a fixed random choice is trained on."""
     questions = split(options.questions, ROWS["TREC"])
-    trec = Task("TREC", questions["train"], (), questions["test"], 0, 0)
+    trec = Task("TREC", questions["train"], {}, {"published": questions["test"]}, 0, 0)
     return tuple(fewer(task, options.rows) for task in (sst2(options.sst2), banking77(options.banking77), trec))
 
 
@@ -191,9 +191,9 @@ def downstream(model: Path, tasks: Sequence[Task], count: int, work: Path, side:
     """Accuracies of each task, by fine-tuning seed; of a run's folder, only the figure stays."""
     scores: Scores = {}
     for task in tasks:
-        for part in ("train", "test"):
-            table(work / task.name / f"{part}.jsonl", getattr(task, part))
-        scores[task.name] = [accuracy(model, task, "test", side, RATE, seed, work) for seed in range(count)]
+        write(train_table(work, task), task.train)
+        found = [accuracy(model, task, "test", side, RATE, seed, work) for seed in range(count)]
+        scores[task.name] = [pooled(one, task.test) for one in found]
         for made in (work / task.name).glob("*-seed*/*"):
             if made.is_dir():
                 shutil.rmtree(made)
@@ -256,7 +256,9 @@ def main() -> None:
         name: options.tokens or int(fast[name]["tokens_per_second"] * options.minutes * 60) // batch * batch for name in variants
     }
     tasks = tasks_of(options)
-    sizes = {one.name: {"rows": len(one.train), "test_rows": len(one.test), "epochs": one.epochs} for one in tasks}
+    sizes = {
+        one.name: {"rows": len(one.train), "test_rows": sum(map(len, one.test.values())), "epochs": one.epochs} for one in tasks
+    }
     tuning = {"lr": RATE, "samples": SAMPLES, "seeds": options.tunings, "tasks": sizes}
     about = {"minutes": None if options.tokens else options.minutes, "unigram": unigram, "fine-tuning": tuning}
     whole = options.rows is None and options.tokens is None

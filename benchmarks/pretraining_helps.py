@@ -119,6 +119,11 @@ def right(model: Model, content: Rows) -> float:
     return mean(model.spec.labels[number] == label for number, (_, label) in zip(found, content, strict=True))
 
 
+def pooled(values: Mapping[str, float], parts: Mapping[str, Rows]) -> float:
+    """Of all rows, from the accuracies of the parts."""
+    return sum(values[name] * len(part) for name, part in parts.items()) / sum(map(len, parts.values()))
+
+
 def accuracy(model: Path, task: Task, held_out: str, side: str, lr: float, seed: int, work: Path) -> dict[str, float]:
     """Of each part of the rows held out, after one fine-tuning run, or as the work folder has it.
 
@@ -176,14 +181,13 @@ def compare(models: Mapping[str, Path], task: Task, seeds: int, work: Path, pool
     chosen = {side: RATES[max(range(len(RATES)), key=lambda i: values[i]["kept"])] for side, values in tried.items()}
     sides = all_of("test", {side: [lr] for side, lr in chosen.items()}, range(seeds))
     counts = {name: len(part) for name, part in task.test.items()}
-    every = sum(counts.values())
     for values in (one for part in sides.values() for one in part):
-        values["all"] = sum(values[name] * count for name, count in counts.items()) / every
+        values["all"] = pooled(values, task.test)
     of = {name: {side: [one[name] for one in part] for side, part in sides.items()} for name in ("all", *counts)}
     return {
         "epochs": task.epochs,
         "train_rows": len(task.train),
-        "test_rows": {"all": every, **counts},
+        "test_rows": {"all": sum(counts.values()), **counts},
         "learning_rate": chosen,
         "accuracy": {name: judged(values) for name, values in of.items()},
     }
