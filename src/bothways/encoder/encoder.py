@@ -49,10 +49,9 @@ class EncoderLayer(nn.Module):
         pre = self.config.order == "pre"
         if not self.config.mixer_residual:
             x = self.dropout(self.mixer(x, context))
-        elif pre:
-            x = x + self.dropout(self._mixed(x, context, seen))
         else:
-            x = self.mixer_norm(x + self.dropout(self._mixed(x, context, seen)))
+            x = x + self.dropout(self._mixed(x, context, seen))
+            x = x if pre else self.mixer_norm(x)
         if pre:
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))

@@ -30,6 +30,7 @@ from bothways.recipes.runs import (
     SiameseDistillation,
     Staged,
     TaskDistillation,
+    Taught,
 )
 from bothways.training import record
 from bothways.training.loop import Result, train
@@ -87,7 +88,7 @@ def _has_generator(run: Run) -> bool:
 
 
 def _free(run: Run) -> tuple[str, ...]:
-    return run.free if isinstance(run, Staged | Distillation | TaskDistillation | SiameseDistillation) else FREE
+    return run.free if isinstance(run, Staged | Taught) else FREE
 
 
 def carry_out(

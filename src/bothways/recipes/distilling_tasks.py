@@ -23,10 +23,10 @@ from bothways.model.model import Model
 from bothways.model.student import student_of
 from bothways.objectives.distillation.labels import LabelledDistillation
 from bothways.objectives.distillation.teacher import Teacher
-from bothways.recipes.beside import told_beside
 from bothways.recipes.carrying_out import Say, Trained, carry_out, claim
 from bothways.recipes.distilling import check_tokens
 from bothways.recipes.finetuning import classifying, start
+from bothways.recipes.head_files import told_beside
 from bothways.recipes.runs import SiameseDistillation, TaskDistillation
 from bothways.training import record
 from bothways.training.team import team

@@ -16,9 +16,9 @@ from bothways.layers.pointer import Pointer
 from bothways.model.folder import load
 from bothways.model.model import Model
 from bothways.objectives.repair import LocalizationAndRepair
-from bothways.recipes.beside import load_beside, save_beside
 from bothways.recipes.carrying_out import Say, Trained, carry_out, claim, watching
 from bothways.recipes.finetuning import start
+from bothways.recipes.head_files import load_beside, save_beside
 from bothways.recipes.runs import Repairing
 from bothways.training import record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -257,8 +257,23 @@ class Repairing:
     workers: NonNegativeInt = 0
 
 
+class Taught:
+    """A run with a teacher: what it is underneath is its `base`."""
+
+    base: Any  # each says what it is
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.base.training
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """`FREE`, as paths of this run."""
+        return tuple(f"base.{path}" for path in FREE)
+
+
 @config
-class Distillation:
+class Distillation(Taught):
     """A masked-language student that learns on text from a teacher of the same tokenizer.
 
     Attributes:
@@ -272,18 +287,9 @@ class Distillation:
     method: Method
     layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
 
-    @property
-    def training(self) -> TrainingConfig:
-        return self.base.training
-
-    @property
-    def free(self) -> tuple[str, ...]:
-        """`FREE`, as paths of this run."""
-        return tuple(f"base.{path}" for path in FREE)
-
 
 @config
-class TaskDistillation:
+class TaskDistillation(Taught):
     """A classifier, or a regression, that learns of labels and of a teacher's logits.
 
     Attributes:
@@ -299,18 +305,9 @@ class TaskDistillation:
     hints: Hints | None = None
     layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
 
-    @property
-    def training(self) -> TrainingConfig:
-        return self.base.training
-
-    @property
-    def free(self) -> tuple[str, ...]:
-        """`FREE`, as paths of this run."""
-        return tuple(f"base.{path}" for path in FREE)
-
 
 @config
-class SiameseDistillation:
+class SiameseDistillation(Taught):
     """Two texts encoded apart, and a head on their vectors that learns labels and a cross-encoder's logits.
 
     Attributes:
@@ -327,12 +324,3 @@ class SiameseDistillation:
     vector_layers: PositiveInt | None = None
     head_size: PositiveInt = 512
     layers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
-
-    @property
-    def training(self) -> TrainingConfig:
-        return self.base.training
-
-    @property
-    def free(self) -> tuple[str, ...]:
-        """`FREE`, as paths of this run."""
-        return tuple(f"base.{path}" for path in FREE)

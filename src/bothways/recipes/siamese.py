@@ -25,10 +25,10 @@ from bothways.model.model import Model, refuse_one
 from bothways.model.overflow import fit
 from bothways.model.settings import EmbeddingSettings
 from bothways.objectives.distillation.pairs import PairClassifier, PairDistillation, PairHead
-from bothways.recipes.beside import load_beside, save_beside, told_beside
 from bothways.recipes.carrying_out import Say, Trained, carry_out, claim, watching
 from bothways.recipes.distilling_tasks import beginning, soft_labels
 from bothways.recipes.finetuning import labelled, row_data
+from bothways.recipes.head_files import load_beside, save_beside, told_beside
 from bothways.recipes.runs import SiameseDistillation
 from bothways.training import record
 from bothways.training.settings import Watch
