@@ -25,10 +25,10 @@ from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.recipes.planning import _parameters
 from bothways.recipes.pretraining import check, pretrain
 from bothways.recipes.published import RECIPES
-from bothways.recipes.runs import Pretraining, SentencePairs, Staged
-from bothways.recipes.staged import check_stages
+from bothways.recipes.runs import Pretraining, SentencePairs, Stage, Staged
+from bothways.recipes.staged import pretrain_stages
 from bothways.training import log
-from bothways.training.schedule import Steps
+from bothways.training.schedule import Fraction, Steps, Trapezoidal
 
 TEXT = "the harbour master keeps a list of ships while the tide comes in and a captain waits for it"
 WORDS = TEXT.split()
@@ -113,10 +113,39 @@ def test_refusals(texts: Path, tmp_path: Path) -> None:
     assert run.replaced_tokens is not None
     with pytest.raises(InputError, match=r"replaced_tokens\.decoder: goes without ngrams"):
         check(replace(run, replaced_tokens=replace(run.replaced_tokens, decoder=MaskDecoderHead())))
-    staged = RECIPES["neobert"](run.source, Steps(count=2), "toy")
-    assert isinstance(staged, Staged)
-    with pytest.raises(InputError, match="runs of stages do not have n-grams yet"):
-        check_stages(replace(staged, base=replace(staged.base, ngrams=ExplicitNGrams())))
+
+
+@pytest.mark.slow
+def test_stages_have_one_lexicon_and_go_on_with_what_was_learned_of_it(texts: Path, tmp_path: Path) -> None:
+    """A run cut in two is the run, to the bit: table of n-grams, generator and moments go on; a fresh start is another one."""
+    rate = replace(toy(texts).training, schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.0)), log_every=1)
+    whole = toy(texts, training=replace(rate, budget=Steps(count=4)))
+    half = replace(whole, training=replace(rate, budget=Steps(count=2)))
+    kept = Staged(base=half, stages=(Stage(name="one"), Stage(name="two", moments="kept")))
+    fresh = replace(kept, stages=(kept.stages[0], replace(kept.stages[1], moments="fresh")))
+    pretrain(whole, tmp_path / "whole", device="cpu")
+    for name, run in (("kept", kept), ("fresh", fresh)):
+        pretrain_stages(run, tmp_path / name, device="cpu")
+    made, learned = Path("lexicon.safetensors"), Path("model") / "model.safetensors"
+    assert (tmp_path / "kept" / made).read_bytes() == (tmp_path / "whole" / made).read_bytes()
+    assert (tmp_path / "kept" / learned).read_bytes() == (tmp_path / "whole" / learned).read_bytes()
+    assert (tmp_path / "fresh" / learned).read_bytes() != (tmp_path / "whole" / learned).read_bytes()
+    last = [line["metrics"] for line in log.read(tmp_path / "kept" / "2-two") if line["kind"] == "train"]
+    assert last
+    assert all(one["ngrams"] > 0.05 for one in last)
+
+
+def test_the_lexicon_of_stages_is_of_all_their_text(texts: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more.txt"
+    more.write_text("\n".join(["while ships waits for list of master"] * 40))
+    text = TextFiles(paths=(str(more),), split="line")
+    run = Staged(base=toy(texts, 1), stages=(Stage(name="one"), Stage(name="two", source=text)))
+    pretrain_stages(run, tmp_path / "run", device="cpu")
+    tokenizer = Tokenizer.load(tmp_path / "run" / "tokenizer")
+    pretrain(toy(texts, 1), tmp_path / "first", device="cpu")
+    both, first = (Lexicon.load(tmp_path / name / "lexicon.safetensors", tokenizer) for name in ("run", "first"))
+    (phrase,) = tokenizer.encode(["while ships"], specials=False)
+    assert [phrase.tolist() in one.grams[0].tolist() for one in (both, first)] == [True, False]
 
 
 def test_a_plan_counts_n_grams(texts: Path) -> None:

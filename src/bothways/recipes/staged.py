@@ -2,6 +2,7 @@
 
     run.json            the whole run
     tokenizer/  data/   of the first stage's text; a stage with text of its own has its data in its folder
+    lexicon.safetensors where n-grams are learned: those of the text of all stages
     1-general/          a stage: run.json, log.jsonl, checkpoints/
     2-context/          the next
     model/  report.html
@@ -30,6 +31,7 @@ from bothways.recipes.assembling import assemble, metrics, unfilled
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
 from bothways.recipes.corpus import Opened, files_of, with_tokenizer
+from bothways.recipes.gramming import prepare_lexicon
 from bothways.recipes.pretraining import (
     Parts,
     check,
@@ -103,8 +105,11 @@ def pretrain_stages(
         tokenizer = prepare_tokenizer(run.base, folder, say)
         corpora = _corpora(run, folder, tokenizer, say)
         _record(run, folder)
+        # of the text of all stages, whose n-grams are the same
+        ngrams = run.base.ngrams
+        lexicon = None if ngrams is None else prepare_lexicon(ngrams.lexicon, folder, tokenizer, sum(corpora, ()), say)
     with torch.device("meta"):  # before hours of training rather than after; what other stages train is not saved
-        final = unfilled(run.runs[-1], Vocabulary.of(tokenizer))
+        final = unfilled(run.runs[-1], replace(Vocabulary.of(tokenizer), lexicon=lexicon))
         check_expressed(assemble(run.runs[-1], tokenizer, final)[0])
     before: Before = Before()
     parts: Parts | None = None
@@ -117,7 +122,7 @@ def pretrain_stages(
             fresh = one if number == 0 else replace(one, start=None, embeddings=None)
             with team().in_turn():
                 vectors = prepare_vectors(fresh, folder, tokenizer, corpora[number], say)
-            parts = set_up(fresh, tokenizer, corpora[number], chosen(device), say, vectors=vectors)
+            parts = set_up(fresh, tokenizer, corpora[number], chosen(device), say, lexicon, vectors)
             rate = rate or machine_rate(parts)
             _stage(one, place, parts, before, stage.moments == "kept", rate)
         before = before.after(place, one, stage.average)
@@ -150,8 +155,6 @@ def check_stages(run: Staged) -> None:
     names = [stage.name for stage in run.stages]
     if len(set(names)) < len(names):
         raise InputError(f"stages: a name is given twice among {', '.join(names)}")
-    if run.base.ngrams is not None:
-        raise InputError("base.ngrams: runs of stages do not have n-grams yet; choose a run of one stage")
     previous = run.base
     for number, (stage, one) in enumerate(zip(run.stages, run.runs, strict=True)):
         where = f"stages.{number} ({stage.name})"
