@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import multiprocessing
+import os
 import platform
 import random
 import statistics
@@ -107,6 +108,16 @@ def rates(speeds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
         "rounds": {name: [round(value) for value in values] for name, values in speeds.items()},
     }
+
+
+def evaluated(model: Path, tasks: Mapping[str, Path], out: Path, *settings: str) -> dict[str, Any]:
+    """What `bothways evaluate` says of a model, on one core; what is in `out` already is not done again."""
+    asked = [part for task, data in tasks.items() for part in ("--task", task, "--data", str(data))]
+    told = subprocess.run(
+        [sys.executable, "-m", "bothways", "evaluate", str(model), *asked, *settings, "--out", str(out), "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(told.stdout)
 
 
 def docstrings(count: int) -> list[str]:

@@ -16,16 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import record
+from harness import evaluated, record
 
 from bothways.config import override
 from bothways.data.mask_units import RateLine
@@ -50,18 +47,6 @@ def ours(corpus: Path, tokens: int, tokenizer: Path | None) -> Pretraining:
     if tokenizer is not None:
         run = replace(run, tokenizer=GivenTokenizer(folder=str(tokenizer)))
     return replace(run, masking=replace(run.masking, schedule=RateLine(to=0.15)))
-
-
-def evaluate(name: str, model: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """What the command line says of a model, on one core."""
-    glue = [part for task in GLUE for part in ("--task", task, "--data", str(options.glue))]
-    settings = ["--seeds", str(options.seeds), "--epochs", str(options.epochs), "--lr", str(options.lr)]
-    command = [sys.executable, "-m", "bothways", "evaluate", str(model), "--task", "blimp", "--data", str(options.blimp)]
-    told = subprocess.run(
-        [*command, *glue, *settings, "--out", str(options.work / "evaluated" / name), "--json"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    return json.loads(told.stdout)
 
 
 def trained(folder: Path) -> dict[str, Any]:
@@ -97,8 +82,14 @@ def main() -> None:
         pretrain(ours(options.corpus, options.tokens, options.tokenizer), options.out, print)
         return
     folders = {name: Path(folder) for name, _, folder in (one.partition("=") for one in options.models)}
+    tasks = {"blimp": options.blimp, **dict.fromkeys(GLUE, options.glue)}
+    settings = ("--seeds", str(options.seeds), "--epochs", str(options.epochs), "--lr", str(options.lr))
+
+    def of(name: str) -> dict[str, Any]:
+        return evaluated(folders[name] / "model", tasks, options.work / "evaluated" / name, *settings)
+
     with ThreadPoolExecutor(2) as pool:
-        told = dict(zip(folders, pool.map(lambda one: evaluate(one[0], one[1] / "model", options), folders.items()), strict=True))
+        told = dict(zip(folders, pool.map(of, folders), strict=True))
     print(record("hour", {name: {"trained": trained(folder), **told[name]} for name, folder in folders.items()}))
 
 
