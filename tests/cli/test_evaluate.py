@@ -48,6 +48,26 @@ def test_blimp(run: Run, model: Path, tmp_path: Path) -> None:
     assert "1 pairs" in run("evaluate", model, "--task", "blimp", "--data", data, "--limit", "1").out
 
 
+def test_blimp_goes_on_with_the_sets_that_are_done(run: Run, refused: Refused, model: Path, tmp_path: Path) -> None:
+    """Killed behind a set, it reads that one's scores, not its sentences; those of other settings are refused."""
+    data, out = blimp(tmp_path / "blimp"), tmp_path / "out"
+    more = [{"sentence_good": bad, "sentence_bad": good, **FIELDS, "UID": "turned"} for good, bad in PAIRS]
+    (data / "turned.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
+    command = ("evaluate", model, "--task", "blimp", "--data", data, "--out", out)
+    whole = json.loads(run(*command, "--json").out)
+    (out / "blimp.json").unlink()
+    (out / "blimp" / "order.json").unlink()
+    assert json.loads(run(*command, "--json").out) == whole
+    # what is kept is what is read
+    kept = json.loads((out / "blimp" / "turned.json").read_text())
+    (out / "blimp.json").unlink()
+    (out / "blimp" / "turned.json").write_text(json.dumps({**kept, "scores": [-1.0, -1.0, -2.0, -2.0]}))
+    rows = {row[1]: row[2] for row in json.loads(run(*command, "--json").out)["tables"][0]["rows"] if row[0] == "set"}
+    assert rows["turned"] == 100
+    (out / "blimp.json").unlink()
+    assert "order.json: the result of another model" in refused(*command, "--scoring", "word_l2r")
+
+
 def test_a_result_of_other_settings_is_not_taken(run: Run, refused: Refused, model: Path, tmp_path: Path) -> None:
     data, out = blimp(tmp_path / "blimp"), tmp_path / "out"
     assert run("evaluate", model, "--task", "blimp", "--data", data, "--out", out).code == 0

@@ -82,23 +82,27 @@ def evaluate(
     with stoppable():
         for name, path in zip(task, data * len(task) if len(data) == 1 else data, strict=True):
             if name == "blimp":
-                tables.append(
-                    _kept(out, name, _identity(loaded, path, limit, scoring), lambda p=path: _blimp(loaded, p, limit, scoring))
-                )
+                made_by = _identity(loaded, path, limit, scoring)
+                tables.append(_table(out, name, made_by, lambda p=path, m=made_by: _blimp(loaded, p, limit, scoring, out, m)))
             elif name in ("sts", "retrieval"):
-                tables.append(_kept(out, name, _identity(loaded, path), lambda n=name, p=path: _vectors(loaded, n, p)))
+                tables.append(_table(out, name, _identity(loaded, path), lambda n=name, p=path: _vectors(loaded, n, p)))
             else:
                 tuned.append(_tuned(model, name, path, split, protocol, out))
     _report(model, tables, tuned, as_json)
 
 
-def _blimp(model: Model, path: Path, limit: int | None, scoring: Scoring) -> Table:
+def _blimp(model: Model, path: Path, limit: int | None, scoring: Scoring, out: Path | None, made_by: dict[str, Any]) -> Table:
     from bothways.evaluation.blimp import blimp_table, evaluate_blimp, read_blimp
 
     sets = read_blimp(_found(path, "blimp.tar.gz", "blimp"))
     sentences = sum(2 * len(one.first(limit).good) for one in sets)
+    folder = None if out is None else out / "blimp"  # of sets, whose scores are kept one by one
+
+    def kept(name: str, make: Any) -> list[float]:
+        return _kept(folder, name, made_by, "scores", make)
+
     with progress(sentences, "tokens") as advance, _estimated(sentences, advance) as told:
-        return blimp_table(evaluate_blimp(model, sets, scoring, limit, told), model.name)
+        return blimp_table(evaluate_blimp(model, sets, scoring, limit, told, kept), model.name)
 
 
 def _vectors(model: Model, name: str, path: Path) -> Table:
@@ -139,22 +143,30 @@ def _identity(model: Model, path: Path, *settings: object) -> dict[str, Any]:
     return {"model": [model.fingerprint, model.heads_fingerprint], "data": str(path.resolve()), "settings": list(settings)}
 
 
-def _kept(out: Path | None, name: str, made_by: dict[str, Any], make: Any) -> Table:
-    """The table that is there already, of the same model and settings; else a new one, which is kept."""
+def _table(out: Path | None, name: str, made_by: dict[str, Any], make: Any) -> Table:
+    """The table that is kept already, or a new one."""
     from bothways.evaluation.table import Table, to_json
+
+    return Table(**_kept(out, name, made_by, "table", lambda: to_json(make()), say=True))
+
+
+def _kept(out: Path | None, name: str, made_by: dict[str, Any], what: str, make: Any, say: bool = False) -> Any:
+    """The result that is there already, of the same model and settings; else a new one, which is kept."""
     from bothways.files import read_object, write_text
 
-    file = None if out is None else out / f"{name}.json"
-    if file is not None and file.exists():
+    if out is None:
+        return make()
+    file = out / f"{name}.json"
+    if file.exists():
         kept = read_object(file)
-        if kept.get("made_by") != made_by:
+        if kept.get("made_by") != made_by or what not in kept:
             raise InputError(f"{file}: the result of another model, data or settings; choose another folder, or remove it")
-        note(f"{name}: {file}")
-        return Table(**kept["table"])
-    table = make()
-    if file is not None:
-        write_text(file, json.dumps({"made_by": made_by, "table": to_json(table)}, indent=2) + "\n")
-    return table
+        if say:
+            note(f"{name}: {file}")
+        return kept[what]
+    made = make()
+    write_text(file, json.dumps({"made_by": made_by, what: made}, indent=2) + "\n")
+    return made
 
 
 def _found(path: Path, *names: str) -> Path:
@@ -164,12 +176,15 @@ def _found(path: Path, *names: str) -> Path:
 
 @contextmanager
 def _estimated(total: int, advance: Advance) -> Iterator[Advance]:
-    """Tells once, after the first part, how long the whole will take."""
+    """Tells once, after the first part that is computed, how long the whole will take."""
     begin, done, said = time.monotonic(), 0, False
 
     def told(sequences: int, tokens: int) -> None:
-        nonlocal done, said
+        nonlocal begin, total, done, said
         advance(sequences, tokens)
+        if not tokens:  # was kept
+            total, begin = total - sequences, time.monotonic()
+            return
         done += sequences
         seconds = (time.monotonic() - begin) * (total - done) / done
         if not said and seconds > 20:

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from bothways.model.model import Model
 # In nats. Sums of float32 log-probabilities in another order, or of another batch, differ by less; a model that knows only how
 # often words occur must not win by rounding.
 TIE = 1e-4
+Kept: TypeAlias = Callable[[str, Callable[[], list[float]]], list[float]]
 _KEYS = ("sentence_good", "sentence_bad", "UID", "field", "linguistics_term")
 
 
@@ -99,12 +100,14 @@ def evaluate_blimp(
     scoring: Scoring = "token",
     limit: int | None = None,
     progress: Progress | None = None,
+    kept: Kept = lambda name, make: make(),
 ) -> BlimpScores:
     """Score every pair by pseudo-log-likelihood.
 
     Args:
         limit: read only the first pairs of each set.
         progress: told of each finished set: its sentences, and the tokens of all their masked copies.
+        kept: gives a set's scores (the grammatical sentences' first) by its name, from wherever it keeps them, or has them made.
 
     Raises:
         InputError: as `pseudo_log_likelihoods`.
@@ -112,7 +115,11 @@ def evaluate_blimp(
     scored = []
     for whole in sets:
         pairs, read = whole.first(limit), _Tokens()
-        scores = pseudo_log_likelihoods(model, [*pairs.good, *pairs.bad], scoring, progress=read)
+
+        def make(pairs: MinimalPairs = pairs, read: _Tokens = read) -> list[float]:
+            return pseudo_log_likelihoods(model, [*pairs.good, *pairs.bad], scoring, progress=read).tolist()
+
+        scores = np.array(kept(pairs.name, make))
         scored.append(PairScores(pairs, *np.split(scores, 2)))
         if progress is not None:
             progress(len(scores), read.count)
