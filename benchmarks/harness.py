@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import multiprocessing
@@ -14,6 +15,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -110,14 +112,29 @@ def rates(speeds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     }
 
 
-def evaluated(model: Path, tasks: Mapping[str, Path], out: Path, *settings: str) -> dict[str, Any]:
-    """What `bothways evaluate` says of a model, on one core; what is in `out` already is not done again."""
+def ask_how_to_finetune(parser: argparse.ArgumentParser, seeds: int, lr: float) -> None:
+    """Options that `evaluated` reads."""
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--lr", type=float, default=lr)
+
+
+def evaluated(models: Mapping[str, Path], tasks: Mapping[str, Path], options: argparse.Namespace) -> dict[str, Any]:
+    """What `bothways evaluate` says of each model, two at a time on a core each; what WORK/evaluated has is not done again."""
     asked = [part for task, data in tasks.items() for part in ("--task", task, "--data", str(data))]
-    told = subprocess.run(
-        [sys.executable, "-m", "bothways", "evaluate", str(model), *asked, *settings, "--out", str(out), "--json"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    return json.loads(told.stdout)
+    settings = ["--seeds", str(options.seeds), "--epochs", str(options.epochs), "--lr", str(options.lr), "--json"]
+
+    def of(name: str) -> Any:
+        out = ["--out", str(options.work / "evaluated" / name)]
+        told = subprocess.run(
+            [sys.executable, "-m", "bothways", "evaluate", str(models[name]), *asked, *settings, *out],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        return json.loads(told.stdout)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(models, pool.map(of, models), strict=True))
 
 
 def docstrings(count: int) -> list[str]:

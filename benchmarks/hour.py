@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import evaluated, record
+from harness import ask_how_to_finetune, evaluated, record
 
 from bothways.config import override
 from bothways.data.mask_units import RateLine
@@ -50,7 +49,7 @@ def ours(corpus: Path, tokens: int, tokenizer: Path | None) -> Pretraining:
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """What it took: of a run of ours from its log, of the Trainer's from its state."""
+    """What it took: of a run of ours from its log, of the Trainer's from its curve."""
     if (folder / "log.jsonl").exists():
         lines = {line["kind"]: line for line in map(json.loads, (folder / "log.jsonl").read_text().splitlines())}
         told = {key: lines["train"][key] for key in ("tokens", "seconds")}
@@ -70,12 +69,9 @@ def main() -> None:
     training.add_argument("--threads", type=int, default=1)
     measuring = commands.add_parser("evaluate")
     measuring.add_argument("models", nargs="+", metavar="NAME=FOLDER", help="folders of runs, whose model is in model/")
-    measuring.add_argument("--work", type=Path, required=True)
     measuring.add_argument("--blimp", type=Path, required=True)
     measuring.add_argument("--glue", type=Path, required=True)
-    measuring.add_argument("--seeds", type=int, default=3)
-    measuring.add_argument("--epochs", type=int, default=3)
-    measuring.add_argument("--lr", type=float, default=3e-4)
+    ask_how_to_finetune(measuring, seeds=3, lr=3e-4)
     options = parser.parse_args()
     if options.command == "pretrain":
         torch.set_num_threads(options.threads)
@@ -83,13 +79,7 @@ def main() -> None:
         return
     folders = {name: Path(folder) for name, _, folder in (one.partition("=") for one in options.models)}
     tasks = {"blimp": options.blimp, **dict.fromkeys(GLUE, options.glue)}
-    settings = ("--seeds", str(options.seeds), "--epochs", str(options.epochs), "--lr", str(options.lr))
-
-    def of(name: str) -> dict[str, Any]:
-        return evaluated(folders[name] / "model", tasks, options.work / "evaluated" / name, *settings)
-
-    with ThreadPoolExecutor(2) as pool:
-        told = dict(zip(folders, pool.map(of, folders), strict=True))
+    told = evaluated({name: folder / "model" for name, folder in folders.items()}, tasks, options)
     print(record("hour", {name: {"trained": trained(folder), **told[name]} for name, folder in folders.items()}))
 
 

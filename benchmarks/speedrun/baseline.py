@@ -1,8 +1,8 @@
 """The speedrun's baseline: `transformers`' BertForMaskedLM and Trainer with run_mlm's recipe.
 
-AdamW, linear decay without warm-up, 15 % masked anew each time, dropout 0.1, eight sequences of 128 a step (its default;
-32 learn no sooner). Nothing but the learning rate and the number of steps is chosen. Needs `pip install accelerate`.
-Started again, it goes on from its last checkpoint.
+AdamW, linear decay without warm-up, 15 % masked anew each time, dropout 0.1, eight sequences of 128 a step, which is its
+default. Nothing but the learning rate and the number of steps is chosen. Needs `pip install accelerate`. Started again,
+it goes on from its last checkpoint.
 
     python benchmarks/speedrun/baseline.py CORPUS.jsonl.gz --work build/speedrun --lr 3e-4 [--steps 20000]
 """

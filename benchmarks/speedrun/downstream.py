@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent))
-from harness import evaluated, record
+from harness import ask_how_to_finetune, evaluated, record
 
 from bothways.evaluation.significance import summary, welch
 
@@ -27,21 +26,12 @@ from bothways.evaluation.significance import summary, welch
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
-    parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sst2", type=Path, required=True)
     parser.add_argument("--banking77", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    ask_how_to_finetune(parser, seeds=2, lr=1e-3)
     options = parser.parse_args()
     tasks = {"sst2": options.sst2, "banking77": options.banking77}
-    settings = ("--seeds", str(options.seeds), "--epochs", str(options.epochs), "--lr", str(options.lr))
-
-    def of(run: str) -> dict[str, Any]:
-        return evaluated(options.work / "runs" / run / "model", tasks, options.work / "evaluated" / run, *settings)
-
-    with ThreadPoolExecutor(2) as pool:
-        told = dict(zip(options.runs, pool.map(of, options.runs), strict=True))
+    told = evaluated({run: options.work / "runs" / run / "model" for run in options.runs}, tasks, options)
     scores: dict[str, dict[str, list[float]]] = {task: defaultdict(list) for task in tasks}
     for run, one in told.items():
         for task, seeds in one["seeds"].items():

@@ -51,7 +51,7 @@ def test_blimp(run: Run, model: Path, tmp_path: Path) -> None:
 def test_blimp_goes_on_with_the_sets_that_are_done(run: Run, refused: Refused, model: Path, tmp_path: Path) -> None:
     """Killed behind a set, it reads that one's scores, not its sentences; those of other settings are refused."""
     data, out = blimp(tmp_path / "blimp"), tmp_path / "out"
-    more = [{"sentence_good": bad, "sentence_bad": good, **FIELDS, "UID": "turned"} for good, bad in PAIRS]
+    more = [{"sentence_good": bad, "sentence_bad": good, **FIELDS, "UID": "turned/round"} for good, bad in PAIRS]
     (data / "turned.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
     command = ("evaluate", model, "--task", "blimp", "--data", data, "--out", out)
     whole = json.loads(run(*command, "--json").out)
@@ -59,11 +59,11 @@ def test_blimp_goes_on_with_the_sets_that_are_done(run: Run, refused: Refused, m
     (out / "blimp" / "order.json").unlink()
     assert json.loads(run(*command, "--json").out) == whole
     # what is kept is what is read
-    kept = json.loads((out / "blimp" / "turned.json").read_text())
+    kept = json.loads((out / "blimp" / "turned%2Fround.json").read_text())
     (out / "blimp.json").unlink()
-    (out / "blimp" / "turned.json").write_text(json.dumps({**kept, "scores": [-1.0, -1.0, -2.0, -2.0]}))
+    (out / "blimp" / "turned%2Fround.json").write_text(json.dumps({**kept, "scores": [-1.0, -1.0, -2.0, -2.0]}))
     rows = {row[1]: row[2] for row in json.loads(run(*command, "--json").out)["tables"][0]["rows"] if row[0] == "set"}
-    assert rows["turned"] == 100
+    assert rows["turned/round"] == 100
     (out / "blimp.json").unlink()
     assert "order.json: the result of another model" in refused(*command, "--scoring", "word_l2r")
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 import typer
 
@@ -99,7 +100,7 @@ def _blimp(model: Model, path: Path, limit: int | None, scoring: Scoring, out: P
     folder = None if out is None else out / "blimp"  # of sets, whose scores are kept one by one
 
     def kept(name: str, make: Any) -> list[float]:
-        return _kept(folder, name, made_by, "scores", make)
+        return _kept(folder, quote(name, safe=""), made_by, "scores", make)  # names are the data's, and may hold a slash
 
     with progress(sentences, "tokens") as advance, _estimated(sentences, advance) as told:
         return blimp_table(evaluate_blimp(model, sets, scoring, limit, told, kept), model.name)
