@@ -9,7 +9,7 @@ where it stood.
     python benchmarks/hour.py pretrain CORPUS.jsonl.gz --out W/ours --tokens 34000000
     python benchmarks/speedrun/baseline.py CORPUS.jsonl.gz --work W --lr 3e-4 --steps 20000 --threads 1
     python benchmarks/hour.py evaluate --work W --blimp blimp.tar.gz --glue glue/ \
-        ours=W/ours run_mlm=W/baseline-lr0.0003-steps20000
+        ours=W/ours run_mlm=W/baseline-bert-lr0.0003-steps20000
 """
 
 from __future__ import annotations
