@@ -31,7 +31,7 @@ from bothways.recipes.assembling import assemble, metrics, unfilled
 from bothways.recipes.audit import find_audit
 from bothways.recipes.carrying_out import Say, Trained, claim, deliver
 from bothways.recipes.corpus import Opened, files_of, with_tokenizer
-from bothways.recipes.gramming import prepare_lexicon
+from bothways.recipes.gramming import LEXICON, prepare_lexicon
 from bothways.recipes.pretraining import (
     Parts,
     check,
@@ -242,6 +242,8 @@ def _corpora(run: Staged, folder: Path, tokenizer: Tokenizer, say: Say) -> list[
 
 def _record(run: Staged, folder: Path) -> None:
     if record.read(folder) is None:
+        # counted in one text alone, by a run of one stage that was stopped before it was recorded
+        (folder / LEXICON).unlink(missing_ok=True)
         tree = json.loads(to_json(run))
         record.write(folder, Record(tree, record.fingerprint(tree, run.free), budget=None, parameters=(), stages=run.folders))
 
