@@ -15,7 +15,7 @@ from bothways.data.code.examples import TASKS
 from bothways.data.code.pointers import PointerData, read_pointed
 from bothways.data.rows import open_table
 from bothways.errors import InputError
-from bothways.recipes.repairing import load_repair
+from bothways.recipes.repairing import POINTERS, load_repair
 
 pytest.importorskip("rensa")
 
@@ -73,7 +73,11 @@ def test_from_sources_to_repair(run: Run, refused: Refused, tmp_path: Path) -> N
     assert run(*tuned, "--overflow", "cut", *steps, "--out", tmp_path / "tuned").code == 0
     rows = tasks / "variable_misuse_repair"
     assert "over max_length" in refused("code", "repair", base / "model", rows, *steps, "--out", tmp_path / "long")
+    out.mkdir()
+    (out / POINTERS).touch()
     command = ("code", "repair", base / "model", rows, "--overflow", "cut", *steps, "--out", out, "--json")
+    assert f"{POINTERS}: exists, and no run of this folder made it" in refused(*command)
+    (out / POINTERS).unlink()
     ran = run(*command)
     assert ran.code == 0, ran
     assert "left out, their bug being behind that" in ran.err

@@ -138,6 +138,9 @@ def test_what_cannot_be(run: Run, refused: Refused, teacher: Path, rows: Path, t
     )
     said = refused(*command, "--set", "soft.compare=kl", "--out", tmp_path / "a")
     assert "log odds are one number; compare them as squared" in said
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / PAIR_HEAD).touch()
+    assert f"{PAIR_HEAD}: exists, and no run of this folder made it" in refused(*command, "--out", tmp_path / "theirs")
     unseen = write_csv(tmp_path / "unseen.csv", NAMES, [("the cat", "the dog", "air")])
     assert "label 'air' was not seen in training" in refused(*command, "--held-out", unseen, "--out", tmp_path / "a")
     others = write_csv(tmp_path / "others.csv", NAMES, [("the cat", "the dog", "x"), ("the dog", "the cat", "y")])

@@ -66,17 +66,20 @@ class Trained:
     forgetting: Forgetting | None = None
 
 
-def claim(run: Run, folder: Path) -> None:
+def claim(run: Run, folder: Path, *beside: str) -> None:
     """Make sure that a run may work in `folder`: it is the run's own already, or holds nothing a run would replace.
 
+    Args:
+        beside: names of what the run leaves there besides its model and its report.
+
     Raises:
-        InputError: the folder is another run's, or holds a model or a report of other origin.
+        InputError: the folder is another run's, or holds a model, a report or one of `beside` of other origin.
     """
     known = record.read(folder)
     if known:
         record.same_run(known.run, json.loads(to_json(run)), _free(run), folder / record.NAME)
         return
-    made = ("model", "report.html", *(["generator"] if _has_generator(run) else []))
+    made = ("model", "report.html", *beside, *(["generator"] if _has_generator(run) else []))
     taken = [name for name in made if (folder / name).exists()]
     if taken:
         raise InputError(f"{folder / taken[0]}: exists, and no run of this folder made it; choose another folder")

@@ -33,7 +33,7 @@ def repair(run: Repairing, folder: Path, say: Say = lambda line: None, command: 
     Raises:
         InputError: rows that cannot be read, functions too long, a folder of another run.
     """
-    claim(run, folder)
+    claim(run, folder, POINTERS)
     model = start(run.model, run.from_scratch, run.training.seed).with_heads(Heads())
     data = _data(run, run.table, model, say)
     spec = model.spec.encoder

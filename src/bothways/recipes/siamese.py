@@ -53,7 +53,7 @@ def distil_siamese(run: SiameseDistillation, folder: Path, say: Say = lambda lin
     base = run.base
     if not isinstance(base.columns, TextPair):
         raise InputError("columns: two texts of a pair are expected, each of which is encoded alone")
-    claim(run, folder)
+    claim(run, folder, PAIR_HEAD)
     model = _begun(run)
     rows, classes = labelled(base)
     data = _apart(run, model, rows, classes, say)
