@@ -1,8 +1,9 @@
 """The speedrun's board: time to each loss, from the curves in the work folder and the paired speeds.
 
 Time is the tokens to a loss, read between two evaluations on a straight line, over the tokens per second of
-`paired.py`. A baseline's best learning rate is chosen for each loss; an entry is the mean over its seeds, and
-counts at a loss that every seed has reached.
+`paired.py`. A baseline's best learning rate is chosen for each loss; an entry, a budget and a rate are the mean over
+their seeds, and count at a loss that every seed has reached. Where a baseline never came to a loss, ">" and the time
+it was given.
 
     python benchmarks/speedrun/board.py --work build/speedrun
 """
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +27,8 @@ from task import prepared
 sys.path.append(str(Path(__file__).parent.parent))
 from harness import RESULTS, record
 
+# the names that `run.py` gives
+_RUN = re.compile(r"(?P<entry>.+?)(?P<budget>-\d{5,})-seed\d+(?P<rate>-lr.+)?")
 # nats below a model of word frequencies
 BELOW = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 Curve: TypeAlias = list[tuple[float, float]]  # tokens, nats
@@ -45,40 +50,61 @@ def tokens_to(level: float, points: Curve) -> float | None:
     return None
 
 
-def contenders(work: Path) -> dict[str, dict[str, Curve]]:
-    """The curves of each contender, by run: `baseline` by learning rate, entries by seed."""
-    found: dict[str, dict[str, Curve]] = {}
+@dataclass(frozen=True)
+class Contender:
+    """Runs that count as one.
+
+    Attributes:
+        name: of its speed: an entry, or a baseline with its network.
+        runs: curves by the names of their folders, a baseline's one for each learning rate, an entry's for each seed.
+    """
+
+    name: str
+    baseline: bool
+    runs: dict[str, Curve] = field(default_factory=dict)
+
+    def tokens(self, level: float) -> list[float] | None:
+        """To a loss, of every seed; of a baseline, of its best learning rate."""
+        each = [tokens_to(level, points) for points in self.runs.values()]
+        reached = [one for one in each if one is not None]
+        if self.baseline:
+            return [min(reached)] if reached else None
+        return reached if len(reached) == len(each) else None
+
+    @property
+    def longest(self) -> float:
+        """Tokens of its longest run."""
+        return max(points[-1][0] for points in self.runs.values())
+
+
+def contenders(work: Path) -> dict[str, Contender]:
+    found: dict[str, Contender] = {}
     for path in sorted(work.glob("baseline-*/curve.jsonl")):
-        found.setdefault("baseline", {})[path.parent.name] = curve(path)
+        name = path.parent.name.partition("-lr")[0]
+        found.setdefault(name, Contender(name, baseline=True)).runs[path.parent.name] = curve(path)
     for path in sorted(work.glob("runs/*/curve.jsonl")):
-        entry = path.parent.name.partition("-seed")[0]
-        found.setdefault(entry, {})[path.parent.name] = curve(path)
+        if told := _RUN.fullmatch(path.parent.name):
+            name = told["entry"] + told["budget"] + (told["rate"] or "")
+            found.setdefault(name, Contender(told["entry"], baseline=False)).runs[path.parent.name] = curve(path)
     return found
 
 
-def tokens(name: str, runs: dict[str, Curve], level: float) -> list[float] | None:
-    """To a loss, of every seed; of the baseline, of its best learning rate."""
-    each = [tokens_to(level, points) for points in runs.values()]
-    reached = [one for one in each if one is not None]
-    if name == "baseline":
-        return [min(reached)] if reached else None
-    return reached if len(reached) == len(each) else None
+def row(one: Contender, speed: float, levels: Sequence[float]) -> dict[str, Any]:
+    """The seconds to each loss, or those in which it was not reached; and the last losses."""
+    seconds = {
+        f"{level:.3f}": [round(count / speed, 1) for count in needed]
+        for level in levels
+        if (needed := one.tokens(level)) is not None
+    }
+    last = {run: round(points[-1][1], 4) for run, points in one.runs.items()}
+    return {"tokens_per_second": speed, "seconds": seconds, "given": round(one.longest / speed, 1), "last": last}
 
 
-def rows(found: dict[str, dict[str, Curve]], speeds: dict[str, float], levels: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """For each contender, the seconds to each loss; and its runs' last losses."""
-    table: dict[str, dict[str, Any]] = {}
-    for name, runs in found.items():
-        entry = name if name == "baseline" else name.rsplit("-", 1)[0]
-        if entry not in speeds:
-            continue
-        seconds: dict[str, list[float]] = {}
-        for level in levels:
-            if (needed := tokens(name, runs, level)) is not None:
-                seconds[f"{level:.3f}"] = [round(one / speeds[entry], 1) for one in needed]
-        last = {run: round(points[-1][1], 4) for run, points in runs.items()}
-        table[name] = {"tokens_per_second": speeds[entry], "seconds": seconds, "last": last}
-    return table
+def cell(told: dict[str, Any], level: float, baseline: bool) -> str:
+    times = told["seconds"].get(f"{level:.3f}")
+    if times is None:
+        return f">{told['given']:,.0f}" if baseline else "-"
+    return f"{statistics.mean(times):,.0f}"
 
 
 def main() -> None:
@@ -88,12 +114,12 @@ def main() -> None:
     unigram = prepared(options.work).unigram
     levels = [round(unigram - below, 3) for below in BELOW]
     speeds = json.loads((RESULTS / "speedrun_paired.json").read_text())["tokens_per_second"]
-    table = rows(contenders(options.work), speeds, levels)
+    found = {name: one for name, one in contenders(options.work).items() if one.name in speeds}
+    table = {name: row(one, speeds[one.name], levels) for name, one in found.items()}
     printed = Table("", "tokens/s", *(f"{level:.2f}" for level in levels), "last", title="Seconds to a loss")
-    for name, row in table.items():
-        times = [row["seconds"].get(f"{level:.3f}") for level in levels]
-        cells = ["-" if one is None else f"{statistics.mean(one):,.0f}" for one in times]
-        printed.add_row(name, f"{row['tokens_per_second']:,}", *cells, f"{min(row['last'].values()):.3f}")
+    for name, told in table.items():
+        cells = [cell(told, level, found[name].baseline) for level in levels]
+        printed.add_row(name, f"{told['tokens_per_second']:,}", *cells, f"{min(told['last'].values()):.3f}")
     Console().print(printed)
     print(record("speedrun", {"unigram": unigram, "contenders": table}))
 

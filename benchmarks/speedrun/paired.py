@@ -1,4 +1,4 @@
-"""Tokens a second of the baseline and of entries, their loops held and let go on in turn: what turns tokens into time.
+"""Tokens a second of the baselines and of entries, their loops held and let go on in turn: what turns tokens into time.
 
 python benchmarks/speedrun/paired.py CORPUS.jsonl.gz --work build/speedrun --entries modernbert muon [--rounds 7] [--steps 10]
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from baseline import BATCH, trainer
+from baseline import BATCH, NETWORKS, trainer
 from entries import ENTRIES
 from run import run
 from task import LENGTH, prepare
@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 sys.path.append(str(Path(__file__).parent.parent))
 from harness import Turns, in_turn, rates, record, times_faster
 
-BASELINE = "baseline"
+BASELINE = "baseline-"
 
 
 class Held(TrainerCallback):
@@ -39,8 +39,8 @@ def worker(name: str, corpus: Path, work: Path, steps: int, rounds: int, pipe: C
     torch.set_num_threads(2)
     task, turns, folder = prepare(corpus, work), Turns(pipe, steps), work / "paired" / name
     count = steps * (rounds + 2)
-    if name == BASELINE:
-        trainer(task, folder, work / "tokenizer", 1e-3, count, [Held(turns)]).train()
+    if name.startswith(BASELINE):
+        trainer(name.removeprefix(BASELINE), task, folder, work / "tokenizer", 1e-3, count, [Held(turns)]).train()
         return
     entry = ENTRIES[name]
 
@@ -61,11 +61,12 @@ def main() -> None:
     options = parser.parse_args()
     prepare(options.corpus, options.work)
     shutil.rmtree(options.work / "paired", ignore_errors=True)
-    names = [BASELINE, *options.entries]
+    baselines = [BASELINE + network for network in NETWORKS]
+    names = [*baselines, *options.entries]
     told = in_turn(worker, names, (options.corpus, options.work, options.steps, options.rounds), options.rounds)
     speeds = {name: [tokens / seconds for tokens, seconds in rows] for name, rows in told.items()}
-    ratios = {name: times_faster(speeds, name, BASELINE) for name in options.entries}
-    result = {"times_the_baseline": ratios, **rates(speeds)}
+    ratios = {f"times_{than}": {name: times_faster(speeds, name, than) for name in options.entries} for than in baselines}
+    result = {**ratios, **rates(speeds)}
     for key, value in result.items():
         print(f"{key}: {value}")
     print(record("speedrun_paired", result))
