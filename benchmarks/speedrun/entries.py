@@ -133,6 +133,7 @@ _often = replace(muon, masking=replace(muon.masking, rate=0.4), batch=8)
 ENTRIES: dict[str, Entry] = {
     "bert": bert_,
     "modernbert": modernbert_,
+    "modernbert-batch8": replace(modernbert_, batch=8),
     "muon": muon,
     "qwen3": qwen3_,
     "muon-batch8": replace(muon, batch=8),
