@@ -20,6 +20,7 @@ from bothways.layers.norm import LayerNorm
 from bothways.objectives.decoded_lm import DecodedInputs, DecodedLanguageModeling, GradualUnmasking
 from bothways.objectives.masked_lm import MaskedLanguageModeling
 from bothways.ragged import Ragged, Visible
+from bothways.training.precision import recompute
 
 MASK = 4
 VOCABULARY = Vocabulary(VOCAB, MASK, frozenset(range(5)))
@@ -183,3 +184,24 @@ def test_flops_count_the_decoder() -> None:
     inputs = task.prepare(samples([30, 7]), 0, 0)
     encoder = task.encoder.flops_by_part(inputs.batch.ragged)
     assert task.flops(inputs) == task.masked.flops(inputs.masked) + encoder["attention"] + encoder["mlp"]
+
+
+@pytest.mark.parametrize("config", [GradualUnmasking(layers=4), MaskDecoderHead(passes=4)])
+def test_a_decoder_too_is_computed_again_on_the_way_back(config: GradualUnmasking | MaskDecoderHead) -> None:
+    """Less is kept of it than of its layers; with dropout, which draws the same again, every gradient is the same to the bit."""
+    task, kept, gradients = objective("bert", config).train(), {}, {}
+    inputs = task.prepare(samples([30, 7, 12]), 0, 0)
+    encoded = task.encode(inputs)
+    for wanted in (False, True):
+        recompute(task, wanted)
+        saved: list[int] = []
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x):
+            loss = task.read(encoded, inputs)["loss"]
+        task.zero_grad()
+        loss.backward(retain_graph=True)
+        kept[wanted] = sum(saved)
+        gradients[wanted] = [p.grad.clone() for p in task.parameters() if p.grad is not None]
+    assert kept[True] < 0.6 * kept[False]
+    assert len(gradients[True]) == len(gradients[False]) > 0
+    assert all(map(torch.equal, gradients[True], gradients[False]))

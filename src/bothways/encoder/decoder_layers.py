@@ -49,8 +49,8 @@ class DecoderLayers(nn.Module):
     ) -> Float[Tensor, "tokens size"]:
         """`visible`: the tokens that each layer sees; None: all. Positions are the encoder's."""
         context, x = encoder.context(ragged), hidden
-        for layer, seen in zip(self.layers, visible or [None] * len(self.layers), strict=True):
-            x = layer(x, replace(context, visible=seen))
+        for layer, seen in zip(self._stack, visible or [None] * len(self.layers), strict=True):
+            x = encoder.through(layer, x, replace(context, visible=seen))
         return self.final_norm(x)
 
     def look(
@@ -63,11 +63,14 @@ class DecoderLayers(nn.Module):
     ) -> Float[Tensor, "tokens size"]:
         """What each token gathers from `seen`, of which it sees what `pairs` says; every layer looks at the same."""
         context, x = replace(encoder.context(ragged), pairs=pairs), asking
-        for layer in self.layers:
-            x = layer(x, context, seen)
+        for layer in self._stack:
+            x = encoder.through(layer, x, context, seen)
         return self.final_norm(x)
 
     def flops(self, ragged: Ragged) -> float:
         """Matrix-multiply FLOPs of one forward pass, as if every token were seen."""
-        layers = [cast("EncoderLayer", one) for one in self.layers]
-        return sum(one.mixer.flops(ragged.lengths) + one.mlp.flops(ragged.tokens) for one in layers)
+        return sum(one.mixer.flops(ragged.lengths) + one.mlp.flops(ragged.tokens) for one in self._stack)
+
+    @property
+    def _stack(self) -> list[EncoderLayer]:
+        return [cast("EncoderLayer", one) for one in self.layers]

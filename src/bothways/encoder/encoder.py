@@ -159,11 +159,22 @@ class Encoder(nn.Module):
         """Each layer's output, from what enters the first."""
         entered = x
         for i, layer in enumerate(self.stack):
-            again = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(layer, x, context, use_reentrant=False) if again else layer(x, context)
+            x = self.through(layer, x, context)
             if i == 0 and self.convolution is not None:
                 x = self.convolution(entered, x, context.ragged)
             yield x
+
+    def through(
+        self,
+        layer: EncoderLayer,
+        x: Float[Tensor, "tokens size"],
+        context: Context,
+        seen: Float[Tensor, "tokens size"] | None = None,
+    ) -> Float[Tensor, "tokens size"]:
+        """A layer's output, of the encoder or of a decoder on it; `recompute` holds for both."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(layer, x, context, seen, use_reentrant=False)
+        return layer(x, context, seen)
 
     def flops(self, ragged: Ragged, everywhere: tuple[int, ...] = ()) -> float:
         """Matrix-multiply FLOPs of one forward pass, filler left out; `everywhere`: global tokens of each sequence, if any."""

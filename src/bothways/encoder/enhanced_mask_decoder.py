@@ -58,7 +58,7 @@ class EnhancedMaskDecoder(nn.Module):
         context = encoder.context(encoded.ragged)
         x = seen + self.positions(encoded.ragged.positions)
         for _ in range(self.config.passes):
-            x = layer(x, context, seen)
+            x = encoder.through(layer, x, context, seen)
         return encoder.final_norm(x)
 
     def flops(self, encoder: Encoder, ragged: Ragged) -> float:
