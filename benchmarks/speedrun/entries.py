@@ -7,6 +7,7 @@ from dataclasses import replace
 from task import LAYERS, LENGTH, VOCABULARY, WIDTH
 
 from bothways.config import config
+from bothways.data.cooccurrence import Cooccurrence
 from bothways.data.mask_units import RateLine
 from bothways.data.masking import BERT, MODERNBERT, Masking
 from bothways.encoder.config import EncoderConfig, Layer, TruncatedNormal
@@ -31,6 +32,8 @@ class Entry:
     Attributes:
         batch: sequences of 128 a step.
         family: the published family that the network is a case of, if it is one.
+        vectors: token embeddings begin as word vectors of the training text.
+        frequencies: the output's biases begin as the logarithms of the tokens' frequencies in it.
     """
 
     encoder: EncoderConfig
@@ -41,6 +44,8 @@ class Entry:
     family: FamilyName | None = None
     batch: int = 32
     clip: float | None = 1.0
+    vectors: Cooccurrence | None = None
+    frequencies: bool = False
 
 
 def _bert() -> Entry:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from entries import ENTRIES, Entry
 from task import LENGTH, VOCABULARY, WIDTH, Task, prepare
 
 from bothways.config import to_json
+from bothways.data.cooccurrence import Cooccurrence, count_pairs
 from bothways.data.loader import Loader
 from bothways.data.packing import TokenBudget
 from bothways.data.vocabulary import Vocabulary
@@ -29,6 +32,7 @@ from bothways.layers.heads import MaskedLm
 from bothways.model.model import Model
 from bothways.objectives.masked_lm import MaskedLanguageModeling
 from bothways.ragged import Batch
+from bothways.recipes.word_vectors import begin_with, word_vectors
 from bothways.training import log
 from bothways.training.loop import train
 from bothways.training.schedule import Tokens
@@ -40,7 +44,22 @@ def objective(entry: Entry, task: Task, tokens: int, seed: int) -> MaskedLanguag
     head = MaskedLm(entry.head, WIDTH, VOCABULARY)
     made = MaskedLanguageModeling(encoder, head, entry.masking.within(tokens), Vocabulary.of(task.tokenizer, VOCABULARY))
     initialise(made, entry.encoder.initialisation, entry.encoder.num_layers, seed)
+    if entry.vectors is not None:
+        begin_with(_vectors(entry.vectors, task), made)
+    if entry.frequencies:
+        assert head.bias is not None, "an output with biases"
+        with torch.no_grad():
+            head.bias.copy_(torch.from_numpy(task.frequencies))
     return made
+
+
+def _vectors(settings: Cooccurrence, task: Task) -> torch.Tensor:
+    """Counted in the text to learn from; what is held out lies elsewhere."""
+    begin, every = time.perf_counter(), np.arange(len(task.shards.lengths))
+    pairs = count_pairs(settings, [(task.shards, every)], VOCABULARY, task.tokenizer.special_ids)
+    vectors = word_vectors(pairs, WIDTH, settings.smoothing)
+    print(f"word vectors of {pairs.tokens:,} tokens in {time.perf_counter() - begin:.1f} s", flush=True)
+    return vectors
 
 
 def saved_as(entry: Entry, task: Task, made: MaskedLanguageModeling) -> Model | None:

@@ -46,15 +46,17 @@ class Task:
 
     Attributes:
         ids, masked: int32 [sequences, length]: the held-out text, and as it is read; `places` is true where a token is predicted.
-        unigram: cross-entropy of the predicted tokens under the frequencies of the training text's, each counted once more than
-            it occurs.
+        frequencies: the logarithms of those of the training text's tokens, each counted once more than it occurs.
+        unigram: cross-entropy of the predicted tokens under them.
     """
 
     tokenizer: Tokenizer
+    shards: Shards
     data: TokenData
     ids: np.ndarray
     masked: np.ndarray
     places: np.ndarray
+    frequencies: np.ndarray
     unigram: float
 
 
@@ -72,7 +74,8 @@ def prepare(corpus: Path, work: Path) -> Task:
 def prepared(work: Path) -> Task:
     """The task that `prepare` has written."""
     tokenizer = Tokenizer.load(work / "tokenizer")
-    data = TokenData(Shards(work / "train", tokenizer, "sizes"), tokenizer, LENGTH)
+    shards = Shards(work / "train", tokenizer, "sizes")
+    data = TokenData(shards, tokenizer, LENGTH)
     heldout = TokenData(Shards(work / "heldout", tokenizer, "sizes"), tokenizer, LENGTH)
     full = np.flatnonzero(heldout.lengths == LENGTH)
     chosen = full[np.linspace(0, len(full) - 1, SEQUENCES).astype(int)]
@@ -81,9 +84,10 @@ def prepared(work: Path) -> Task:
     corrupted = mask_tokens(_HIDDEN, Vocabulary.of(tokenizer, VOCABULARY), ids.ravel(), lengths, np.arange(SEQUENCES), 0, 0)
     places = np.zeros(ids.size, dtype=bool)
     places[corrupted.positions] = True
-    unigram = float(-_log_frequencies(work)[corrupted.labels].mean())
+    frequencies = _log_frequencies(shards)
+    unigram = float(-frequencies[corrupted.labels].mean())
     shape = ids.shape
-    return Task(tokenizer, data, ids, corrupted.ids.reshape(shape), places.reshape(shape), unigram)
+    return Task(tokenizer, shards, data, ids, corrupted.ids.reshape(shape), places.reshape(shape), frequencies, unigram)
 
 
 def _joined(paragraphs: list[str], most: int = 20_000) -> list[str]:
@@ -99,8 +103,6 @@ def _joined(paragraphs: list[str], most: int = 20_000) -> list[str]:
     return ["\n".join(run) for run in runs]
 
 
-def _log_frequencies(work: Path) -> np.ndarray:
-    counts = np.ones(VOCABULARY)
-    for path in sorted((work / "train").glob("*.tokens")):
-        counts += np.bincount(np.fromfile(path, dtype="<u2"), minlength=VOCABULARY)
+def _log_frequencies(shards: Shards) -> np.ndarray:
+    counts = 1 + shards.counts(VOCABULARY)
     return np.log(counts / counts.sum()).astype(np.float32)
