@@ -1,9 +1,9 @@
 """The speedrun's board: time to each loss, from the curves in the work folder and the paired speeds.
 
 Time is the tokens to a loss, read between two evaluations on a straight line, over the tokens per second of
-`paired.py`. A baseline's best learning rate is chosen for each loss; an entry, a budget and a rate are the mean over
-their seeds, and count at a loss that every seed has reached. Where a baseline never came to a loss, ">" and the time
-it was given.
+`paired.py`, and the seconds that went by before the first step. A baseline's best learning rate is chosen for each loss;
+an entry, a budget and a rate are the mean over their seeds, and count at a loss that every seed has reached. Where a
+baseline never came to a loss, ">" and the time it was given.
 
     python benchmarks/speedrun/board.py --work build/speedrun
 """
@@ -57,11 +57,13 @@ class Contender:
     Attributes:
         name: of its speed: an entry, or a baseline with its network.
         runs: curves by the names of their folders, a baseline's one for each learning rate, an entry's for each seed.
+        before: seconds that went by before the first step, of each run that tells them.
     """
 
     name: str
     baseline: bool
     runs: dict[str, Curve] = field(default_factory=dict)
+    before: list[float] = field(default_factory=list)
 
     def tokens(self, level: float) -> list[float] | None:
         """To a loss, of every seed; of a baseline, of its best learning rate."""
@@ -85,19 +87,24 @@ def contenders(work: Path) -> dict[str, Contender]:
     for path in sorted(work.glob("runs/*/curve.jsonl")):
         if told := _RUN.fullmatch(path.parent.name):
             name = told["entry"] + told["budget"] + (told["rate"] or "")
-            found.setdefault(name, Contender(told["entry"], baseline=False)).runs[path.parent.name] = curve(path)
+            one = found.setdefault(name, Contender(told["entry"], baseline=False))
+            one.runs[path.parent.name] = curve(path)
+            if (before := path.with_name("before.json")).exists():
+                one.before.append(json.loads(before.read_text())["seconds"])
     return found
 
 
 def row(one: Contender, speed: float, levels: Sequence[float]) -> dict[str, Any]:
     """The seconds to each loss, or those in which it was not reached; and the last losses."""
+    before = statistics.mean(one.before) if one.before else 0.0
     seconds = {
-        f"{level:.3f}": [round(count / speed, 1) for count in needed]
+        f"{level:.3f}": [round(before + count / speed, 1) for count in needed]
         for level in levels
         if (needed := one.tokens(level)) is not None
     }
     last = {run: round(points[-1][1], 4) for run, points in one.runs.items()}
-    return {"tokens_per_second": speed, "seconds": seconds, "given": round(one.longest / speed, 1), "last": last}
+    given = round(before + one.longest / speed, 1)
+    return {"tokens_per_second": speed, "before": round(before, 1), "seconds": seconds, "given": given, "last": last}
 
 
 def cell(told: dict[str, Any], level: float, baseline: bool) -> str:

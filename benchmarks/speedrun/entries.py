@@ -117,8 +117,8 @@ def _qwen3() -> Entry:
     return replace(_muon(), family="qwen3", encoder=encoder, head=head)
 
 
-def _optimizer(muon: float = 0.02, adam: float = 5e-3) -> Muon:
-    return Muon(lr=muon, rest=AdamW(lr=adam, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))
+def _optimizer(muon: float = 0.02, adam: float = 5e-3, decay: float = 0.0) -> Muon:
+    return Muon(lr=muon, weight_decay=decay, rest=AdamW(lr=adam, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))
 
 
 def _muon() -> Entry:
@@ -129,6 +129,27 @@ def _muon() -> Entry:
         optimizer=_optimizer(),
         schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.5), final=0.0),
         batch=16,
+    )
+
+
+def _near() -> Entry:
+    """ModernBERT's network reading near at hand: three of four layers see one token to either side, and the rest is known
+    before the first step, what words occur beside and how often.
+    """
+    shape = modernbert(
+        VOCABULARY, WIDTH, LAYERS, 4, 3 * WIDTH,
+        max_length=LENGTH, window=2, pattern=(False, False, True, False), global_theta=10_000.0,
+    )  # fmt: skip
+    return Entry(
+        family="modernbert",
+        encoder=_zeroed(shape),
+        head=_modernbert().head,
+        masking=Masking(rate=0.4, mask=1.0, random=0.0, schedule=RateLine(to=0.15)),
+        optimizer=_optimizer(decay=0.1),
+        schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.8), final=0.0),
+        batch=16,
+        vectors=Cooccurrence(tokens=4_000_000),
+        frequencies=True,
     )
 
 
@@ -155,5 +176,6 @@ ENTRIES: dict[str, Entry] = {
     "often-to-15": replace(_often, masking=replace(_often.masking, schedule=RateLine(to=0.15))),
     "often-lower": replace(_often, optimizer=_optimizer(0.01, 2.5e-3)),
     "often-modernbert": replace(_often, family="modernbert", encoder=_zeroed(modernbert_.encoder), head=modernbert_.head),
+    "near": _near(),
     "often-qwen3": replace(_often, family="qwen3", encoder=qwen3_.encoder, head=qwen3_.head),
 }

@@ -1,6 +1,7 @@
 """One run of the speedrun in our own engine: an entry of `entries.py`, a budget of tokens, a seed.
 
-Writes `curve.jsonl` of (step, tokens, held-out loss) into the run's folder. Started again, it goes on.
+Writes `curve.jsonl` of (step, tokens, held-out loss) into the run's folder, and `before.json`, the seconds that went by
+before the first step (word vectors are not for nothing). Started again, it goes on.
 
     python benchmarks/speedrun/run.py CORPUS.jsonl.gz --work build/speedrun --entry muon --tokens 1000000 [--seed 0]
 """
@@ -55,11 +56,9 @@ def objective(entry: Entry, task: Task, tokens: int, seed: int) -> MaskedLanguag
 
 def _vectors(settings: Cooccurrence, task: Task) -> torch.Tensor:
     """Counted in the text to learn from; what is held out lies elsewhere."""
-    begin, every = time.perf_counter(), np.arange(len(task.shards.lengths))
+    every = np.arange(len(task.shards.lengths))
     pairs = count_pairs(settings, [(task.shards, every)], VOCABULARY, task.tokenizer.special_ids)
-    vectors = word_vectors(pairs, WIDTH, settings.smoothing)
-    print(f"word vectors of {pairs.tokens:,} tokens in {time.perf_counter() - begin:.1f} s", flush=True)
-    return vectors
+    return word_vectors(pairs, WIDTH, settings.smoothing)
 
 
 def saved_as(entry: Entry, task: Task, made: MaskedLanguageModeling) -> Model | None:
@@ -95,8 +94,11 @@ def run(
     after_step: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train and save the model; the curve."""
+    begin = time.perf_counter()
     made = objective(entry, task, tokens, seed)
-    print(f"{sum(p.numel() for p in made.parameters()):,} parameters; unigram {task.unigram:.3f}", flush=True)
+    before = round(time.perf_counter() - begin, 2)
+    size = sum(p.numel() for p in made.parameters())
+    print(f"{size:,} parameters, made in {before} s; unigram {task.unigram:.3f}", flush=True)
     loader = Loader(task.data, TokenBudget(tokens=entry.batch * LENGTH), made.prepare, seed)
     steps = tokens // (entry.batch * LENGTH)
     settings = TrainingConfig(
@@ -111,6 +113,7 @@ def run(
     lines = [line for line in log.read(folder) if line["kind"] == "evaluation"]
     curve = [{"step": one["step"], "tokens": one["tokens"], "loss": one["metrics"]["heldout"]} for one in lines]
     (folder / "curve.jsonl").write_text("".join(json.dumps(one) + "\n" for one in curve))
+    (folder / "before.json").write_text(json.dumps({"seconds": before}))
     return curve
 
 
