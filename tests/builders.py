@@ -26,8 +26,8 @@ from bothways.families.modernbert import modernbert
 from bothways.families.mosaicbert import mosaicbert
 from bothways.families.mpnet import mpnet
 from bothways.families.neobert import neobert
-from bothways.layers.norm import LayerNorm
-from bothways.layers.position import Disentangled, Rotary
+from bothways.layers.norm import LayerNorm, RmsNorm
+from bothways.layers.position import Alibi, Disentangled, Rotary
 from bothways.layers.scaling import Yarn
 from bothways.ragged import Batch, Ragged
 
@@ -60,6 +60,14 @@ CONFIGS: dict[str, EncoderConfig] = {
     "deberta": deberta(**_SIZES, intermediate_size=INNER, max_length=LONGEST, position=Disentangled(max_distance=7)),
     "deberta-v2": deberta_v2(**_SIZES, intermediate_size=INNER, max_length=LONGEST, position=_BUCKETS, convolution=CONVOLUTION),
 }
+
+
+def mixed() -> EncoderConfig:
+    """ModernBERT's layers with RMS norms, some of them with ALiBi: no published config says it."""
+    base = CONFIGS["modernbert"]
+    one, *others = (replace(layer, norm=RmsNorm(eps=1e-6)) for layer in base.layers)
+    return replace(base, layers=(replace(one, mixer=replace(one.mixer, position=Alibi())), *others))
+
 
 # Lengths of the sequences of a packed batch; empty ones are empty slots.
 lengths_lists = st.lists(st.integers(0, 14), min_size=1, max_size=6)

@@ -27,7 +27,7 @@ from bothways.data.packing import TokenBudget
 from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
-from bothways.families import FAMILIES
+from bothways.families import BY_NAME
 from bothways.families.family import Heads, Spec
 from bothways.layers.heads import MaskedLm
 from bothways.model.model import Model
@@ -66,7 +66,7 @@ def saved_as(entry: Entry, task: Task, made: MaskedLanguageModeling) -> Model | 
     if entry.family is None:
         return None
     spec = Spec(encoder=entry.encoder, heads=Heads(masked_lm=entry.head), pad_id=task.tokenizer.pad_id or 0)
-    model = Model(next(one for one in FAMILIES if one.name == entry.family), spec, task.tokenizer, name=entry.family)
+    model = Model(BY_NAME[entry.family], spec, task.tokenizer, name=entry.family)
     model.encoder = made.encoder
     model.heads["masked_lm"] = made.head
     return model

@@ -1,4 +1,4 @@
-"""Published families: a file each, and the reversible conversion they share."""
+"""Published families: a file each, and the reversible conversion they share; and one for what is of none."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bothways.families import (
     llama,
     longformer,
     m2bert,
+    mixture,
     modernbert,
     mosaicbert,
     mpnet,
@@ -47,3 +48,6 @@ FAMILIES: tuple[Family, ...] = (
     deberta.FAMILY,
     deberta_v2.FAMILY,
 )
+
+# by the name that `model_type` has in `config.json`: the published ones, and last the one that can say anything
+BY_NAME = {family.name: family for family in (*FAMILIES, mixture.FAMILY)}

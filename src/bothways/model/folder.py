@@ -18,7 +18,7 @@ from bothways.config import explain, to_json
 from bothways.data.tokenizer import Tokenizer
 from bothways.encoder.config import EncoderConfig
 from bothways.errors import InputError
-from bothways.families import FAMILIES
+from bothways.families import BY_NAME
 from bothways.families.convert import Reader, expand, to_ours, to_theirs
 from bothways.families.family import Family, Inexpressible, Spec
 from bothways.files import read_object, write_text
@@ -258,17 +258,16 @@ def _has_others(folder: Path) -> bool:
 
 
 def _family(published: dict[str, Any], family: str | None, where: str, weights: Callable[[], dict[str, Tensor]]) -> Family:
-    claimed = next((one.name for one in FAMILIES if one.claims(published)), None)
+    claimed = next((one.name for one in BY_NAME.values() if one.claims(published)), None)
     name = family or claimed or published.get("model_type")
-    known = {one.name: one for one in FAMILIES}
     if name is None:
         raise InputError(f"{where}: no model_type; say which family it is (family='bert'; --family bert)")
-    if name in known:
-        return known[name]
-    supported = f"supported: {', '.join(known)}"
+    if name in BY_NAME:
+        return BY_NAME[name]
+    supported = f"supported: {', '.join(BY_NAME)}"
     if not published.get("auto_map"):
         raise InputError(f"{where}: the family '{name}' is not supported; {supported}")
-    fitting = [one.name for one in FAMILIES if _fits(one, published, where, weights())]
+    fitting = [one.name for one in BY_NAME.values() if _fits(one, published, where, weights())]
     way_out = (
         f"its weights have the names and shapes of '{fitting[0]}': if it computes the same, family='{fitting[0]}' "
         f"(--family {fitting[0]}) reads it"

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 
 from bothways.data.table import cut_to
 from bothways.data.tokenizer import Tokenizer
-from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
-from bothways.encoder.enhanced_mask_decoder import EnhancedMaskDecoder
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Family, Heads, Spec
-from bothways.layers.heads import Classifier, MaskedLm, TransformLayer, pool
-from bothways.layers.replaced_token import ReplacedToken
+from bothways.families.heads import build_heads
+from bothways.layers.heads import Classifier, MaskedLm, pool
 from bothways.model.batching import Progress, run
 from bothways.model.overflow import Overflow, check_lengths, fit
 from bothways.model.settings import EmbeddingSettings
@@ -327,34 +325,6 @@ class Model(nn.Module):
         # white space as Python writes it; a special token by its name
         word = plain.strip() or (repr(plain) if plain else tokenizer.backend.id_to_token(token) or "")
         return Prediction(word, probability, text)
-
-
-def build_heads(heads: Heads, encoder: EncoderConfig) -> nn.ModuleDict:
-    """The modules of the heads that are there, for an encoder of this shape.
-
-    Raises:
-        InputError: a classifier whose first token is global, on an encoder without global tokens.
-    """
-    size = encoder.hidden_size
-    classifiers = (heads.classifier, heads.next_sentence, heads.sentence_order)
-    if any(head and head.global_first for head in classifiers) and not any(one.global_tokens for one in encoder.attentions):
-        raise InputError("ClassifierHead.global_first: no layer of this encoder has global tokens; leave it out")
-    modules: dict[str, nn.Module] = {}
-    if heads.masked_lm is not None:
-        modules["masked_lm"] = MaskedLm(heads.masked_lm, size, encoder.vocab_size, encoder.embedding.size)
-    if heads.classifier is not None:
-        modules["classifier"] = Classifier(heads.classifier, size)
-    if heads.next_sentence is not None:
-        modules["next_sentence"] = Classifier(heads.next_sentence, size)
-    if heads.sentence_order is not None:
-        modules["sentence_order"] = Classifier(heads.sentence_order, size)
-    if heads.replaced_token is not None:
-        modules["replaced_token"] = ReplacedToken(heads.replaced_token, size)
-    if heads.mask_decoder is not None:
-        modules["mask_decoder"] = EnhancedMaskDecoder(heads.mask_decoder, encoder)
-    if heads.pooler is not None:
-        modules["pooler"] = TransformLayer(heads.pooler, size)
-    return nn.ModuleDict(modules)
 
 
 def heads_equal(one: Spec, other: Spec, name: str) -> bool:

@@ -13,7 +13,7 @@ from bothways.data.vocabulary import Vocabulary
 from bothways.encoder.encoder import Encoder
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
-from bothways.families import FAMILIES
+from bothways.families import BY_NAME
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import Classifier, MaskedLm
 from bothways.model.model import Model
@@ -85,7 +85,7 @@ def assemble(run: Pretraining, tokenizer: Tokenizer, objective: Objectives) -> t
     if isinstance(objective, ReplacedTokenDetection):
         discriminator = detecting.discriminator_model(run, tokenizer, objective)
         return discriminator, detecting.generator_model(run, tokenizer, objective)
-    family = next(one for one in FAMILIES if one.name == run.family)
+    family = BY_NAME[run.family]
     spec = Spec(encoder=run.encoder, heads=_heads(run, family), pad_id=tokenizer.pad_id or 0)
     with torch.device("meta"):
         model = Model(family, spec, tokenizer, name=run.family)

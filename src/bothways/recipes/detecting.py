@@ -17,7 +17,7 @@ from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.generator import generator_of
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
-from bothways.families import FAMILIES
+from bothways.families import BY_NAME
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import MaskedLm
 from bothways.layers.replaced_token import ReplacedToken
@@ -68,7 +68,7 @@ def discriminator_model(run: Pretraining, tokenizer: Tokenizer, objective: Repla
 
     It has the head for replaced tokens where its family has a name for it.
     """
-    family = next(one for one in FAMILIES if one.name == run.family)
+    family = BY_NAME[run.family]
     heads = Heads(replaced_token=objective.head.config) if "replaced_token" in family.marks else Heads()
     spec = Spec(encoder=run.encoder, heads=heads, pad_id=tokenizer.pad_id or 0)
     with torch.device("meta"):
@@ -82,7 +82,7 @@ def discriminator_model(run: Pretraining, tokenizer: Tokenizer, objective: Repla
 def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: WithGenerator) -> Model:
     """The generator on its own modules: in the run's family, or in the first one that can express it."""
     config, decoder = objective.generator.config, objective.settings.decoder
-    families = sorted(FAMILIES, key=lambda one: one.name != run.family)
+    families = sorted(BY_NAME.values(), key=lambda one: one.name != run.family)
     with torch.device("meta"):
         models = [
             Model(
@@ -93,7 +93,7 @@ def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: WithGener
             )
             for family in families
         ]
-    model = next((one for one in models if refusal(one) is None), models[0])
+    model = next(one for one in models if _expressed(one))
     model.encoder, model.heads["masked_lm"] = objective.generator, objective.generator_head
     if "mask_decoder" in model.heads:
         assert isinstance(objective, ReplacedTokenDetection)
@@ -112,28 +112,25 @@ def with_decoder(heads: Heads, decoder: object, family: Family, encoder: Encoder
     return heads
 
 
-def refusal(model: Model) -> str | None:
-    """Why a model cannot be saved; None where it can."""
+def _expressed(model: Model) -> bool:
+    """Whether the model's family can save it."""
     try:
         check_expressed(model)
-    except InputError as error:
-        return str(error)
-    return None
+    except InputError:
+        return False
+    return True
 
 
 def savable_generator(generator: Model, decoder: object, say: Say) -> Mapping[str, Model]:
-    """The models to save beside the trained one: the generator, unless no family can express it, which is told.
+    """The models to save beside the trained one: the generator.
 
-    Nor is one whose head reads a decoder that its folder has no place for: it would fill in something else than it learned.
+    Unless its head reads a decoder that its folder has no place for, which
+    is told: it would fill in something else than it learned.
     """
-    reason = refusal(generator)
-    if reason is None and decoder is not None and "mask_decoder" not in generator.heads:
-        reason = (
-            f"folders of {generator.family.name} have no place for its decoder, or for positions of the embedding's beside it"
-        )
-    if reason is None:
+    if decoder is None or "mask_decoder" in generator.heads:
         return {"generator": generator}
-    say(f"the generator will not be saved as a model: {reason.removesuffix('; nothing was written')}")
+    reason = f"folders of {generator.family.name} have no place for its decoder, or for positions of the embedding's beside it"
+    say(f"the generator will not be saved as a model: {reason}")
     return {}
 
 

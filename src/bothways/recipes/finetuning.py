@@ -13,9 +13,10 @@ from bothways.data.table import LabelledRows, TableData, read_labelled
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Heads
+from bothways.families.heads import build_heads
 from bothways.layers.heads import Classifier, ClassifierHead
 from bothways.model.folder import load
-from bothways.model.model import Model, build_heads
+from bothways.model.model import Model
 from bothways.model.settings import EmbeddingSettings
 from bothways.objectives.classification import SequenceClassification
 from bothways.objectives.contrastive import Contrastive

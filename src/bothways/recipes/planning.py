@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bothways.errors import InputError
-from bothways.families import FAMILIES
+from bothways.families import BY_NAME
 from bothways.families.family import Heads, Spec
 from bothways.model.cost import parameters_by_part
 from bothways.model.model import Model
@@ -304,7 +304,7 @@ def _memory(
 
 
 def _parameters(run: Pretraining) -> dict[str, int]:
-    family, settings = next(one for one in FAMILIES if one.name == run.family), run.replaced_tokens
+    family, settings = BY_NAME[run.family], run.replaced_tokens
     heads = Heads(masked_lm=run.head)
     if settings is not None and run.ngrams is None:
         heads = Heads(replaced_token=settings.head)

@@ -31,11 +31,11 @@ from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.training.settings import TrainingConfig
 
-# Where a config is read without a list of families at hand; a test holds it to `bothways.families.FAMILIES`.
+# Where a config is read without a list of families at hand; a test holds it to `bothways.families.BY_NAME`.
 FamilyName = Literal[
     "bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "longformer", "deberta", "deberta-v2",
     "mpnet", "ernie_gram", "mosaicbert", "nomic_bert", "modernbert", "neobert", "m2_bert", "eurobert",
-    "llama", "mistral", "qwen2", "qwen3",
+    "llama", "mistral", "qwen2", "qwen3", "bothways",
 ]  # fmt: skip
 
 # Which tokens a run predicts
