@@ -133,19 +133,19 @@ def _muon() -> Entry:
 
 
 def _near() -> Entry:
-    """ModernBERT's network reading near at hand: three of four layers see one token to either side, and the rest is known
-    before the first step, what words occur beside and how often.
+    """ModernBERT's trunk reading near at hand: three of four layers see two tokens to either side. What words occur beside and
+    how often is known before the first step; nothing stands between the states and the table, so that it is of use from then on.
     """
     shape = modernbert(
         VOCABULARY, WIDTH, LAYERS, 4, 3 * WIDTH,
         max_length=LENGTH, window=2, pattern=(False, False, True, False), global_theta=10_000.0,
     )  # fmt: skip
     return Entry(
-        family="modernbert",
+        family="bothways",
         encoder=_zeroed(shape),
-        head=_modernbert().head,
+        head=MaskedLmHead(transform=None),
         masking=Masking(rate=0.4, mask=1.0, random=0.0, schedule=RateLine(to=0.15)),
-        optimizer=_optimizer(decay=0.1),
+        optimizer=_optimizer(adam=3e-3, decay=0.1),
         schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.8), final=0.0),
         batch=16,
         vectors=Cooccurrence(tokens=4_000_000),
