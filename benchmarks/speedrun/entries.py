@@ -117,8 +117,9 @@ def _qwen3() -> Entry:
     return replace(_muon(), family="qwen3", encoder=encoder, head=head)
 
 
-def _optimizer(muon: float = 0.02, adam: float = 5e-3, decay: float = 0.0) -> Muon:
-    return Muon(lr=muon, weight_decay=decay, rest=AdamW(lr=adam, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0))
+def _optimizer(muon: float = 0.02, adam: float = 5e-3, beta: float = 0.95, decay: float = 0.0) -> Muon:
+    """AdamW, of which `beta` is the second, has what is no hidden matrix."""
+    return Muon(lr=muon, weight_decay=decay, rest=AdamW(lr=adam, betas=(0.9, beta), eps=1e-8, weight_decay=0.0))
 
 
 def _muon() -> Entry:
@@ -145,7 +146,7 @@ def _near() -> Entry:
         encoder=_zeroed(shape),
         head=MaskedLmHead(transform=None),
         masking=Masking(rate=0.4, mask=1.0, random=0.0, schedule=RateLine(to=0.15)),
-        optimizer=_optimizer(adam=3e-3, decay=0.1),
+        optimizer=_optimizer(adam=3e-3, beta=0.99, decay=0.1),
         schedule=Trapezoidal(warmup=Fraction(of=0.0), decay=Fraction(of=0.8), final=0.0),
         batch=16,
         vectors=Cooccurrence(tokens=4_000_000),
