@@ -155,7 +155,7 @@ def _near() -> Entry:
 
 
 muon = _muon()
-bert_, modernbert_, qwen3_ = _bert(), _modernbert(), _qwen3()
+bert_, modernbert_, qwen3_, near = _bert(), _modernbert(), _qwen3(), _near()
 _often = replace(muon, masking=replace(muon.masking, rate=0.4), batch=8)
 ENTRIES: dict[str, Entry] = {
     "bert": bert_,
@@ -177,6 +177,8 @@ ENTRIES: dict[str, Entry] = {
     "often-to-15": replace(_often, masking=replace(_often.masking, schedule=RateLine(to=0.15))),
     "often-lower": replace(_often, optimizer=_optimizer(0.01, 2.5e-3)),
     "often-modernbert": replace(_often, family="modernbert", encoder=_zeroed(modernbert_.encoder), head=modernbert_.head),
-    "near": _near(),
+    "near": near,
+    # where the first seconds count
+    "near-quick": replace(near, vectors=Cooccurrence(tokens=1_000_000)),
     "often-qwen3": replace(_often, family="qwen3", encoder=qwen3_.encoder, head=qwen3_.head),
 }
