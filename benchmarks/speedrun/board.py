@@ -5,7 +5,9 @@ Time is the tokens to a loss, read between two evaluations on a straight line, o
 an entry, a budget and a rate are the mean over their seeds, and count at a loss that every seed has reached. Where a
 baseline never came to a loss, ">" and the time it was given.
 
-    python benchmarks/speedrun/board.py --work build/speedrun
+`--sooner A B`: and how much sooner B has come to A's last loss (the mean of its seeds) than A.
+
+    python benchmarks/speedrun/board.py --work build/speedrun [--sooner modernbert-batch8-6144000-lr0.002 near-2560000]
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from harness import RESULTS, record
 # the names that `run.py` gives
 _RUN = re.compile(r"(?P<entry>.+?)(?P<budget>-\d{5,})-seed\d+(?P<rate>-lr.+)?")
 # nats below a model of word frequencies
+# entries whose steps are another's, and with them its speed
+_STEPS_OF = {"near-quick": "near"}
 BELOW = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 Curve: TypeAlias = list[tuple[float, float]]  # tokens, nats
 
@@ -107,6 +111,20 @@ def row(one: Contender, speed: float, levels: Sequence[float]) -> dict[str, Any]
     return {"tokens_per_second": speed, "before": round(before, 1), "seconds": seconds, "given": given, "last": last}
 
 
+def sooner(one: Contender, other: Contender, speeds: dict[str, float]) -> dict[str, float | list[float] | None]:
+    """How many times sooner than `one` the `other` has come to its last loss, seed by seed and on the mean."""
+    level = statistics.mean(points[-1][1] for points in one.runs.values())
+    told = row(other, speed_of(other, speeds), [level])["seconds"].get(f"{level:.3f}")
+    given = row(one, speed_of(one, speeds), [])["given"]
+    ratios = [round(given / seconds, 2) for seconds in told or ()]
+    mean = round(given / statistics.mean(told), 2) if told else None
+    return {"loss": round(level, 4), "seconds": given, "times": ratios, "mean": mean}
+
+
+def speed_of(one: Contender, speeds: dict[str, float]) -> float:
+    return speeds[_STEPS_OF.get(one.name, one.name)]
+
+
 def cell(told: dict[str, Any], level: float, baseline: bool) -> str:
     times = told["seconds"].get(f"{level:.3f}")
     if times is None:
@@ -117,18 +135,24 @@ def cell(told: dict[str, Any], level: float, baseline: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--sooner", nargs=2, action="append", default=[], metavar=("A", "B"))
     options = parser.parse_args()
     unigram = prepared(options.work).unigram
     levels = [round(unigram - below, 3) for below in BELOW]
     speeds = json.loads((RESULTS / "speedrun_paired.json").read_text())["tokens_per_second"]
-    found = {name: one for name, one in contenders(options.work).items() if one.name in speeds}
-    table = {name: row(one, speeds[one.name], levels) for name, one in found.items()}
-    printed = Table("", "tokens/s", *(f"{level:.2f}" for level in levels), "last", title="Seconds to a loss")
+    found = {name: one for name, one in contenders(options.work).items() if _STEPS_OF.get(one.name, one.name) in speeds}
+    table = {name: row(one, speed_of(one, speeds), levels) for name, one in found.items()}
+    printed = Table(
+        "", "tokens/s", *(f"{level:.2f}" for level in levels), "last", title="Seconds to a loss"
+    )
     for name, told in table.items():
         cells = [cell(told, level, found[name].baseline) for level in levels]
         printed.add_row(name, f"{told['tokens_per_second']:,}", *cells, f"{min(told['last'].values()):.3f}")
-    Console().print(printed)
-    print(record("speedrun", {"unigram": unigram, "contenders": table}))
+    Console(width=110).print(printed)  # names are long
+    pairs = {f"{one} / {other}": sooner(found[one], found[other], speeds) for one, other in options.sooner}
+    for pair, told in pairs.items():
+        print(pair, told)
+    print(record("speedrun", {"unigram": unigram, "contenders": table, "sooner": pairs}))
 
 
 if __name__ == "__main__":
