@@ -3,7 +3,8 @@
 Time is the tokens to a loss, read between two evaluations on a straight line, over the tokens per second of
 `paired.py`, and the seconds that went by before the first step. A baseline's best learning rate is chosen for each loss;
 an entry, a budget and a rate are the mean over their seeds, and count at a loss that every seed has reached. Where a
-baseline never came to a loss, ">" and the time it was given.
+baseline never came to a loss, ">" and the time it was given; where a run's first evaluation was below it already, the other
+seeds count, and if there is none, "<" and the time of that evaluation.
 
 `--sooner A B`: and how much sooner B has come to A's last loss (the mean of its seeds) than A.
 
@@ -31,9 +32,9 @@ from harness import RESULTS, record
 
 # the names that `run.py` gives
 _RUN = re.compile(r"(?P<entry>.+?)(?P<budget>-\d{5,})-seed\d+(?P<rate>-lr.+)?")
-# nats below a model of word frequencies
 # entries whose steps are another's, and with them its speed
 _STEPS_OF = {"near-quick": "near"}
+# nats below a model of word frequencies
 BELOW = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 Curve: TypeAlias = list[tuple[float, float]]  # tokens, nats
 
@@ -44,7 +45,7 @@ def curve(path: Path) -> Curve:
 
 
 def tokens_to(level: float, points: Curve) -> float | None:
-    """Where the curve first comes down to a loss; None where it does not."""
+    """Where the curve first comes down to a loss (at its first point at the latest); None where it does not."""
     before = points[0]
     for point in points:
         if point[1] <= level:
@@ -71,11 +72,16 @@ class Contender:
 
     def tokens(self, level: float) -> list[float] | None:
         """To a loss, of every seed; of a baseline, of its best learning rate."""
-        each = [tokens_to(level, points) for points in self.runs.values()]
+        seen = [points for points in self.runs.values() if points[0][1] > level]
+        each = [tokens_to(level, points) for points in seen or self.runs.values()]
         reached = [one for one in each if one is not None]
         if self.baseline:
             return [min(reached)] if reached else None
         return reached if len(reached) == len(each) else None
+
+    def at_most(self, level: float) -> bool:
+        """Whether all runs had passed a loss when they were first evaluated."""
+        return all(points[0][1] <= level for points in self.runs.values())
 
     @property
     def longest(self) -> float:
@@ -108,7 +114,11 @@ def row(one: Contender, speed: float, levels: Sequence[float]) -> dict[str, Any]
     }
     last = {run: round(points[-1][1], 4) for run, points in one.runs.items()}
     given = round(before + one.longest / speed, 1)
-    return {"tokens_per_second": speed, "before": round(before, 1), "seconds": seconds, "given": given, "last": last}
+    at_most = [f"{level:.3f}" for level in levels if one.at_most(level)]
+    return {
+        "tokens_per_second": speed, "before": round(before, 1), "seconds": seconds, "at_most": at_most, "given": given,
+        "last": last, "mean_last": round(statistics.mean(last.values()), 4),
+    }  # fmt: skip
 
 
 def sooner(one: Contender, other: Contender, speeds: dict[str, float]) -> dict[str, float | list[float] | None]:
@@ -129,7 +139,7 @@ def cell(told: dict[str, Any], level: float, baseline: bool) -> str:
     times = told["seconds"].get(f"{level:.3f}")
     if times is None:
         return f">{told['given']:,.0f}" if baseline else "-"
-    return f"{statistics.mean(times):,.0f}"
+    return ("<" if f"{level:.3f}" in told["at_most"] else "") + f"{statistics.mean(times):,.0f}"
 
 
 def main() -> None:
@@ -142,13 +152,15 @@ def main() -> None:
     speeds = json.loads((RESULTS / "speedrun_paired.json").read_text())["tokens_per_second"]
     found = {name: one for name, one in contenders(options.work).items() if _STEPS_OF.get(one.name, one.name) in speeds}
     table = {name: row(one, speed_of(one, speeds), levels) for name, one in found.items()}
-    printed = Table(
-        "", "tokens/s", *(f"{level:.2f}" for level in levels), "last", title="Seconds to a loss"
-    )
+    printed = Table("", "tokens/s", *(f"{level:.2f}" for level in levels), "last", title="Seconds to a loss")
     for name, told in table.items():
-        cells = [cell(told, level, found[name].baseline) for level in levels]
-        printed.add_row(name, f"{told['tokens_per_second']:,}", *cells, f"{min(told['last'].values()):.3f}")
+        baseline = found[name].baseline
+        cells = [cell(told, level, baseline) for level in levels]
+        last = min(told["last"].values()) if baseline else told["mean_last"]
+        printed.add_row(name, f"{told['tokens_per_second']:,}", *cells, f"{last:.3f}")
     Console(width=110).print(printed)  # names are long
+    if odd := [name for pair in options.sooner for name in pair if name not in found or found[name].baseline]:
+        parser.error(f"--sooner: {odd[0]} is no entry's runs; there are {', '.join(n for n in found if not found[n].baseline)}")
     pairs = {f"{one} / {other}": sooner(found[one], found[other], speeds) for one, other in options.sooner}
     for pair, told in pairs.items():
         print(pair, told)

@@ -21,6 +21,7 @@ from bothways.layers.heads import ClassifierHead, MaskedLmHead, Transform
 from bothways.layers.norm import RmsNorm
 from bothways.layers.replaced_token import ReplacedTokenHead
 from bothways.model.folder import check_expressed
+from bothways.model.settings import EmbeddingSettings
 
 HEADS = Heads(
     masked_lm=MaskedLmHead(transform=None, bias=False),
@@ -47,8 +48,10 @@ def test_every_encoder_is_read_as_it_was_written(encoder: EncoderConfig, tmp_pat
 
 def test_what_published_families_refuse_is_saved() -> None:
     for family in FAMILIES:
-        with torch.device("meta"), pytest.raises(InputError):
-            check_expressed(Model(family, Spec(encoder=mixed())))
+        with torch.device("meta"):
+            model = Model(family, Spec(encoder=mixed()))
+        with pytest.raises(InputError, match=f"^(the family '{family.name}' cannot express|{family.name}: )"):
+            check_expressed(model)
     with torch.device("meta"):
         check_expressed(Model(mixture.FAMILY, Spec(encoder=mixed(), heads=HEADS)))
 
@@ -61,7 +64,10 @@ def test_a_decoder_of_masks_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_card_names_no_other_library(tmp_path: Path) -> None:
-    card = (Model.create(mixture.FAMILY, Spec(encoder=mixed())).save(tmp_path / "model") / "README.md").read_text()
+    model = Model(mixture.FAMILY, Spec(encoder=mixed()), settings=EmbeddingSettings(declared=True))
+    card = (model.save(tmp_path / "model") / "README.md").read_text()
+    assert "library_name: bothways" in card
+    assert "sentence-transformers" not in card
     assert "## In Bothways" in card
     assert "## In transformers" not in card
 
@@ -70,10 +76,16 @@ def test_the_card_names_no_other_library(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         (lambda config: config.pop("encoder"), "config.json: no 'encoder', which this family needs"),
+        (lambda config: config.pop("heads"), "config.json: no 'heads', which this family needs"),
         (lambda config: config["encoder"].update(num_layer=3), "config.json: encoder: EncoderConfig: no field 'num_layer'"),
         (lambda config: config["encoder"].update(hidden_size="wide"), "config.json: encoder: hidden_size: "),
         (lambda config: config["heads"].update(masked_ln={}), "config.json: heads: there is no 'masked_ln'; there are "),
         (lambda config: config["heads"]["masked_lm"].update(tied="so"), "config.json: heads: masked_lm.tied: "),
+        (
+            lambda config: config["heads"].update(classifier={"labels": 2, "global_first": True}),
+            "config.json: heads: ClassifierHead.global_first: no layer",
+        ),
+        (lambda config: config.update(classifier_pooling="last"), "config.json: classifier_pooling='last' is not supported"),
         (lambda config: config["encoder"].update(hidden_size=48), r"has shape \(.*\), the config implies"),
     ],
 )
@@ -84,6 +96,18 @@ def test_a_damaged_config_is_named(changed: object, message: str, tmp_path: Path
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=message):
         bothways.load(folder)
+
+
+def test_classes_are_as_many_as_their_names(tmp_path: Path) -> None:
+    spec = Spec(encoder=mixed(), heads=Heads(classifier=ClassifierHead(labels=2)), labels=("a", "b", "c"))
+    with pytest.raises(InputError, match=r"id2label names 3 classes, heads\.classifier\.labels is 2"):
+        Model.create(mixture.FAMILY, spec).save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_how_a_classifier_to_come_would_pool_is_kept(tmp_path: Path) -> None:
+    folder = Model.create(mixture.FAMILY, Spec(encoder=mixed(), classifier_pooling="max")).save(tmp_path / "model")
+    assert bothways.load(folder).spec.classifier_pooling == "max"
 
 
 def test_it_is_the_last_resort() -> None:

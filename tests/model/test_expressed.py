@@ -156,10 +156,10 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
         (bert.FAMILY, with_layers(BERT, lambda layer: replace(layer, norm=RmsNorm())), {}, "encoder's layers.0.norm.type"),
         (bert.FAMILY, replace(BERT, embedding=replace(BERT.embedding, norm=RmsNorm())), {}, "encoder's embedding.norm"),
         (roberta.FAMILY, replace(BERT, embedding=replace(BERT.embedding, position=None)), {}, "encoder's embedding.position"),
-        (roberta.FAMILY, roberta.roberta(**SIZES), {"next_sentence": ClassifierHead(labels=2)}, "next_sentence head, which 'b"),
+        (roberta.FAMILY, roberta.roberta(**SIZES), {"next_sentence": ClassifierHead(labels=2)}, "next_sentence head;"),
         (albert.FAMILY, BERT, {}, "encoder's shared"),
         (albert.FAMILY, replace(ALBERT, embedding=replace(ALBERT.embedding, size=None)), {}, "encoder's embedding.size"),
-        (albert.FAMILY, ALBERT, {"next_sentence": ClassifierHead(labels=2)}, "next_sentence head, which 'b"),
+        (albert.FAMILY, ALBERT, {"next_sentence": ClassifierHead(labels=2)}, "next_sentence head;"),
         (
             albert.FAMILY,
             ALBERT,
@@ -213,7 +213,7 @@ def test_what_a_family_can_say(family: Family, encoder: EncoderConfig, heads: di
         (llama.FAMILY, normed(LLAMA), {}, "encoder's layers.0.mixer.qk_norm"),
         (llama.QWEN3_FAMILY, LLAMA, {}, "encoder's layers.0.mixer.qk_norm"),
         (llama.QWEN2_FAMILY, LLAMA, {}, "encoder's layers.0.mixer.bias"),
-        (llama.FAMILY, LLAMA, {"classifier": ClassifierHead(labels=2)}, "classifier head, which 'b"),
+        (llama.FAMILY, LLAMA, {"classifier": ClassifierHead(labels=2)}, "classifier head;"),
         (bert.FAMILY, BERT, {"classifier": ClassifierHead(labels=2, pooling="late")}, "classifier head's pooling and"),
     ],
 )

@@ -24,7 +24,7 @@ class Inexpressible(InputError):
     """A family's `config.json` has no way to say what a model is."""
 
     def __init__(self, family: str, what: str) -> None:
-        super().__init__(f"the family '{family}' cannot express this {what}, which 'bothways' can; nothing was written")
+        super().__init__(f"the family '{family}' cannot express this {what}; nothing was written")
 
 
 @dataclass(frozen=True)

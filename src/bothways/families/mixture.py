@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 import torch
@@ -22,21 +22,44 @@ from bothways.errors import InputError
 from bothways.families.convert import Reader, Rename, Rule
 from bothways.families.family import INERT, Family, Heads, Spec, class_name, read_labels, read_problem, write_labels
 from bothways.families.heads import build_heads
-from bothways.layers.heads import ClassifierHead, Transform
+from bothways.layers.heads import ClassifierHead, ClassifierPooling, Transform
 
 NAME = "bothways"
 
 
 def _read(reader: Reader, heads: Collection[str]) -> Spec:
-    if "encoder" not in reader.data:
-        raise InputError(f"{reader.where}: no 'encoder', which this family needs")
+    for part in ("encoder", "heads"):
+        if reader.data.get(part) is None:
+            raise InputError(f"{reader.where}: no '{part}', which this family needs")
     encoder = from_json(EncoderConfig, json.dumps(reader.get("encoder", {})), f"{reader.where}: encoder")
     labels, held = read_labels(reader), _read_heads(reader)
+    pooling = reader.choice("classifier_pooling", {one: one for one in get_args(ClassifierPooling)}, "mean")
+    if held.classifier is not None and labels and len(labels) != held.classifier.labels:
+        raise InputError(
+            f"{reader.where}: id2label names {len(labels)} classes, heads.classifier.labels is {held.classifier.labels}"
+        )
     if "classifier" in heads and held.classifier is None:
         # one yet to come: as ModernBERT's
         transform = Transform(bias=False, norm=encoder.final_norm)
-        held = replace(held, classifier=ClassifierHead(labels=len(labels) or 2, pooling="mean", transform=transform))
-    return Spec(encoder=encoder, heads=held, pad_id=reader.get("pad_token_id", 0), labels=labels, problem=read_problem(reader))
+        held = replace(held, classifier=ClassifierHead(labels=len(labels) or 2, pooling=pooling, transform=transform))
+    _check_built(held, encoder, reader.where)
+    return Spec(
+        encoder=encoder,
+        heads=held,
+        pad_id=reader.get("pad_token_id", 0),
+        labels=labels,
+        problem=read_problem(reader),
+        classifier_pooling=pooling,
+    )
+
+
+def _check_built(heads: Heads, encoder: EncoderConfig, where: str) -> None:
+    """Refuse heads that this encoder cannot have."""
+    try:
+        with torch.device("meta"):
+            build_heads(heads, encoder)
+    except InputError as error:
+        raise InputError(f"{where}: heads: {error}") from None
 
 
 def _read_heads(reader: Reader) -> Heads:
@@ -56,6 +79,7 @@ def _write(spec: Spec) -> dict[str, Any]:
         "encoder": json.loads(to_json(spec.encoder)),
         "heads": held,
         "pad_token_id": spec.pad_id,
+        "classifier_pooling": spec.classifier_pooling,
         **write_labels(spec),
     }
 

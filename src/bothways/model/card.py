@@ -123,7 +123,7 @@ def _text(model: Model) -> str:
     data = ModelCardData(
         language=known.get("language"),
         license=known.get("license"),
-        library_name="sentence-transformers" if model.settings.declared else "transformers",
+        library_name="bothways" if _ours_alone(model) else "sentence-transformers" if model.settings.declared else "transformers",
         tags=_tags(model),
         base_model=model.name if _is_hub_id(model.name) else known.get("base_model"),
         pipeline_tag=_task(model),
@@ -155,9 +155,15 @@ def _tags(model: Model) -> list[str]:
     return [
         "bothways",
         model.family.name,
-        *(["sentence-transformers", "feature-extraction"] if model.settings.declared else []),
+        *(["feature-extraction"] if model.settings.declared else []),
+        *(["sentence-transformers"] if model.settings.declared and not _ours_alone(model) else []),
         *(["fill-mask"] if "masked_lm" in model.heads and not model.settings.declared else []),
     ]
+
+
+def _ours_alone(model: Model) -> bool:
+    """Whether no other library reads the folder, not even by code from elsewhere."""
+    return not model.family.in_transformers and "auto_map" not in model.published
 
 
 def _task(model: Model) -> str:
@@ -197,7 +203,7 @@ def _loading(model: Model) -> str:
     here = '"path/to/this/folder"'
     blocks = {"Bothways": f"import bothways\n\nmodel = bothways.load({here})"}
     code = "" if model.family.in_transformers else ", trust_remote_code=True"
-    if model.family.in_transformers or "auto_map" in model.published:
+    if not _ours_alone(model):
         cls = "AutoModel" + _AUTO.get(_task(model), "")
         blocks["transformers"] = (
             f"from transformers import AutoTokenizer, {cls}\n\n"

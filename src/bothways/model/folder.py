@@ -131,7 +131,7 @@ def _fitted(family: Family, spec: Spec, weights: dict[str, Tensor], where: str) 
 
 
 def write_model(model: Model, folder: Path, max_shard_size: int | str | None = None) -> Path:
-    """Write config, weights, tokenizer, embedding settings and a card; `transformers` reads the result.
+    """Write config, weights, tokenizer, embedding settings and a card; `transformers` reads the result where it has the family.
 
     Args:
         max_shard_size: of a file of weights, in bytes or as "5GB"; None writes one file.

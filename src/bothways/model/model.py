@@ -40,7 +40,7 @@ class Model(nn.Module):
     """An encoder a user works with. `bothways.load` makes one from a folder.
 
     Attributes:
-        family: the published family it is saved as.
+        family: the family it is saved as.
         spec: its configs.
         encoder: the trunk.
         heads: by name (`masked_lm`, `classifier`, `next_sentence`, ...: the fields of `Heads`), those it has.
@@ -259,7 +259,7 @@ class Model(nn.Module):
         return self._scores(torch.stack(logits)).numpy()
 
     def save(self, folder: str | Path, *, max_shard_size: int | str | None = None) -> Path:
-        """Write a folder that `transformers` (and sentence-transformers) loads, and `bothways.load`.
+        """Write a folder that `bothways.load` reads, and, where the family is theirs, `transformers` and sentence-transformers.
 
         Args:
             max_shard_size: write the weights in files of at most so many bytes, or as "5GB"; None is one file.

@@ -11,6 +11,7 @@ from torch import nn
 from bothways.data.masking import Masking
 from bothways.data.packing import TokenBudget
 from bothways.errors import InputError
+from bothways.families import mixture
 from bothways.model.folder import load
 from bothways.model.growth import grow
 from bothways.model.model import Model
@@ -34,7 +35,7 @@ def continued(run: Pretraining, start: str, added: Sequence[str] = ()) -> Pretra
     """The run with the network, the tokenizer and the weights of a model: a folder, or the id of a repository.
 
     Samples are no longer than the model reads. A model without a masked-language head (a sentence embedder) gets the run's,
-    with fresh weights, where both are of one family.
+    with fresh weights, where both are of one family, or the model is of none.
 
     Args:
         added: words that become tokens of the model's, as of `grow`.
@@ -48,7 +49,7 @@ def continued(run: Pretraining, start: str, added: Sequence[str] = ()) -> Pretra
     head = model.spec.heads.masked_lm if run.replaced_tokens is None else run.head
     if model.tokenizer is None:
         raise InputError(f"{start}: has no tokenizer, and the new text has to be cut into the pieces that the model knows")
-    if head is None and model.family.name != run.family:
+    if head is None and model.family.name not in (run.family, mixture.NAME):
         raise InputError(
             f"{start}: has no masked-language head, and a run of the family {run.family} has none for {model.family.name}; "
             f"choose a recipe of that family"
@@ -117,7 +118,7 @@ def take_over(objective: Objectives, start: str, family: str, added: Sequence[st
         InputError: a model of another family, or of another shape; the message names the first weight that differs.
     """
     model = _begun(start, added or ())
-    if model.family.name != family:
+    if family not in (model.family.name, mixture.NAME):
         raise InputError(f"start: {start} is of the family {model.family.name}, the run's is {family}")
     encoder = folded(objective.encoder)
     parts: list[tuple[str, nn.Module, nn.Module]] = [("encoder", encoder, model.encoder)]

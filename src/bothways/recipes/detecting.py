@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.encoder.generator import generator_of
 from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
-from bothways.families import BY_NAME
+from bothways.families import BY_NAME, mixture
 from bothways.families.family import Family, Heads, Spec
 from bothways.layers.heads import MaskedLm
 from bothways.layers.replaced_token import ReplacedToken
@@ -26,7 +26,7 @@ from bothways.model.model import Model
 from bothways.objectives.ngram_relations import NGramRelationModeling
 from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedTokens, detection
 from bothways.objectives.sharing import folded
-from bothways.recipes.carrying_out import Say, averages
+from bothways.recipes.carrying_out import averages
 from bothways.recipes.runs import Pretraining
 from bothways.training.optimizer import Group, Optimizer, default_groups
 from bothways.training.step import loss
@@ -80,7 +80,7 @@ def discriminator_model(run: Pretraining, tokenizer: Tokenizer, objective: Repla
 
 
 def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: WithGenerator) -> Model:
-    """The generator on its own modules: in the run's family, or in the first one that can express it."""
+    """The generator on its own modules: in the run's family, or in the first one that can express it with its decoder."""
     config, decoder = objective.generator.config, objective.settings.decoder
     families = sorted(BY_NAME.values(), key=lambda one: one.name != run.family)
     with torch.device("meta"):
@@ -93,7 +93,7 @@ def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: WithGener
             )
             for family in families
         ]
-    model = next(one for one in models if _expressed(one))
+    model = next(one for one in models if (decoder is None or "mask_decoder" in one.heads) and _expressed(one))
     model.encoder, model.heads["masked_lm"] = objective.generator, objective.generator_head
     if "mask_decoder" in model.heads:
         assert isinstance(objective, ReplacedTokenDetection)
@@ -105,9 +105,10 @@ def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: WithGener
 def with_decoder(heads: Heads, decoder: object, family: Family, encoder: EncoderConfig) -> Heads:
     """The heads, and an enhanced mask decoder where the family's folders have a place for it.
 
-    Absolute positions that the embedding adds leave none for those of the decoder.
+    Absolute positions that the embedding adds leave none for those of the decoder in folders of DeBERTa.
     """
-    if isinstance(decoder, MaskDecoderHead) and "mask_decoder" in family.marks and encoder.embedding.position is None:
+    place = "mask_decoder" in family.marks and (encoder.embedding.position is None or family is mixture.FAMILY)
+    if isinstance(decoder, MaskDecoderHead) and place:
         return replace(heads, mask_decoder=decoder)
     return heads
 
@@ -119,19 +120,6 @@ def _expressed(model: Model) -> bool:
     except InputError:
         return False
     return True
-
-
-def savable_generator(generator: Model, decoder: object, say: Say) -> Mapping[str, Model]:
-    """The models to save beside the trained one: the generator.
-
-    Unless its head reads a decoder that its folder has no place for, which
-    is told: it would fill in something else than it learned.
-    """
-    if decoder is None or "mask_decoder" in generator.heads:
-        return {"generator": generator}
-    reason = f"folders of {generator.family.name} have no place for its decoder, or for positions of the embedding's beside it"
-    say(f"the generator will not be saved as a model: {reason}")
-    return {}
 
 
 def detection_figures(objective: ReplacedTokenDetection, batches: Sequence[Any], device: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Published ladders of ablation as runs: every rung is a whole run, and differs in one thing from an earlier one.
 
-A rung's network may be of no published family; so its weights stay in its checkpoints, and no model is saved.
+Rungs are there to be compared: their weights stay in their checkpoints, and no model is saved.
 """
 
 from __future__ import annotations

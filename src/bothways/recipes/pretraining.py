@@ -175,9 +175,7 @@ def set_up(
         shape = f"{loader.capacity.tokens:,} tokens in {loader.capacity.slots:,} slots"
         say(f"every batch is brought to {shape} by filler, {1 - fill.share:.2%} of all that is processed")
     model, filling = (one.to(device) for one in assemble(run, tokenizer, objective))
-    beside = (
-        {} if filling is model else detecting.savable_generator(filling, run.replaced_tokens and run.replaced_tokens.decoder, say)
-    )
+    beside = {} if filling is model else {"generator": filling}
     return Parts(objective, model, loader, text, vocabulary, filling, beside)
 
 

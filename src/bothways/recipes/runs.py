@@ -86,7 +86,7 @@ class Pretraining:
     """Pretraining from text (raw, tokenised, or a mixture) by masked tokens, or by tokens that were put in their place.
 
     Attributes:
-        family: the published family the model is saved as.
+        family: the family the model is saved as: a published one, or "bothways", which can say anything.
         tokenizer: trained on the corpus, or given.
         max_length: tokens of a sample, special tokens included; longer documents are cut into several.
         length_warmup: lower limits to begin with; None: none.
