@@ -251,6 +251,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="of a turn, when speed is measured")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    if options.tunings < 2:
+        parser.error("--tunings: an interval needs at least two")
     torch.set_num_threads(options.threads)
     variants = list(dict.fromkeys([PLAIN, *options.variants]))
     unigram, batch = prepare(options.corpus, options.work).unigram, batch_of(options.work)
