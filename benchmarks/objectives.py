@@ -105,8 +105,15 @@ def run_of(variant: str, work: Path, tokens: int, seed: int) -> Pretraining:
 
 
 def settings_of(variant: str) -> str:
-    """A variant's settings, as a fingerprint; where its text lies, its budget and its seed have no part in it."""
-    return fingerprint(json.loads(to_json(run_of(variant, Path("work"), 1, 0))), ())[:12]
+    """A variant's settings, as a fingerprint; where its text lies, its budget and its seed have no part in it.
+
+    Nor has what is not set, so that a run of today is that of a day when runs have more fields.
+    """
+
+    def given(fields: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in fields.items() if value is not None}
+
+    return fingerprint(json.loads(to_json(run_of(variant, Path("work"), 1, 0)), object_hook=given), ())[:12]
 
 
 def batch_of(work: Path) -> int:

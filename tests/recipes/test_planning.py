@@ -11,6 +11,7 @@ import pytest
 
 from bothways.config import override
 from bothways.data.mixture import Mixture, Part
+from bothways.data.sentence_blocks import WholeSentences
 from bothways.data.source import TextFiles
 from bothways.errors import InputError
 from bothways.recipes import planned_text, planning
@@ -134,6 +135,10 @@ def test_a_text_is_cut_as_training_cuts_it(tmp_path: Path, monkeypatch: pytest.M
     text = sampled(run)
     assert sorted(text.lengths.tolist()) == [7, 12, *[32] * 4]  # 100 = 3 * 30 + 10, 30, 5; two special tokens each
     assert (text.tokens, text.whole) == (int(text.lengths.sum()), True)
+    blocks = sampled(replace(run, blocks=WholeSentences()))  # documents run on: 135 = 4 * 30 + 15
+    assert sorted(blocks.lengths.tolist()) == [17, *[32] * 4]
+    apart = sampled(replace(run, blocks=WholeSentences(across=False)))
+    assert apart.lengths.tolist() == text.lengths.tolist()
     # only the first document is looked at; the others are counted by their characters
     monkeypatch.setattr(planned_text, "_CHARACTERS", 50)
     assert sampled(run).tokens == round((100 + 4 * 2) * 270 / 200)

@@ -16,6 +16,7 @@ from tests.cli.conftest import WORDS
 import bothways
 from bothways.config import from_json, to_json
 from bothways.data.packing import TokenBudget
+from bothways.data.sentence_blocks import WholeSentences
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
 from bothways.data.tokenizer_training import WordPiece
@@ -228,7 +229,9 @@ def test_contradictions(texts: TextFiles) -> None:
         check(replace(run, pairs=NEXT, predicts="next"))
     with pytest.raises(InputError, match="predicting the next token needs causal attention"):
         check(replace(run, predicts="next"))
-    with pytest.raises(InputError, match="length_warmup: pairs are not cut"):
+    with pytest.raises(InputError, match="length_warmup: pairs and blocks are not cut"):
         check(replace(run, pairs=NEXT, length_warmup=LengthWarmup(stages=(LengthStage(max_length=8, tokens=100),))))
+    with pytest.raises(InputError, match="blocks: goes without pairs"):
+        check(replace(run, pairs=NEXT, blocks=WholeSentences()))
     with pytest.raises(InputError, match="an enhanced mask decoder needs"):
         check(replace(a_run(texts, "modernbert"), decoder=MaskDecoderHead()))

@@ -64,6 +64,17 @@ class Sentences:
         return np.flatnonzero(last) + 1
 
 
+def divided(ends: Int[np.ndarray, " sentences"], room: int, piece: int) -> Int[np.ndarray, " pieces"]:
+    """The same ends, and in each sentence of more than `room` tokens one after every `piece` of it."""
+    sizes = np.diff(ends, prepend=0)
+    counts = np.where(sizes > room, -(-sizes // piece), 1)
+    last = np.cumsum(counts)
+    places = np.arange(int(last[-1])) - np.repeat(last - counts, counts)
+    found = np.repeat(ends - sizes, counts) + (places + 1) * piece
+    found[last - 1] = ends
+    return found
+
+
 def _kinds(spelling: Spelling, spaced: bool) -> tuple[bool, bool, bool, bool]:
     text = spelling.text
     bare = text.rstrip(_CLOSING)

@@ -25,7 +25,7 @@ from bothways.config import config
 from bothways.data.masking import Share
 from bothways.data.order import generator
 from bothways.data.sample import Sample
-from bothways.data.segments import Ends, Sentences
+from bothways.data.segments import Ends, Sentences, divided
 from bothways.data.shards import Shards
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
@@ -127,26 +127,15 @@ class PairData:
         return Sample(number, (ids,), (types,), row[6])
 
     def _sentences(self, rule: Sentences, room: int) -> list[Sequence[int]]:
-        """Where the sentences of each document end."""
+        """Where the sentences of each document end; one that is too long is cut so that two pieces make a pair."""
         found: list[Sequence[int]] = []
         for place, document in enumerate(self._documents):
             ends = rule.ends(self._read(place, 0, int(self._shards.lengths[document])))
-            found.append(array("i", _divided(ends, room).tolist()))
+            found.append(array("i", divided(ends, room, room // 2).tolist()))
         return found
 
     def _read(self, place: int, start: int, end: int) -> Int[np.ndarray, " tokens"]:
         return self._shards.read(int(self._documents[place]), start, end)
-
-
-def _divided(ends: Int[np.ndarray, " sentences"], room: int) -> Int[np.ndarray, " pieces"]:
-    """The same ends, and in each sentence longer than `room` one after every half of it, so that two pieces make a pair."""
-    sizes, half = np.diff(ends, prepend=0), room // 2
-    counts = np.where(sizes > room, -(-sizes // half), 1)
-    last = np.cumsum(counts)
-    places = np.arange(int(last[-1])) - np.repeat(last - counts, counts)
-    found = np.repeat(ends - sizes, counts) + (places + 1) * half
-    found[last - 1] = ends
-    return found
 
 
 def draws(seed: int, copy: int) -> Callable[[], float]:

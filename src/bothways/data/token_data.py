@@ -31,11 +31,7 @@ class TokenData:
         Raises:
             InputError: `max_length` leaves no room for text, or the documents hold none.
         """
-        self._room = max_length - tokenizer.specials_per_sequence
-        if self._room < 1:
-            raise InputError(
-                f"max_length={max_length}: no room beside {tokenizer.specials_per_sequence} special tokens; raise it"
-            )
+        self._room = room_of(tokenizer, max_length)
         self._shards, self._tokenizer = shards, tokenizer
         self._documents = np.arange(len(shards.lengths)) if documents is None else documents
         self._ends, lengths = cut(shards.lengths[self._documents], self._room)
@@ -53,6 +49,18 @@ class TokenData:
         tokens = int(self.lengths[number]) - self._tokenizer.specials_per_sequence
         ids = self._shards.read(int(self._documents[place]), start, start + tokens)
         return Sample(number, (self._tokenizer.wrap(ids),))
+
+
+def room_of(tokenizer: Tokenizer, max_length: int) -> int:
+    """The tokens of a text that a sample has room for, beside the special ones around it.
+
+    Raises:
+        InputError: none.
+    """
+    room = max_length - tokenizer.specials_per_sequence
+    if room < 1:
+        raise InputError(f"max_length={max_length}: no room beside {tokenizer.specials_per_sequence} special tokens; raise it")
+    return room
 
 
 def cut(tokens: Int[np.ndarray, " texts"], room: int) -> tuple[Int[np.ndarray, " texts"], Int[np.ndarray, " pieces"]]:

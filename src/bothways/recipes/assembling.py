@@ -151,7 +151,9 @@ def check_objective(run: Pretraining) -> None:
         raise InputError(f"pairs.head.labels: {run.pairs.head.labels}, but a pair is of one of 2 classes")
     if run.predicts == "next" and (run.pairs is not None or run.decoder is not None):
         raise InputError("predicts: the next token goes without pairs and decoder, which are for masked tokens")
-    if run.pairs is not None and run.length_warmup is not None:
-        raise InputError("length_warmup: pairs are not cut into shorter ones; leave it out, or make stages")
+    if run.pairs is not None and run.blocks is not None:
+        raise InputError("blocks: goes without pairs, which are of whole sentences as it is")
+    if run.length_warmup is not None and (run.pairs is not None or run.blocks is not None):
+        raise InputError("length_warmup: pairs and blocks are not cut into shorter ones; leave it out, or make stages")
     with torch.device("meta"):  # what cannot be built is told of before any text is read
         check_vectors(run, unfilled(run, gramming.unknown(run)))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bothways.data.masking import ALBERT, BERT, ROBERTA, Masking
 from bothways.data.packing import TokenBudget
+from bothways.data.sentence_blocks import WholeSentences
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.tokenizer_training import ByteLevelBpe, Unigram, WordPiece
 from bothways.families.albert import albert as albert_encoder
@@ -118,13 +119,12 @@ def tunbert(source: Source, budget: Budget | None, size: Size = "base") -> Pretr
 
 
 def roberta(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:
-    """RoBERTa: byte-level pieces, dynamic masks over all tokens, no clipping.
+    """RoBERTa: byte-level pieces, samples of whole sentences, dynamic masks over all tokens, no clipping.
 
     fairseq's published command (arXiv 1907.11692): 2,048 samples of 512 tokens a step, lr 5e-4, warm-up of 10,000 of 125,000
-    steps. The paper's own models took 500,000 steps of 8,000 samples. Its samples are whole sentences, also of documents that
-    follow each other; here a sample is a stretch of one document, and batches are filled with them.
+    steps. The paper's own models took 500,000 steps of 8,000 samples. Where sentences end is told by their tokens.
     """
-    return _roberta(source, budget, size, 50265, 64, 5e-4, 125_000)
+    return replace(_roberta(source, budget, size, 50265, 64, 5e-4, 125_000), blocks=WholeSentences())
 
 
 def gottbert(source: Source, budget: Budget | None, size: Size = "base") -> Pretraining:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int
@@ -19,6 +20,7 @@ from bothways.data.order import Order, Shuffled
 from bothways.data.packing import Plan, TokenBudget
 from bothways.data.rows import TABLE_KINDS
 from bothways.data.sample import Samples
+from bothways.data.sentence_blocks import SentenceBlocks, WholeSentences
 from bothways.data.sentence_pairs import NextSentence, PairData, SentenceOrder
 from bothways.data.shard_writer import write_shards
 from bothways.data.shards import MANIFEST, Manifest, Shards
@@ -34,6 +36,8 @@ from bothways.recipes.runs import ByLength, GivenTokenizer, Pretraining
 
 # Tokens held out below which a loss says little: 15 in 100 of them are predicted
 _FEW = 2_000
+SourceData: TypeAlias = TokenData | SentenceBlocks | PairData
+"""The samples of one source."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,7 @@ class Text:
     heldout_order: Order | None
     names: tuple[str, ...]
     weights: tuple[float, ...]
-    parts: tuple[TokenData | PairData, ...]
+    parts: tuple[SourceData, ...]
     specials: int
     overlapping: bool = False
 
@@ -207,9 +211,12 @@ def samples_of(
     batching: TokenBudget,
     warmup: LengthWarmup | None,
     say: Say,
-    pairs: NextSentence | SentenceOrder | None = None,
+    made: NextSentence | SentenceOrder | WholeSentences | None = None,
 ) -> Text:
-    """Cut opened sources into samples, with a part of each held out; or make `pairs` of them, one copy of those held out.
+    """Cut opened sources into samples, with a part of each held out.
+
+    Args:
+        made: what samples are made of: pairs, one copy of those held out, or whole sentences; None: stretches of documents.
 
     A document is on one side in all of a mixture's parts that are chosen from one folder.
 
@@ -217,15 +224,20 @@ def samples_of(
         InputError: a source whose documents cannot be divided, or too little text.
     """
 
-    def opened_as(shards: Shards, documents: Int[np.ndarray, " chosen"], copies: int) -> TokenData | PairData:
-        if pairs is None:
-            return TokenData(shards, tokenizer, max_length, documents)
-        return PairData(shards, tokenizer, max_length, documents, pairs, seed, copies)
+    def opened_as(shards: Shards, documents: Int[np.ndarray, " chosen"], copies: int) -> SourceData:
+        match made:
+            case None:
+                return TokenData(shards, tokenizer, max_length, documents)
+            case WholeSentences():
+                return SentenceBlocks(shards, tokenizer, max_length, documents, made)
+            case _:
+                return PairData(shards, tokenizer, max_length, documents, made, seed, copies)
 
-    copies = 1 if pairs is None else pairs.copies
-    if pairs is not None:
+    paired = isinstance(made, NextSentence | SentenceOrder)
+    copies = made.copies if paired else 1
+    if paired:
         say(f"making pairs of the text, {copies} times over")
-    training, heldout, measured = list[TokenData | PairData](), list[TokenData | PairData](), list[float]()
+    training, heldout, measured = list[SourceData](), list[SourceData](), list[float]()
     for one in opened:
         kept, held = (np.intersect1d(side, one.documents) for side in hold_out(len(one.shards.lengths), held_out, seed))
         training.append(opened_as(one.shards, kept, copies))
@@ -251,7 +263,7 @@ def samples_of(
         if warmup.stages[-1].max_length >= max_length:
             raise InputError(f"length_warmup: a limit of {warmup.stages[-1].max_length} is not below max_length {max_length}")
         data, order = growing(warmup, order or Shuffled(np.asarray(data.lengths)), data, tokenizer)
-    specials = tokenizer.specials_per_sequence if pairs is None else tokenizer.specials_per_pair
+    specials = tokenizer.specials_per_pair if paired else tokenizer.specials_per_sequence
     names = tuple(one.name for one in opened)
     folders = {one.shards.folder for one in opened}
     return Text(
@@ -259,9 +271,7 @@ def samples_of(
     )
 
 
-def _together(
-    parts: Sequence[TokenData | PairData], weights: Sequence[float], batching: TokenBudget
-) -> tuple[Samples, Order | None]:
+def _together(parts: Sequence[SourceData], weights: Sequence[float], batching: TokenBudget) -> tuple[Samples, Order | None]:
     if len(parts) == 1:
         return parts[0], None
     return Joined(parts), mixed(parts, weights, batching)

@@ -14,7 +14,7 @@ from bothways.data.mixture import Part, TokenFolder
 from bothways.data.sample import Sample
 from bothways.data.shards import Shards
 from bothways.data.source import Column, TextFiles, read_documents
-from bothways.data.token_data import of_length
+from bothways.data.token_data import of_length, room_of
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import train_tokenizer
 from bothways.errors import InputError
@@ -76,14 +76,14 @@ def sampled(run: Pretraining) -> PlannedText:
     parts = parts_of(run.source)
     looks = [None if isinstance(part.source, TokenFolder) else _look(part.source, len(parts)) for part in parts]
     tokenizer = _tokenizer(run, [text for look in looks if look for text in look.texts])
-    room, around = run.max_length - tokenizer.specials_per_sequence, tokenizer.specials_per_sequence
-    if room < 1:
-        raise InputError(f"max_length {run.max_length} leaves no room beside {around} special tokens")
+    room, around = room_of(tokenizer, run.max_length), tokenizer.specials_per_sequence
     found = [_counted(part, look, tokenizer) for part, look in zip(parts, looks, strict=True)]
     if run.by_length:
         weighed = [(one.weight, found[0].tokens[found[0].tokens >= one.at_least]) for one in run.by_length]
     else:
         weighed = [(part.weight, one.tokens) for part, one in zip(parts, found, strict=True)]
+    if run.blocks is not None and run.blocks.across:  # samples run on from document to document
+        weighed = [(weight, tokens.sum(keepdims=True)) for weight, tokens in weighed]
     lengths = [_cut(tokens, room) + around for _, tokens in weighed]
     if not all(map(len, lengths)):
         raise InputError("no text at the beginning of a source: nothing to plan with")

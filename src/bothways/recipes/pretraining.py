@@ -255,9 +255,9 @@ def prepare_shards(run: Pretraining, folder: Path, tokenizer: Tokenizer, say: Sa
 def prepare_samples(run: Pretraining, tokenizer: Tokenizer, opened: tuple[Opened, ...], say: Say) -> Text:
     """The samples to learn from, in their order, and those to measure on."""
     opened = by_length(opened, run.by_length) if run.by_length else opened
-    pairs = None if run.pairs is None else run.pairs.task
+    made = run.blocks if run.pairs is None else run.pairs.task
     return samples_of(
-        opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say, pairs
+        opened, tokenizer, run.max_length, run.held_out, run.training.seed, run.batching, run.length_warmup, say, made
     )
 
 

@@ -13,6 +13,7 @@ from bothways.data.masking import Masking
 from bothways.data.mixture import Corpus
 from bothways.data.packing import SampleCount, TokenBudget
 from bothways.data.rows import Table
+from bothways.data.sentence_blocks import WholeSentences
 from bothways.data.sentence_pairs import PairTask
 from bothways.data.source import Column, TextFiles
 from bothways.data.table import Contrast, SingleText, TextPair
@@ -89,6 +90,7 @@ class Pretraining:
         family: the family the model is saved as: a published one, or "bothways", which can say anything.
         tokenizer: trained on the corpus, or given.
         max_length: tokens of a sample, special tokens included; longer documents are cut into several.
+        blocks: samples are whole sentences, as many as there is room for; None: a document is cut wherever a sample is full.
         length_warmup: lower limits to begin with; None: none.
         by_length: the text as a mixture of its longer documents and all others, in these shares of the tokens; None: as it is.
         held_out: the share of documents kept for evaluation.
@@ -116,6 +118,7 @@ class Pretraining:
     batching: TokenBudget
     training: TrainingConfig
     max_length: PositiveInt
+    blocks: WholeSentences | None = None
     length_warmup: LengthWarmup | None = None
     by_length: Annotated[tuple[ByLength, ...], Field(min_length=1)] | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
