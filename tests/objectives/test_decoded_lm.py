@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -67,22 +68,35 @@ def test_without_layers_it_is_plain_masked_language_modelling(name: str) -> None
     assert all((a is None and b is None) or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def reach(layers: Callable[[Tensor], Tensor], tokens: int) -> Tensor:
+    """Which tokens' vectors reach other tokens, bool [tokens, tokens]: by the gradient."""
+    torch.manual_seed(0)
+    jacobian = torch.autograd.functional.jacobian(lambda x: layers(x).sum(dim=1), torch.randn(tokens, SIZE))
+    return jacobian.abs().sum(dim=2) > 0
+
+
 def attended(task: DecodedLanguageModeling, inputs: DecodedInputs, layer: int) -> Tensor:
-    """Which tokens' vectors reach other tokens through one layer of the decoder, bool [tokens, tokens]: by its gradient."""
+    """`reach` through one layer of the decoder."""
     decoder = task.decoder
     assert isinstance(decoder, DecoderLayers)
     ragged = inputs.batch.ragged
     context = replace(task.encoder.context(ragged), visible=inputs.visible[layer])
-
-    def one(x: Tensor) -> Tensor:
-        return decoder.layers[layer](x, context).sum(dim=1)
-
-    torch.manual_seed(0)
-    jacobian = torch.autograd.functional.jacobian(one, torch.randn(ragged.tokens, SIZE))
-    return jacobian.abs().sum(dim=2) > 0
+    return reach(lambda x: decoder.layers[layer](x, context), ragged.tokens)
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert", "deberta", "mosaicbert", "albert", "llama"])
+def looked_at(name: str, ragged: Ragged, seen: Tensor) -> Tensor:
+    """By hand: what of its text a token looks at where `seen` is all there is, and itself by the residual."""
+    tokens, segments = torch.arange(ragged.tokens), ragged.segments
+    expected = (segments[:, None] == segments[None, :]) & seen[None, :]
+    if CONFIGS[name].attentions[0].causal:
+        expected &= tokens[:, None] >= tokens[None, :]
+    return expected | torch.eye(ragged.tokens, dtype=torch.bool)
+
+
+kinds = pytest.mark.parametrize("name", ["bert", "modernbert", "deberta", "mosaicbert", "albert", "llama"])
+
+
+@kinds
 def test_what_each_layer_sees(name: str) -> None:
     """Reference check 16.(3): the first layer sees the tokens that show no mask and a part of the others, the second all."""
     task = objective(name, GradualUnmasking(layers=3, readmitted=(0.0, 0.4, 1.0)))
@@ -94,13 +108,42 @@ def test_what_each_layer_sees(name: str) -> None:
     assert (seen[1] >= seen[0]).all()
     assert 0 < (seen[1] & hidden).sum() < hidden.sum()
     assert inputs.visible[2] is None
-    segments = inputs.batch.ragged.segments
-    causal = CONFIGS[name].attentions[0].causal
-    reach = torch.arange(25)[:, None] >= torch.arange(25)[None, :] if causal else torch.ones(25, 25, dtype=torch.bool)
     for layer, mask in enumerate(seen):
-        expected = (segments[:, None] == segments[None, :]) & torch.from_numpy(mask)[None, :] & reach
-        expected |= torch.eye(25, dtype=torch.bool)  # by the residual
+        expected = looked_at(name, inputs.batch.ragged, torch.from_numpy(mask))
         assert torch.equal(attended(task, inputs, layer), expected), layer
+
+
+@kinds
+def test_hidden_tokens_reach_only_themselves(name: str) -> None:
+    """Reference check 16.(3), through the decoder as it is called: of one layer that readmits nothing."""
+    task = objective(name, GradualUnmasking(layers=1, readmitted=(0.0,)))
+    inputs = task.prepare(samples([14, 11]), 0, 0)
+    ragged, shown = inputs.batch.ragged, inputs.batch.ids != MASK
+    assert 4 < shown.sum() < 21
+    found = reach(lambda x: task.decoder(task.encoder, x, ragged, inputs.visible), ragged.tokens)
+    assert torch.equal(found, looked_at(name, ragged, shown))
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_the_decoder_is_its_layers_each_with_what_it_sees(name: str) -> None:
+    """Reference check 16.(3): nothing hidden in the first, all in the second; so in the loss, which is another without."""
+    task = objective(name, GradualUnmasking(layers=2, readmitted=(0.0, 1.0)))
+    inputs, decoder = task.prepare(samples([14, 11]), 0, 0), task.decoder
+    assert isinstance(decoder, DecoderLayers)
+    encoded, ragged, (first, second) = task.encode(inputs), inputs.batch.ragged, decoder.layers
+    context, (seen, everything) = task.encoder.context(ragged), inputs.visible
+    assert seen is not None
+    assert everything is None
+    by_hand = decoder.final_norm(second(first(encoded.hidden, replace(context, visible=seen)), context))
+    assert torch.equal(decoder(task.encoder, encoded.hidden, ragged, inputs.visible), by_hand)
+    assert gap(decoder(task.encoder, encoded.hidden, ragged), by_hand) > 1e-2
+    assert torch.equal(task(inputs)["loss"], task.masked.read(replace(encoded, hidden=by_hand), inputs.masked)["loss"])
+
+
+def test_unmasking_as_published() -> None:
+    """A part of the mask tokens in the first layer, the rest in the second (arXiv 2401.15861); how large a part is our choice."""
+    assert GradualUnmasking().readmitted == (0.5, 1.0)
+    assert GradualUnmasking().layers >= 2
 
 
 def test_a_window_and_hidden_tokens_are_both_kept_to() -> None:

@@ -19,10 +19,13 @@ from bothways.data.sentence_pairs import NextSentence
 from bothways.data.source import TextFiles
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.tokenizer_training import WordPiece, train_tokenizer
+from bothways.encoder.config import EncoderConfig
+from bothways.encoder.encoder import Encoder
 from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.errors import InputError
 from bothways.families.bert import bert, masked_lm_head
 from bothways.objectives.ngram_lm import ExplicitNGrams
+from bothways.ragged import Batch
 from bothways.recipes.gramming import LEXICON
 from bothways.recipes.planning import _parameters
 from bothways.recipes.pretraining import check, pretrain
@@ -76,11 +79,22 @@ def test_a_run_learns_of_n_grams(ran: Path) -> None:
     assert {"loss", "fine", "generator", "replaced"} <= held.keys()
 
 
+def trained_encoder(ran: Path, config: EncoderConfig) -> Encoder:
+    """What was trained, with the n-grams beside it: the encoder of the run's last checkpoint."""
+    encoder, prefix = Encoder(config).eval(), "masked.encoder."
+    weights = load_file(ran / "checkpoints" / "step-0000003" / "weights.safetensors")
+    encoder.load_state_dict({name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)})
+    return encoder
+
+
 def test_what_is_saved_knows_no_n_grams(ran: Path) -> None:
-    """Reference check 15.(5): the folder is a model of its family, with a head for tokens."""
+    """Reference check 15.(5): the folder is a model of its family, with a head for tokens; its encoder says what it said."""
     model = bothways.load(ran / "model", strict=True)
     assert (model.family.name, sorted(model.heads)) == ("ernie_gram", ["masked_lm"])
     sizes = {tuple(one.shape) for one in load_file(ran / "model" / "model.safetensors").values()}
+    ids = Tokenizer.load(ran / "tokenizer").encode([TEXT, WORDS[1]])
+    before = trained_encoder(ran, model.spec.encoder)(Batch.of(ids)).hidden
+    assert torch.equal(model.encoder(Batch.of(ids)).hidden, before)
     vocab = model.spec.encoder.vocab_size
     assert {size[0] for size in sizes if size[-1] == 48 and len(size) == 2} == {vocab, 64, 48, 128}
     assert len(model.fill(f"the tide {model.tokenizer.tokens['mask_token']}")[0]) == 5  # type: ignore[union-attr]

@@ -9,18 +9,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.builders import CONFIGS, SIZE, gap, random_ids, randomise, tiny_encoder
+from tests.builders import CONFIGS, HEADS, INNER, SIZE, gap, random_ids, randomise, tiny_encoder
 from tests.objectives.distillation.sides import model
 
 from bothways.data.sample import Sample
+from bothways.data.table import LabelledRows, SingleText
+from bothways.data.tokenizer_training import WordPiece, train_tokenizer
 from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
+from bothways.families.bert import FAMILY, bert
+from bothways.families.family import Heads, Spec
 from bothways.layers.heads import Classifier, ClassifierHead, Transform
+from bothways.model.model import Model
 from bothways.objectives.classification import SequenceClassification
 from bothways.objectives.distillation.labels import LabelledDistillation, SoftLabels
 from bothways.objectives.distillation.methods import MiniLmV2, TinyBert
 from bothways.objectives.distillation.teacher import Teacher
 from bothways.ragged import Batch
+from bothways.recipes.distilling_tasks import teacher_logits
 
 LABELS, ROWS = 3, 8
 LOGITS = np.random.default_rng(3).normal(size=(ROWS, LABELS)).astype(np.float32)
@@ -107,6 +113,22 @@ def test_logits_belong_to_their_rows() -> None:
     assert gap(crossed(crossed.prepare(rows, 0, 0))["soft"], straight(inputs)["soft"]) > 0.05
     with pytest.raises(InputError, match="sample 8: the teacher's logits are of 8 rows"):
         straight.prepare([replace(rows[0], id=8)], 0, 0)
+
+
+def test_a_teacher_left_in_training_says_the_same() -> None:
+    """Reference check A8: it is asked in evaluation mode, whatever dropout it learned with."""
+    texts, names = ("the tide comes in", "a ship", "the captain waits for the ship"), ("land", "sea")
+    tokenizer = train_tokenizer(WordPiece(vocab_size=80), texts)
+    encoder = bert(
+        tokenizer.vocab_size, SIZE, num_layers=2, heads=HEADS, intermediate_size=INNER, max_length=32,
+        dropout=0.5, attention_dropout=0.5,
+    )  # fmt: skip
+    spec = Spec(encoder=encoder, heads=Heads(classifier=ClassifierHead(labels=2, dropout=0.5)), labels=names)
+    teacher = Model(FAMILY, spec, tokenizer)
+    randomise(teacher)
+    rows = LabelledRows(SingleText(), tuple((text,) for text in texts), ("sea",) * 3, ("",) * 3)
+    evaluated, left = (teacher_logits(teacher.train(training), rows, names, regression=False) for training in (False, True))
+    assert np.array_equal(left, evaluated)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

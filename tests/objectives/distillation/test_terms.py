@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tests import references
-from tests.builders import CONFIGS, HEADS, SIZE, gap, random_batch, randomise, tiny_encoder
+from tests.builders import CONFIGS, HEADS, SIZE, gap, random_batch, randomise
 from tests.objectives.distillation.sides import distillation, model, samples
 from tests.references import CASES
 from torch import Tensor
 
 import bothways
 from bothways.encoder.config import EncoderConfig
+from bothways.encoder.encoder import Encoder
 from bothways.errors import InputError
 from bothways.families.bert import bert
 from bothways.objectives.distillation import relations
@@ -29,7 +31,12 @@ LENGTHS = [6, 1, 0, 11, 6]
 
 
 def reading(name: str, layers: int, seed: int = 0) -> Reading:
-    encoder = tiny_encoder(name, seed, layers)
+    return read(replace(CONFIGS[name], num_layers=layers), seed)
+
+
+def read(config: EncoderConfig, seed: int = 0) -> Reading:
+    encoder = Encoder(config)
+    randomise(encoder, seed).eval()
     return Reading(encoder, encoder(random_batch(LENGTHS), keep=True))
 
 
@@ -44,6 +51,24 @@ def small(hidden_size: int, heads: int, num_layers: int = 2) -> EncoderConfig:
         dropout=0.0,
         attention_dropout=0.0,
     )
+
+
+def thirds(side: Reading, layer: int, heads: int = HEADS) -> Tensor:
+    """A post-norm layer's queries, keys and values, [tokens, 3, heads, size], from what entered it."""
+    return side.encoder.stack[layer].mixer.qkv(side.encoded.layers[layer]).unflatten(1, (3, heads, -1))  # type: ignore[operator]
+
+
+def dense(x: Tensor, y: Tensor) -> Tensor:
+    return torch.einsum("qhs,khs->hqk", x, y) / math.sqrt(x.shape[2])
+
+
+def divergence(student: Tensor, teacher: Tensor, first: int, second: int) -> Tensor:
+    """KL of the softmax between two of the `thirds`, in every text: the mean over heads, the sum over tokens."""
+    total = torch.zeros(())
+    for rows in torch.arange(24).split(LENGTHS):
+        q, p = (dense(one[rows, first], one[rows, second]).softmax(dim=2) for one in (student, teacher))
+        total = total + (p * (p / q).log()).sum() / len(p)
+    return total
 
 
 def test_the_last_layers_attention_is_that_of_transformers(tmp_path: Path) -> None:
@@ -74,13 +99,9 @@ def test_scores_by_hand() -> None:
     student, teacher = reading("bert", 2), reading("bert", 4, seed=1)
     expected = torch.zeros(())
     for i, number in enumerate((1, 3)):
-        sides = []
-        for one, layer in ((student, i), (teacher, number)):
-            mixer = one.encoder.stack[layer].mixer
-            qkv = mixer.qkv(one.encoded.layers[layer]).unflatten(1, (3, HEADS, -1))  # type: ignore[operator]
-            sides.append(qkv)
+        sides = thirds(student, i), thirds(teacher, number)
         for rows in torch.arange(24).split(LENGTHS):
-            scores = [torch.einsum("qhs,khs->hqk", one[rows, 0], one[rows, 1]) / math.sqrt(SIZE // HEADS) for one in sides]
+            scores = [dense(one[rows, 0], one[rows, 1]) for one in sides]
             expected = expected + ((scores[0] - scores[1]) ** 2).sum() / HEADS
     term = LayerScores(TinyBert(), student.encoder.config, teacher.encoder.config)
     assert term.layers == (1, 3)
@@ -128,14 +149,30 @@ def test_each_relation_is_its_own(name: str) -> None:
     assert {key for key, value in sums.items() if value.item() > 1e-3} == {name}
 
 
-def test_widths_and_heads_may_differ() -> None:
-    """MiniLMv2 between 24 features in three heads and 16 in two, on either side."""
-    one, other = small(24, 3), small(16, 2, num_layers=3)
+def test_widths_may_differ() -> None:
+    """Reference check A8, by hand: MiniLM between 24 features and 12, in three heads each, on either side."""
+    one, other = read(small(24, 3)), read(small(12, 3, num_layers=3), seed=1)
     for student, teacher in ((one, other), (other, one)):
-        (term,) = build_terms(MiniLmV2(relation_heads=4), student, teacher)
-        assert term.weights.keys() == {"queries", "keys", "values"}
+        (term,) = build_terms(MiniLm(), student.encoder.config, teacher.encoder.config)
+        ours, theirs = (thirds(side, side.encoder.config.num_layers - 1) for side in (student, teacher))
+        sums = term(student, teacher)
+        assert sums.keys() == {"attention", "values"}
+        assert gap(sums["attention"], divergence(ours, theirs, 0, 1)) <= 1e-5
+        assert gap(sums["values"], divergence(ours, theirs, 2, 2)) <= 1e-5
+
+
+def test_widths_and_heads_may_differ() -> None:
+    """MiniLMv2 between 24 features in three heads and 16 in two, on either side: by hand, of both in four."""
+    one, other = read(small(24, 3)), read(small(16, 2, num_layers=3), seed=1)
+    for student, teacher in ((one, other), (other, one)):
+        (term,) = build_terms(MiniLmV2(relation_heads=4), student.encoder.config, teacher.encoder.config)
+        ours, theirs = (thirds(side, side.encoder.config.num_layers - 1, heads=4) for side in (student, teacher))
+        sums = term(student, teacher)
+        assert sums.keys() == term.weights.keys() == {"queries", "keys", "values"}
+        for number, name in enumerate(("queries", "keys", "values")):
+            assert gap(sums[name], divergence(ours, theirs, number, number)) <= 1e-5, name
     with pytest.raises(InputError, match="relation_heads: 3 does not divide 16, the features of the teacher's heads"):
-        build_terms(MiniLmV2(relation_heads=3), one, other)
+        build_terms(MiniLmV2(relation_heads=3), one.encoder.config, other.encoder.config)
 
 
 def test_the_chosen_layer_of_the_teacher() -> None:
