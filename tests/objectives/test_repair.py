@@ -97,7 +97,11 @@ def test_the_published_formula(masking: Masking) -> None:
 
 
 def test_the_two_ways_of_masking_differ() -> None:
-    """Published, every token has some probability; excluded, only candidates have, and the first token as a place."""
+    """Published (`zeroed`), every token has some probability; excluded, only candidates have, and the first token as a place.
+
+    Excluded is what is done unless asked otherwise: reference check D3 wants pointers at valid candidates alone.
+    """
+    assert PointerHead().masking == "excluded"
     inputs = objective("excluded").prepare(samples([9, 14]), 0, 0)
     odds = {}
     for masking in MASKINGS:

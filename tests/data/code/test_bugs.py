@@ -50,9 +50,12 @@ def test_a_variable_is_exchanged_for_one_that_has_a_value() -> None:
     assert [uses.others(name) for name in uses.uses.values()] == [["b"], ["a", "c"]]
     exchanged = all_bugs("variable_misuse")
     assert len(exchanged) == len(variables(function()).uses)
-    for _, change in exchanged:
-        assert change.after != change.before
-        assert change.after in variables(function()).since
+    nodes, known = list(ast.walk(ast.parse(SOURCE))), variables(function())
+    for change in [change for seed in range(9) for _, change in all_bugs("variable_misuse", seed=seed)]:
+        use = nodes[change.node]
+        assert isinstance(use, ast.Name)
+        assert use.id == change.before != change.after
+        assert change.after in known.others(use)
 
 
 def test_operands_that_are_swapped() -> None:

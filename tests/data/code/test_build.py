@@ -17,6 +17,7 @@ from bothways.data.code.build import Account, CodeTasks, build
 from bothways.data.code.examples import CORRECT, EXCEPTIONS, HOLE, TASKS
 from bothways.data.code.lexing import lex, to_source, unescape
 from bothways.data.code.pointers import read_pointed
+from bothways.data.code.shapes import shape
 from bothways.data.code.splits import PARTS, Split, divided
 from bothways.data.curation.duplicates import shingles
 from bothways.data.rows import JsonLines
@@ -60,6 +61,26 @@ def function(row: dict[str, Any]) -> ast.AST:
     return found
 
 
+def in_sources(named: dict[str, str]) -> set[tuple[str | None, str]]:
+    """The docstrings and the trees without them of what has this name in this file: two, where a property can be set."""
+    (path,) = {path for name in SOURCES if (path := (LIBRARY / name).parent / named["file"]).exists()}
+    level: list[Any] = [ast.parse(path.read_text(encoding="utf-8"))]
+    for part in named["name"].split("."):
+        level = [node for above in level for node in above.body if getattr(node, "name", None) == part]
+    found = set()
+    for node in level:
+        docstring = ast.get_docstring(node)
+        node.body = node.body[docstring is not None :]
+        found.add((docstring, ast.dump(node)))
+    return found
+
+
+def is_undone(original: dict[str, Any], buggy: dict[str, Any]) -> bool:
+    """Whether one node differs, and `info` gives back the original."""
+    mend = mended(to_source(buggy["function"]), from_info(buggy["info"]))
+    return differing(function(original), function(buggy)) == 1 and mend == ast.unparse(function(original))
+
+
 def test_there_is_enough_to_look_at(account: Account, rows: Rows) -> None:
     assert {task for task in TASKS if len(rows[task]["train"]) < 20} <= {"exception"}
     assert rows["exception"]["train"]
@@ -84,8 +105,7 @@ def test_every_bug_is_one_node_and_is_mended(rows: Rows, task: str) -> None:
     assert len(found) == 2 * sum(row["label"] != CORRECT for row in found) > 0
     for original, buggy in zip(found[::2], found[1::2], strict=True):
         assert (original["label"], buggy["info"]["kind"]) == (CORRECT, task)
-        assert differing(function(original), function(buggy)) == 1
-        assert mended(to_source(buggy["function"]), from_info(buggy["info"])) == ast.unparse(function(original))
+        assert is_undone(original, buggy)
         assert buggy["info"]["before"] != buggy["info"]["after"]
 
 
@@ -101,9 +121,13 @@ def test_a_misused_variable_is_one_of_the_function(rows: Rows) -> None:
 
 
 def test_docstrings(rows: Rows) -> None:
+    """A function behind its own docstring, and behind that of another one, as both are in the sources."""
     found = every(rows, "function_docstring")
     assert Counter(row["label"] for row in found) == {CORRECT: len(found) // 2, "Incorrect": len(found) // 2}
     for own, other in zip(found[::2], found[1::2], strict=True):
+        assert (own["label"], other["label"]) == (CORRECT, "Incorrect")
+        assert (unescape(own["docstring"]), ast.dump(function(own))) in in_sources(own["info"])
+        assert unescape(other["docstring"]) in {docstring for docstring, _ in in_sources(other["info"]["docstring_of"])}
         assert own["function"] == other["function"]
         assert own["docstring"] != other["docstring"]
         assert "\n" not in own["docstring"]
@@ -113,14 +137,18 @@ def test_docstrings(rows: Rows) -> None:
 
 
 def test_exceptions(rows: Rows) -> None:
+    """There is one hole, and the label in it is what the sources have there."""
     known = {row["label"] for row in rows["exception"]["train"]}
     for row in every(rows, "exception"):
         assert row["label"] in known & set(EXCEPTIONS)
-        node = list(ast.walk(ast.parse(to_source(row["function"]))))[row["info"]["node"]]
+        tree = ast.parse(to_source(row["function"]))
+        node = list(ast.walk(tree))[row["info"]["node"]]
         assert isinstance(node, ast.ExceptHandler)
         assert isinstance(node.type, ast.Name)
         assert node.type.id == HOLE
         assert sum(isinstance(one, ast.Name) and one.id == HOLE for one in ast.walk(function(row))) == 1
+        node.type.id = row["label"]
+        assert ast.dump(tree.body[0]) in {dumped for _, dumped in in_sources(row["info"])}
 
 
 def test_places_of_localisation_and_repair(rows: Rows, folder: Path) -> None:
@@ -135,7 +163,7 @@ def test_places_of_localisation_and_repair(rows: Rows, folder: Path) -> None:
             assert text.startswith(info["before"], place)
         assert {buggy["error"], *buggy["targets"]} <= set(buggy["candidates"])
         assert len(buggy["candidates"]) == len(original["candidates"])
-        assert differing(function(original), function(buggy)) == 1
+        assert is_undone(original, buggy)
     assert len(read_pointed(JsonLines(paths=(str(folder / "variable_misuse_repair" / "train.jsonl"),)))) > 0
 
 
@@ -152,45 +180,69 @@ def test_a_file_is_of_one_part(rows: Rows, folder: Path) -> None:
 
 
 def test_no_function_is_nearly_one_of_another_part(rows: Rows) -> None:
-    """Reference checks 12.(5) and D3: not the same tree, and by all their runs of three words, not alike."""
-    of: dict[str, dict[str, set[str]]] = {part: {} for part in PARTS}
+    """Reference checks 12.(5) and D3: not the same tree but for names, and by all their runs of three words, not alike."""
+    of: dict[str, list[set[str]]] = {part: [] for part in PARTS}
+    shapes: dict[str, set[bytes]] = {part: set() for part in PARTS}
     for part in PARTS:
         for row in rows["variable_misuse"][part][::2]:
             source = to_source(row["function"])
-            of[part][ast.dump(ast.parse(source))] = set(shingles(source, 3))
+            of[part].append(set(shingles(source, 3)))
+            shapes[part].add(shape(source))
     for part, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        assert not of[part].keys() & of[other].keys()
-        for mine in of[part].values():
-            for theirs in of[other].values():
+        assert not shapes[part] & shapes[other]
+        for mine in of[part]:
+            for theirs in of[other]:
                 assert len(mine & theirs) < 0.8 * len(mine | theirs)
 
 
 def test_planted_copies_go_from_what_is_learned(tmp_path: Path) -> None:
-    """A file that is nearly a held-out one, and a function that is nearly a held-out one, stay out of training and corpus."""
+    """Out of training stay a file and a function that are nearly held-out ones; the file is not in the corpus, either.
+
+    So do short functions of a held-out one's body under another name, and with other names for what is in it; two that are
+    learned from may be alike in this way.
+    """
     sources = tmp_path / "sources"
     sources.mkdir()
 
     def body(name: str, words: int = 40) -> str:
-        return "".join(f"    {name}_{i} = {name}_{i - 1} + arg if arg < {name}_{i - 1} else arg\n" for i in range(1, words))
+        of = ord(name)
+        return "".join(f"    {name}_{i} = {name}_{i - 1} + arg if arg < {of} else arg\n" for i in range(1, words))
 
     parts = divided([f"sources/{one}.py" for one in "abcdefgh"], Split())
     by_part = {part: [Path(name).stem for name, of in parts.items() if of == part] for part in PARTS}
     for one in "abcdefgh":
         (sources / f"{one}.py").write_text(f"def f_{one}(arg, {one}_0):\n{body(one, 8)}    return arg\n" + f"x_{one} = 1\n" * 30)
-    held, learned, other = by_part["test"][0], by_part["train"][0], by_part["train"][1]
+    held, late = by_part["test"][0], by_part["dev"][0]
+    learned, other, renamed, *_ = by_part["train"]
     text = (sources / f"{held}.py").read_text()
     (sources / f"{learned}.py").write_text(text + "y = 2\n")
     (sources / f"{other}.py").write_text(text.split("x_")[0] + "".join(f"q_{i} = call_{i}({i}, z_{i})\n" for i in range(99)))
+    planted = {
+        held: "def short(left, right):\n    sum = left + right\n    return sum\n",
+        renamed: "def titled(left, right):\n    sum = left + right\n    return sum\n"
+        "def named(one, two):\n    both = one + two\n    return both\n"
+        "def swapped(one, two):\n    both = two + one\n    return both\n"
+        "def again(here, there):\n    all = there + here\n    return all\n",
+        late: "def dated(here, there):\n    all = here + there\n    return all\n",
+    }
+    for name, lines in planted.items():
+        with (sources / f"{name}.py").open("a") as file:
+            file.write(lines)
     out = tmp_path / "out"
     out.mkdir()
     account = build(CodeTasks(paths=(str(sources),), longest=2000), out)
     assert account.duplicate_files == 1
-    assert account.duplicate_functions == 1
+    assert account.duplicate_functions == 4
     corpus = [json.loads(line)["path"] for line in (out / "corpus.jsonl").read_text().split("\n") if line]
     assert f"sources/{learned}.py" not in corpus
     rows = (out / "variable_misuse" / "train.jsonl").read_text()
-    assert rows
     assert f"f_{held} " not in rows
+    assert " swapped " in rows
+    assert " again " in rows
+    assert " titled " not in rows
+    assert " named " not in rows
+    assert " dated " not in (out / "variable_misuse" / "dev.jsonl").read_text()
+    assert " short " in (out / "variable_misuse" / "test.jsonl").read_text()
 
 
 def test_what_does_not_parse_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +250,7 @@ def test_what_does_not_parse_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     sources.mkdir()
     for name in "abcd":
         (sources / f"{name}.py").write_text(
-            f"def f(one, two_{name}):\n    {name} = one - two_{name}\n    return {name} if one else two_{name}\n"
+            f"def f(one, two_{name}):\n    {name} = one - two_{name} * {ord(name)}\n    return {name} if one else two_{name}\n"
         )
     (sources / "print.py").write_text("print 'hello'\n")
     (sources / "bytes.py").write_bytes(b"x = '\xff'\n")

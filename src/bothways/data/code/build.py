@@ -19,7 +19,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from bothways.config import config, to_json
 from bothways.data.code.examples import TASKS, Row, rows
 from bothways.data.code.modules import Found, Function, Module, functions, read_modules
-from bothways.data.code.splits import PARTS, Part, Split, divided, originals
+from bothways.data.code.splits import PARTS, Part, Split, divided, originals, unshared
 from bothways.errors import InputError
 
 MANIFEST = "tasks.json"
@@ -53,7 +53,8 @@ class Account:
 
     Attributes:
         refused: files that do not parse, with the reason.
-        duplicate_files, duplicate_functions: left out as nearly the same as another one.
+        duplicate_files, duplicate_functions: left out as nearly the same as another one (`splits.originals`, and of functions
+            also `splits.unshared`).
         empty: functions left out as nothing is in them beside a docstring, or they cannot be written anew (`modules.functions`).
         corpus: documents of the corpus.
         rows: of each task, by part.
@@ -114,7 +115,7 @@ def _unlike(found: Found, parts: Mapping[str, Part], tasks: CodeTasks) -> tuple[
 
 
 def _functions(modules: Mapping[Part, Sequence[Module]], tasks: CodeTasks, account: Account) -> dict[Part, list[Function]]:
-    """The functions of each part that fit, without those that are nearly the same as one before them."""
+    """The functions of each part that fit, without those that `_alone` leaves out."""
     fitting: list[tuple[Part, Function]] = []
 
     def leave(name: str) -> None:
@@ -128,18 +129,21 @@ def _functions(modules: Mapping[Part, Sequence[Module]], tasks: CodeTasks, accou
                 account.too_long += 1
             else:
                 fitting.append((part, function))
-    texts, names = [one.source for _, one in fitting], [f"{one.module}:{one.name}" for _, one in fitting]
-    stay = originals(texts, names, tasks.split.duplicates, tasks.split.seed)
+    stay = _alone(fitting, tasks.split)
     account.duplicate_functions = len(fitting) - len(stay)
-    chosen: dict[Part, list[Function]] = {part: [] for part in PARTS}
-    for number in stay:
-        part, function = fitting[number]
-        chosen[part].append(function)
+    chosen: dict[Part, list[Function]] = {part: [one for of, one in stay if of == part] for part in PARTS}
     account.functions = {part: len(chosen[part]) for part in PARTS}
     if not chosen["train"]:
         sizes = f"{tasks.shortest} to {tasks.longest} tokens"
         raise InputError(f"{', '.join(tasks.paths)}: no function of {sizes} to learn from; give more sources")
     return chosen
+
+
+def _alone(fitting: Sequence[tuple[Part, Function]], split: Split) -> list[tuple[Part, Function]]:
+    """The functions that are neither nearly the same as one before them, nor one of an earlier part but for its own names."""
+    texts, names = [one.source for _, one in fitting], [f"{one.module}:{one.name}" for _, one in fitting]
+    left = [fitting[number] for number in originals(texts, names, split.duplicates, split.seed)]
+    return [left[number] for number in unshared([one.source for _, one in left], [part for part, _ in left])]
 
 
 def _seen(made: dict[Part, list[Row]]) -> tuple[dict[Part, list[Row]], int]:
