@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,15 @@ def right(scorer: PairScorer) -> float:
     return float(np.mean([(row[2] == "sea") == bool(one) for row, one in zip(PAIRS, said, strict=True)]))
 
 
+def encoded(student: PairScorer, ask: Callable[[], object]) -> int:
+    """How many sequences the encoder reads meanwhile."""
+    read: list[int] = []
+    hook = student.model.encoder.register_forward_pre_hook(lambda _, given: read.append(len(given[0].ragged.lengths)))
+    ask()
+    hook.remove()
+    return sum(read)
+
+
 TRAINED = ("--layers", 2, "--apart", "--epochs", 8, "--batch", 9, "--lr", 3e-3)
 
 
@@ -78,6 +88,8 @@ def test_two_encodings_of_a_cross_encoder(run: Run, teacher: Path, rows: Path, t
     assert bothways.load(tmp_path / "run" / "model").spec.heads == Heads()
     vectors = student.vectors(TEXTS)
     assert torch.allclose(student.vectors(TEXTS[3:4])[0], vectors[3], atol=1e-6)
+    assert encoded(student, lambda: student.vectors(TEXTS)) == len(TEXTS)
+    assert encoded(student, lambda: student.logits(vectors[:1], vectors.repeat(100, 1))) == 0  # the head alone
     one_to_all = student.logits(vectors[:1], vectors)
     assert torch.equal(one_to_all, student.logits(vectors[:1].expand(len(vectors), -1), vectors))
     head = (tmp_path / "run" / PAIR_HEAD).read_bytes()

@@ -41,8 +41,6 @@ def theta(old: float, config: EncoderConfig, state: State) -> EncoderConfig:
 
     def change(mixer: Attention) -> Attention:
         return replace(mixer, position=Rotary(theta=2 * old)) if mixer.position == Rotary(theta=old) else mixer
-        assert isinstance(mixer.position, Rotary)
-        return replace(mixer, position=Rotary(theta=2 * old)) if mixer.position.theta == old else mixer
 
     return _mixers(config, change)
 
@@ -209,12 +207,6 @@ def centred(config: EncoderConfig, state: State) -> EncoderConfig:
     """A short convolution that sees a token's neighbours."""
     return replace(config, layers=tuple(replace(x, mixer=replace(x.mixer, short="centred")) for x in config.layers))
 
-    """What lies after a token weighed as if it lay before, and the other way round."""
-    for name in [name for name in state if ".past." in name]:
-        other = name.replace(".past.", ".future.")
-        state[name], state[other] = state[other], state[name]
-    return config
-
 
 def other_gate(config: EncoderConfig, state: State) -> EncoderConfig:
     """x1 where x2 should be."""
@@ -228,8 +220,6 @@ def residual_around_the_mixer(config: EncoderConfig, state: State) -> EncoderCon
     for i in range(LAYERS):
         state |= {f"layers.{i}.mixer_norm.weight": torch.ones(SIZE), f"layers.{i}.mixer_norm.bias": torch.zeros(SIZE)}
     return replace(config, layers=tuple(replace(layer, mixer_residual=True) for layer in config.layers))
-
-    return _mixers(config, lambda mixer: replace(mixer, causal=not mixer.causal))
 
 
 def unscaled(config: EncoderConfig, state: State) -> EncoderConfig:

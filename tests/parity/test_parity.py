@@ -1,6 +1,6 @@
 """Our encoders equal the reference implementations: every layer, every head, every gradient (X1, X6).
 
-Every parameter is drawn at random and large. Rows are right-padded on their side and packed on ours;
+Every parameter is drawn at random and large. Rows are padded on their side and packed on ours;
 some sequences are many times the local window. Differences are relative to the reference's largest
 value of the tensor.
 """
@@ -97,6 +97,17 @@ def test_every_layer_and_head_equals_the_reference(case: Case) -> None:
     model, batch, expected = outputs(case)
     with torch.no_grad():
         assert worst(run(model, batch), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert"])
+def test_positions_begin_with_the_text(family: str) -> None:
+    """Rows padded on the left give the same: their positions count from the first real token (pretraining.md §2, check 1)."""
+    case = next(case for case in CASES if (case.family, case.head) == (family, "masked_lm"))
+    theirs, ours = loaded(case, torch.float32, "eager")
+    sequences, types = texts(case)
+    with torch.no_grad():
+        expected = references.run(case, theirs, sequences, types, side="left")
+        assert worst(run(ours, batch_of(case)), expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

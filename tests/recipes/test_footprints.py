@@ -13,9 +13,12 @@ from torch import Tensor
 from bothways.data.masking import Masking
 from bothways.data.sample import Sample
 from bothways.data.vocabulary import Vocabulary
+from bothways.encoder.config import EncoderConfig
 from bothways.encoder.encoder import Encoder
+from bothways.families.longformer import longformer
 from bothways.layers.heads import MaskedLm, MaskedLmHead
 from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
+from bothways.ops.attention import REFERENCE, Backend
 from bothways.training.memory import footprint
 from bothways.training.optimizer import AdamW, Muon
 from bothways.training.schedule import Linear, Steps
@@ -26,11 +29,16 @@ SETTINGS = TrainingConfig(optimizer=AdamW(lr=1e-3), schedule=Linear(), budget=St
 
 
 def build(name: str) -> MaskedLanguageModeling:
-    config = CONFIGS[name]
+    return of(CONFIGS[name])
+
+
+def of(config: EncoderConfig, backend: Backend | None = None) -> MaskedLanguageModeling:
     vocabulary = Vocabulary(config.vocab_size, 4, frozenset(range(5)))
     width = config.embedding.size
     head = MaskedLm(MaskedLmHead(), config.hidden_size, config.vocab_size, width)
-    return MaskedLanguageModeling(Encoder(config), head, Masking(rate=0.3), vocabulary)
+    encoder = Encoder(config)
+    encoder.backend = backend
+    return MaskedLanguageModeling(encoder, head, Masking(rate=0.3), vocabulary)
 
 
 def inputs(objective: MaskedLanguageModeling, longest: int) -> MaskedInputs:
@@ -58,6 +66,21 @@ def test_what_autograd_keeps_is_foretold(name: str) -> None:
     found = footprint(lambda: build(name), [given], SETTINGS)
     assert saved <= 1.02 * found.activations
     assert found.activations < 2 * saved
+
+
+@pytest.mark.slow
+def test_memory_of_windows_grows_with_the_length() -> None:
+    """Of twice as long a text Longformer's windows keep at most 2.3 times as much; a score for each pair, far more."""
+    config = longformer(101, 24, 2, 3, 48, max_length=8192, windows=128)
+
+    def growth(backend: Backend | None) -> float:
+        texts = (np.arange(length, dtype=np.int32) % 50 + 5 for length in (4096, 8192))
+        given = [of(config).prepare([Sample(0, (text,))], 0, 0) for text in texts]
+        short, long = (footprint(lambda: of(config, backend), [one], SETTINGS).activations for one in given)
+        return long / short
+
+    assert growth(None) <= 2.3
+    assert growth(REFERENCE) > 3
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from torch import nn
 
 import bothways
 from bothways.config import from_json, to_json
-from bothways.data.masking import ALBERT, DEBERTA_V3
+from bothways.data.masking import ALBERT, BERT, DEBERTA_V3, ELECTRA, MODERNBERT, NEOBERT, ROBERTA, Masking
+from bothways.data.sentence_blocks import WholeSentences
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
 from bothways.encoder.config import EncoderConfig
@@ -26,6 +27,7 @@ from bothways.model.model import Model
 from bothways.recipes.published import RECIPES
 from bothways.recipes.recipe import Size, divided
 from bothways.recipes.runs import Pretraining, SentencePairs, Staged
+from bothways.training.optimizer import AdamW, BertAdam, Lamb, StableAdamW
 from bothways.training.ramp import EqualUpdates, micro_batches
 from bothways.training.schedule import Elapsed, Hours, Steps, Tokens, factor, units
 
@@ -114,6 +116,22 @@ FIGURES = {
     "cramming": ("modernbert", [8192 * 128], [1e-3], [0.25], [128], [Elapsed(hours=24.0)]),
 }  # fmt: skip
 
+# masks; the optimizer, its betas, eps and decay, and the limit of gradients, as the papers or their code have them. MosaicBERT's
+# decay of 1e-5 is decoupled from its rate of 5e-4
+UPDATES = {
+    "bert": (BERT, BertAdam, (0.9, 0.999), 1e-6, 0.01, 1.0),
+    "roberta": (ROBERTA, AdamW, (0.9, 0.98), 1e-6, 0.01, None),
+    "gottbert": (ROBERTA, AdamW, (0.9, 0.98), 1e-6, 0.01, None),
+    "albert": (ALBERT, Lamb, (0.9, 0.999), 1e-6, 0.01, 1.0),
+    "electra": (ELECTRA, BertAdam, (0.9, 0.999), 1e-6, 0.01, 1.0),
+    "electra_small": (ELECTRA, BertAdam, (0.9, 0.999), 1e-6, 0.01, 1.0),
+    "deberta_v3": (DEBERTA_V3, AdamW, (0.9, 0.999), 1e-6, 0.01, 1.0),
+    "mosaicbert": (Masking(rate=0.3), AdamW, (0.9, 0.98), 1e-6, 0.02, None),
+    "modernbert": (MODERNBERT, StableAdamW, (0.9, 0.98), 1e-6, 1e-5, None),
+    "neobert": (NEOBERT, AdamW, (0.9, 0.95), 1e-8, 0.1, 1.0),
+    "cramming": (Masking(rate=0.25), AdamW, (0.9, 0.98), 1e-12, 0.01, 0.5),
+}
+
 
 def head_of(run: Pretraining) -> nn.Module:
     """What stands on the encoder while it is trained."""
@@ -143,6 +161,22 @@ def test_figures_of_the_paper(name: str) -> None:
     assert [run.max_length for run in runs] == lengths
     assert [run.training.budget for run in runs] == budgets
     assert {run.family for run in runs} == {family}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_masks_and_updates_of_the_paper(name: str) -> None:
+    """Nothing that a neighbouring recipe has by mistake: its masks, its optimizer, its limit of gradients."""
+    (run, *_) = stages(name)
+    masking, optimizer, betas, eps, decay, clip = UPDATES[name]
+    assert run.masking == masking
+    used = run.training.optimizer
+    assert isinstance(used, optimizer)
+    assert (used.betas, used.eps, used.weight_decay, run.training.clip) == (betas, eps, decay, clip)  # type: ignore[union-attr]
+
+
+def test_samples_of_roberta_are_whole_sentences() -> None:
+    """Of one document after another; GottBERT's are broken anywhere."""
+    assert (stages("roberta")[0].blocks, stages("gottbert")[0].blocks) == (WholeSentences(), None)
 
 
 def test_the_rate_of_modernbert_over_its_stages() -> None:

@@ -6,7 +6,7 @@ import json
 import operator
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -118,20 +118,26 @@ def global_masks(case: Case, sequences: Sequence[np.ndarray]) -> list[np.ndarray
     return [(generator.random(len(ids)) < 0.15) & (i % 2 == 1) for i, ids in enumerate(sequences)]
 
 
-def run(case: Case, model: Any, sequences: Sequence[np.ndarray], types: Sequence[np.ndarray] | None) -> dict[str, Tensor]:
-    """Everything a reference computes for right-padded rows, at the real tokens only, packed.
+def run(
+    case: Case,
+    model: Any,
+    sequences: Sequence[np.ndarray],
+    types: Sequence[np.ndarray] | None,
+    side: Literal["right", "left"] = "right",
+) -> dict[str, Tensor]:
+    """Everything a reference computes for padded rows, at the real tokens only, packed.
 
     The keys: `layer.0` (the embedding) to `layer.n` in the order they are called, `final`, and a head's name.
     """
     reference = REFERENCES[case.family]
     longest = reference.rows or max(len(ids) for ids in sequences)
-    mask = torch.tensor([[i < len(ids) for i in range(longest)] for ids in sequences])
+    mask = _padded([np.ones(len(ids)) for ids in sequences], longest, 0, side).bool()
     pad_id = case.changes.get("pad_token_id", reference.pad_id)
-    given = {"input_ids": _padded(sequences, longest, pad_id), "attention_mask": mask.long()}
+    given = {"input_ids": _padded(sequences, longest, pad_id, side), "attention_mask": mask.long()}
     if types is not None:
-        given["token_type_ids"] = _padded(types, longest, 0)
+        given["token_type_ids"] = _padded(types, longest, 0, side)
     if (masks := global_masks(case, sequences)) is not None:
-        given["global_attention_mask"] = _padded(masks, longest, 0)
+        given["global_attention_mask"] = _padded(masks, longest, 0, side)
     out: dict[str, Tensor] = {}
     body = model.base_model
 
@@ -180,6 +186,7 @@ def _layers(body: Any, reference: Reference) -> list[nn.Module]:
     return [layer for part in parts for layer in part.get_submodule(inner)] if nested else parts
 
 
-def _padded(rows: Sequence[np.ndarray], longest: int, pad: int) -> Tensor:
-    padded = [np.pad(row, (0, longest - len(row)), constant_values=pad) for row in rows]
+def _padded(rows: Sequence[np.ndarray], longest: int, pad: int, side: str) -> Tensor:
+    around = [(longest - len(row), 0) if side == "left" else (0, longest - len(row)) for row in rows]
+    padded = [np.pad(row, width, constant_values=pad) for row, width in zip(rows, around, strict=True)]
     return torch.from_numpy(np.stack(padded).astype(np.int64))
