@@ -31,7 +31,7 @@ from bothways.data.packing import SampleCount
 from bothways.data.rows import JsonLines
 from bothways.data.table import LabelledRows, TextPair
 from bothways.encoder.picking import spread_layers
-from bothways.evaluation.glue import TASKS, TaskData, read_task, task_scores
+from bothways.evaluation.glue import TASKS, Metric, Task, TaskData, read_task, task_scores
 from bothways.evaluation.significance import paired, summary
 from bothways.files import write_text
 from bothways.model.folder import load
@@ -71,12 +71,17 @@ def on_pairs(model: Path, data: TaskData, table: JsonLines, seed: int, epochs: i
     )  # fmt: skip
 
 
+def metric(task: Task) -> Metric:
+    """Accuracy of classes; of scores, Spearman's correlation."""
+    return "spearman" if task.regression else "accuracy"
+
+
 def score(answer: Callable[[], list[str] | list[float]], data: TaskData, folder: Path) -> float:
     """Of one run, or as the work folder has it."""
     done = folder / "score.json"
     if not done.exists():
         found = task_scores(data.task, data.held.labels, answer())
-        done.write_text(json.dumps(found[data.task.metrics[-1 if data.task.regression else 0]]), encoding="utf-8")
+        done.write_text(json.dumps(found[metric(data.task)]), encoding="utf-8")
     value = float(json.loads(done.read_text(encoding="utf-8")))
     print(f"{folder.name}: {value:.4f}", flush=True)
     return value
@@ -145,7 +150,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model, work = options.model or packaged(), options.work / options.task
+    if options.seeds < 2:
+        parser.error("--seeds: an interval needs at least two")
+    model = options.model or packaged()
+    work = options.work / options.task / model.parent.name
     data = read_task(TASKS[options.task], options.folder)
     work.mkdir(parents=True, exist_ok=True)
     train = table(work, "train", data.train)
@@ -173,7 +181,7 @@ def main() -> None:
     print(f"teacher {teacher:.4f}; " + ", ".join(f"{side} {mean(values):.4f}" for side, values in sides.items()))
     print(f"  distilled less labels: {gap.mean:.4f} [{gap.low:.4f}, {gap.high:.4f}]")
     result = {
-        "metric": data.task.metrics[-1 if data.task.regression else 0],
+        "metric": metric(data.task),
         "teacher": {
             "checkpoint": model.parent.name,
             "layers": depth,

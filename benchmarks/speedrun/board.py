@@ -115,9 +115,10 @@ def row(one: Contender, speed: float, levels: Sequence[float]) -> dict[str, Any]
     last = {run: round(points[-1][1], 4) for run, points in one.runs.items()}
     given = round(before + one.longest / speed, 1)
     at_most = [f"{level:.3f}" for level in levels if one.at_most(level)]
+    curves = {run: ", ".join(f"{tokens:.0f}: {loss:.4f}" for tokens, loss in points) for run, points in one.runs.items()}
     return {
         "tokens_per_second": speed, "before": round(before, 1), "seconds": seconds, "at_most": at_most, "given": given,
-        "last": last, "mean_last": round(statistics.mean(last.values()), 4),
+        "curves": curves, "last": last, "mean_last": round(statistics.mean(last.values()), 4),
     }  # fmt: skip
 
 

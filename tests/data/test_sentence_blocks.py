@@ -86,12 +86,14 @@ def test_each_block_is_as_long_as_sentences_fit(documents: list[list[int]], sepa
                 used, extra = 0, 0
             expected[-1].append((number, place))
             used += extra + size
-    begins = np.array([place == 0 for document in documents for place in range(len(document))])
-    edges, lengths = gather(np.array([size for document in documents for size in document]), begins, room, separator)
-    assert np.diff(edges).tolist() == [len(block) for block in expected]
-    for block, length in zip(expected, lengths.tolist(), strict=True):
+    ends = [np.cumsum(document) for document in documents]
+    found = list(gather(ends, room, separator))
+    assert len(found) == len(expected)
+    for (first, start, last, end, tokens), block in zip(found, expected, strict=True):
+        (head, begin), (tail, final) = block[0], block[-1]
+        assert (first, start, last, end) == (head, sum(documents[head][:begin]), tail, sum(documents[tail][: final + 1]))
         sizes = sum(documents[number][place] for number, place in block)
-        assert length == sizes + (separator or 0) * (len({number for number, _ in block}) - 1) <= room
+        assert tokens == sizes + (separator or 0) * (len({number for number, _ in block}) - 1) <= room
 
 
 def test_real_text_is_whole_and_fills_its_samples(shared: Path, tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_real_text_is_whole_and_fills_its_samples(shared: Path, tmp_path: Path) 
     assert len(samples) > 300
     assert data.lengths.sum() >= 0.95 * 512 * len(data)
     shards, rule = Shards(tmp_path, words), Sentences.of(words)
-    end = words.template.after[0]
+    (end,) = words.after
     read = np.concatenate([one[1:-1] for one in samples])
     documents = [shards.read(number, 0, int(length)) for number, length in enumerate(shards.lengths)]
     assert np.array_equal(read[read != end], np.concatenate(documents))

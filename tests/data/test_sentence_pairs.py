@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bothways.data.loader import Loader
 from bothways.data.packing import TokenBudget
 from bothways.data.sample import Sample
-from bothways.data.segments import divided
+from bothways.data.segments import in_pieces
 from bothways.data.sentence_pairs import NextSentence, PairData, SentenceOrder, plan
 from bothways.data.shard_writer import write_shards
 from bothways.data.shards import Shards
@@ -229,7 +229,7 @@ def test_sentences_longer_than_a_sample_are_cut_and_nothing_is_lost(shards: Shar
     [([3, 13], 10, [3, 13]), ([3, 14], 10, [3, 8, 13, 14]), ([25, 26], 10, [5, 10, 15, 20, 25, 26]), ([3], 2, [1, 2, 3])],
 )
 def test_long_sentences_are_cut_by_hand(ends: list[int], room: int, expected: list[int]) -> None:
-    assert divided(np.array(ends), room, room // 2).tolist() == expected
+    assert in_pieces(np.array(ends), room, room // 2).tolist() == expected
 
 
 def test_pairs_are_a_function_of_seed_and_copy(shards: Shards, letters: Tokenizer) -> None:

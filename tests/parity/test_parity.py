@@ -101,7 +101,7 @@ def test_every_layer_and_head_equals_the_reference(case: Case) -> None:
 
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert"])
 def test_positions_begin_with_the_text(family: str) -> None:
-    """Rows padded on the left give the same: their positions count from the first real token (pretraining.md §2, check 1)."""
+    """Rows padded on the left give the same: their positions count from the first real token, ours know no padding."""
     case = next(case for case in CASES if (case.family, case.head) == (family, "masked_lm"))
     theirs, ours = loaded(case, torch.float32, "eager")
     sequences, types = texts(case)

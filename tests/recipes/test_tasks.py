@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ from tests.cli.conftest import WORDS
 
 import bothways
 from bothways.config import from_json, to_json
-from bothways.data.packing import TokenBudget
+from bothways.data.loader import Loader
+from bothways.data.packing import Plan, TokenBudget
+from bothways.data.sample import Epochs, Sample
 from bothways.data.sentence_blocks import WholeSentences
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
-from bothways.data.tokenizer_training import WordPiece
+from bothways.data.tokenizer_training import WordPiece, train_tokenizer
 from bothways.data.vocabulary import Vocabulary
 from bothways.data.warmup import LengthStage, LengthWarmup
 from bothways.encoder.config import EncoderConfig
@@ -28,10 +32,14 @@ from bothways.errors import InputError
 from bothways.families.albert import albert
 from bothways.families.bert import bert, masked_lm_head
 from bothways.families.deberta import deberta
+from bothways.families.family import Heads, Spec
 from bothways.families.modernbert import modernbert
+from bothways.families.roberta import FAMILY as ROBERTA
+from bothways.families.roberta import roberta
+from bothways.model.model import Model
 from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.recipes import assembling, pretraining
-from bothways.recipes.continuing import continued
+from bothways.recipes.continuing import adaptation, continued
 from bothways.recipes.measuring import Network
 from bothways.recipes.planned_text import assumed
 from bothways.recipes.pretraining import check, pretrain
@@ -235,3 +243,40 @@ def test_contradictions(texts: TextFiles) -> None:
         check(replace(run, pairs=NEXT, blocks=WholeSentences()))
     with pytest.raises(InputError, match="an enhanced mask decoder needs"):
         check(replace(a_run(texts, "modernbert"), decoder=MaskDecoderHead()))
+
+
+def test_a_run_reads_whole_sentences(texts: TextFiles, tmp_path: Path) -> None:
+    """Both those learned from and those held out; an epoch is one pass; workers read the same."""
+    run = replace(a_run(texts, "bert"), blocks=WholeSentences())
+    tokenizer = pretraining.prepare_tokenizer(run, tmp_path, print)
+    text = pretraining.prepare_samples(run, tokenizer, pretraining.prepare_shards(run, tmp_path, tokenizer, print), print)
+    plain = pretraining.prepare_samples(
+        replace(run, blocks=None), tokenizer, pretraining.prepare_shards(run, tmp_path, tokenizer, print), print
+    )
+    (stop,) = tokenizer.encode(["."], specials=False)[0].tolist()
+    for data, other in ((text.data, plain.data), (text.heldout, plain.heldout)):
+        samples = [data[number].sequences[0] for number in range(len(data))]
+        assert len(samples) < len(other)  # of one document after another
+        assert all(one[-2] == stop for one in samples)
+    plan = Plan(text.data.lengths, run.batching, run.training.seed)
+    (tally,) = text.tally(plan, {"epoch": 1, "window": 0, "batch": 0})
+    assert tally.passes == 1.0
+    streams = [Loader(text.data, run.batching, _ids, 3, workers).open() for workers in (0, 2)]
+    assert [next(streams[0]) for _ in range(3)] == [next(streams[1]) for _ in range(3)]
+    for stream in streams:
+        stream.close()
+    trained = pretrain(run, tmp_path / "run")
+    assert trained.result.tokens == sum(int(text.data.lengths[batch].sum()) for batch in islice(plan.epoch(0), 4))
+
+
+def test_another_domain_is_learned_in_stretches(texts: TextFiles, tmp_path: Path) -> None:
+    """Of any family alike, whatever its own recipe reads."""
+    encoder = roberta(120, 24, 2, 3, 32, max_length=32)
+    spec = Spec(encoder=encoder, heads=Heads(masked_lm=masked_lm_head(encoder)), pad_id=1)
+    start = Model.create(ROBERTA, spec, train_tokenizer(WordPiece(vocab_size=120), [WORDS], 32)).save(tmp_path / "roberta")
+    assert adaptation(texts, Steps(count=1), str(start)).blocks is None
+    assert continued(RECIPES["roberta"](texts, Steps(count=1), "toy"), str(start)).blocks == WholeSentences()  # type: ignore[arg-type]
+
+
+def _ids(samples: Sequence[Sample], seed: int, epoch: Epochs) -> list[list[int]]:
+    return [sample.sequences[0].tolist() for sample in samples]

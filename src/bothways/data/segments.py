@@ -64,7 +64,7 @@ class Sentences:
         return np.flatnonzero(last) + 1
 
 
-def divided(ends: Int[np.ndarray, " sentences"], room: int, piece: int) -> Int[np.ndarray, " pieces"]:
+def in_pieces(ends: Int[np.ndarray, " sentences"], room: int, piece: int) -> Int[np.ndarray, " pieces"]:
     """The same ends, and in each sentence of more than `room` tokens one after every `piece` of it."""
     sizes = np.diff(ends, prepend=0)
     counts = np.where(sizes > room, -(-sizes // piece), 1)

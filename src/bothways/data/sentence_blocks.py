@@ -5,12 +5,15 @@ Where sentences end is told from tokens (`data/segments.py`), once, when the dat
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable, Iterator
+
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from bothways.config import config
 from bothways.data.sample import Sample
-from bothways.data.segments import Ends, Sentences, divided
+from bothways.data.segments import Ends, Sentences, in_pieces
 from bothways.data.shards import Shards
 from bothways.data.token_data import room_of
 from bothways.data.tokenizer import Tokenizer
@@ -19,7 +22,7 @@ from bothways.errors import InputError
 
 @config
 class WholeSentences:
-    """As many sentences as there is room for, none of them cut (fairseq's `sample_break_mode: complete`).
+    """As many sentences as there is room for (fairseq's `sample_break_mode: complete`); only one longer than a sample is cut.
 
     Attributes:
         across: the sentences of the next document follow in the same sample, behind the token that ends a text; False: a sample
@@ -29,6 +32,19 @@ class WholeSentences:
 
     across: bool = True
     sentences: Ends = "signs"
+
+    def rule(self, tokenizer: Tokenizer) -> Sentences:
+        """Which tokens end a sentence.
+
+        Raises:
+            InputError: none does, or no token ends a text, so that nothing would part two of them.
+        """
+        if self.across and not len(tokenizer.after):
+            raise InputError("blocks.across: no token of this tokenizer ends a text and would part two of them; set it to false")
+        found = Sentences.of(tokenizer, self.sentences)
+        if not found.final.any():
+            raise InputError(f"blocks.sentences: no token of this tokenizer ends a sentence by {self.sentences}")
+        return found
 
 
 class SentenceBlocks:
@@ -43,39 +59,31 @@ class SentenceBlocks:
     def __init__(
         self, shards: Shards, tokenizer: Tokenizer, max_length: int, documents: Int[np.ndarray, " chosen"], blocks: WholeSentences
     ) -> None:
-        """Find the samples of some documents.
+        """Find the samples of some documents, all of whose tokens are read for it.
 
         Raises:
-            InputError: `max_length` leaves no room for text, the documents hold none, or no token ends a text, so that nothing
-                would part documents.
+            InputError: `max_length` leaves no room for text, the documents hold none, or as `WholeSentences.rule`.
         """
-        room = room_of(tokenizer, max_length)
-        self._separator = np.array(tokenizer.template.after, dtype=np.int32)
-        if blocks.across and not len(self._separator):
-            raise InputError("blocks.across: no token of this tokenizer ends a text and would part two of them; set it to false")
+        room, rule = room_of(tokenizer, max_length), blocks.rule(tokenizer)
         self._shards, self._tokenizer = shards, tokenizer
         self._documents = documents[shards.lengths[documents] > 0]
         if not len(self._documents):
             raise InputError(f"{shards.folder}: no text in the {len(documents)} documents chosen")
-        rule = Sentences.of(tokenizer, blocks.sentences)
-        ends = [divided(rule.ends(self._read(place, 0)), room, room) for place in range(len(self._documents))]
-        sizes = np.concatenate([np.diff(one, prepend=0) for one in ends])
-        begins = np.zeros(len(sizes), dtype=bool)
-        begins[np.cumsum([0, *map(len, ends[:-1])])] = True
-        edges, lengths = gather(sizes, begins, room, len(self._separator) if blocks.across else None)
-        self.lengths = (lengths + tokenizer.specials_per_sequence).astype(np.int32)
-        owner, end = np.cumsum(begins) - 1, np.concatenate(ends)
-        first, last = edges[:-1], edges[1:] - 1
-        self._rows = np.stack([owner[first], end[first] - sizes[first], owner[last], end[last]], axis=1)
+        ends = (in_pieces(rule.ends(self._read(place, 0)), room, room) for place in range(len(self._documents)))
+        rows = array("q")
+        for row in gather(ends, room, len(tokenizer.after) if blocks.across else None):
+            rows.extend(row)
+        self._rows = np.frombuffer(rows, dtype=np.int64).reshape(-1, 5)
+        self.lengths = (self._rows[:, 4] + tokenizer.specials_per_sequence).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, number: int) -> Sample:
-        first, start, last, end = self._rows[number].tolist()
+        first, start, last, end, _ = self._rows[number].tolist()
         parts: list[Int[np.ndarray, " tokens"]] = []
         for place in range(first, last + 1):
-            parts += [self._separator] if parts else []
+            parts += [self._tokenizer.after] if parts else []
             parts.append(self._read(place, start if place == first else 0, end if place == last else None))
         return Sample(number, (self._tokenizer.wrap(np.concatenate(parts)),))
 
@@ -84,28 +92,29 @@ class SentenceBlocks:
         return self._shards.read(document, start, int(self._shards.lengths[document]) if end is None else end)
 
 
-def gather(
-    sizes: Int[np.ndarray, " sentences"], begins: Bool[np.ndarray, " sentences"], room: int, separator: int | None
-) -> tuple[Int[np.ndarray, " edges"], Int[np.ndarray, " blocks"]]:
+def gather(documents: Iterable[np.ndarray], room: int, separator: int | None) -> Iterator[tuple[int, int, int, int, int]]:
     """Gather sentences into blocks of at most `room` tokens, each as long as the next sentence still fits.
 
     Args:
-        sizes: tokens of each sentence, none over `room`.
-        begins: whether a document begins with it.
+        documents: of each one int64 [sentences], where its sentences end; none is longer than `room`.
         separator: tokens between two documents of a block; None: no block is of two.
 
-    Returns:
-        the first sentence of each block and, last, their number; the tokens of each block, separators included.
+    Yields:
+        of each block the first document and its place there, the last document and the place behind it, and its tokens,
+        separators included.
     """
-    total = np.cumsum(sizes + begins * (separator or 0))
-    heads = np.append(np.flatnonzero(begins), len(sizes))
-    edges, lengths = [0], []
-    while edges[-1] < len(sizes):
-        first = edges[-1]
-        before = total[first] - sizes[first]
-        behind = int(np.searchsorted(total, before + room, side="right"))
-        if separator is None:
-            behind = min(behind, int(heads[np.searchsorted(heads, first, side="right")]))
-        edges.append(behind)
-        lengths.append(int(total[behind - 1] - before))
-    return np.array(edges), np.array(lengths)
+    block: tuple[int, int, int, int, int] | None = None
+    for number, ends in enumerate(documents):
+        place = 0
+        while place < ends[-1]:
+            first, start, _, _, used = block or (number, place, 0, 0, 0)
+            before = used + (separator or 0) if block else 0
+            fitting = int(np.searchsorted(ends, place + room - before, side="right"))
+            if fitting and ends[fitting - 1] > place:
+                end = int(ends[fitting - 1])
+                block, place = (first, start, number, end, before + end - place), end
+            if block and (place < ends[-1] or separator is None):
+                yield block
+                block = None
+    if block:
+        yield block

@@ -25,7 +25,7 @@ from bothways.config import config
 from bothways.data.masking import Share
 from bothways.data.order import generator
 from bothways.data.sample import Sample
-from bothways.data.segments import Ends, Sentences, divided
+from bothways.data.segments import Ends, Sentences, in_pieces
 from bothways.data.shards import Shards
 from bothways.data.tokenizer import Tokenizer
 from bothways.errors import InputError
@@ -131,7 +131,7 @@ class PairData:
         found: list[Sequence[int]] = []
         for place, document in enumerate(self._documents):
             ends = rule.ends(self._read(place, 0, int(self._shards.lengths[document])))
-            found.append(array("i", divided(ends, room, room // 2).tolist()))
+            found.append(array("i", in_pieces(ends, room, room // 2).tolist()))
         return found
 
     def _read(self, place: int, start: int, end: int) -> Int[np.ndarray, " tokens"]:

@@ -132,7 +132,7 @@ class Tokenizer:
 
     def wrap(self, ids: np.ndarray) -> np.ndarray:
         """Content ids with the special tokens of a single sequence around them."""
-        return np.concatenate([self._before, ids, self._after])
+        return np.concatenate([self._before, ids, self.after])
 
     def join(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Content ids of two texts as one sequence with special tokens, and its token types."""
@@ -173,7 +173,7 @@ class Tokenizer:
 
     @property
     def specials_per_sequence(self) -> int:
-        return len(self._before) + len(self._after)
+        return len(self._before) + len(self.after)
 
     @property
     def specials_per_pair(self) -> int:
@@ -212,7 +212,8 @@ class Tokenizer:
         return self._around[0]
 
     @property
-    def _after(self) -> np.ndarray:
+    def after(self) -> np.ndarray:
+        """The special tokens behind a single sequence."""
         return self._around[1]
 
 

@@ -154,6 +154,6 @@ def check_objective(run: Pretraining) -> None:
     if run.pairs is not None and run.blocks is not None:
         raise InputError("blocks: goes without pairs, which are of whole sentences as it is")
     if run.length_warmup is not None and (run.pairs is not None or run.blocks is not None):
-        raise InputError("length_warmup: pairs and blocks are not cut into shorter ones; leave it out, or make stages")
+        raise InputError("length_warmup: pairs and blocks are not cut into shorter ones; leave it or them out, or make stages")
     with torch.device("meta"):  # what cannot be built is told of before any text is read
         check_vectors(run, unfilled(run, gramming.unknown(run)))

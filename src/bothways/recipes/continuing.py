@@ -87,6 +87,7 @@ def adaptation(source: Source, budget: Budget, start: str, added: Sequence[str] 
         batching=TokenBudget(tokens=8192),
         training=TrainingConfig(optimizer=AdamW(lr=1e-4), schedule=Linear(), budget=budget),
         max_length=min(run.encoder.max_length, 512),
+        blocks=None,
     )
 
 

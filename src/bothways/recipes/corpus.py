@@ -215,35 +215,25 @@ def samples_of(
 ) -> Text:
     """Cut opened sources into samples, with a part of each held out.
 
-    Args:
-        made: what samples are made of: pairs, one copy of those held out, or whole sentences; None: stretches of documents.
-
     A document is on one side in all of a mixture's parts that are chosen from one folder.
+
+    Args:
+        made: as of `samples`; of pairs, one copy of those held out.
 
     Raises:
         InputError: a source whose documents cannot be divided, or too little text.
     """
-
-    def opened_as(shards: Shards, documents: Int[np.ndarray, " chosen"], copies: int) -> SourceData:
-        match made:
-            case None:
-                return TokenData(shards, tokenizer, max_length, documents)
-            case WholeSentences():
-                return SentenceBlocks(shards, tokenizer, max_length, documents, made)
-            case _:
-                return PairData(shards, tokenizer, max_length, documents, made, seed, copies)
-
     paired = isinstance(made, NextSentence | SentenceOrder)
     copies = made.copies if paired else 1
-    if paired:
-        say(f"making pairs of the text, {copies} times over")
+    if made is not None:
+        say(f"making pairs of the text, {copies} times over" if paired else "gathering whole sentences")
     training, heldout, measured = list[SourceData](), list[SourceData](), list[float]()
     for one in opened:
         kept, held = (np.intersect1d(side, one.documents) for side in hold_out(len(one.shards.lengths), held_out, seed))
-        training.append(opened_as(one.shards, kept, copies))
+        training.append(samples(one.shards, tokenizer, max_length, kept, made, seed, copies))
         tokens = 0
         if one.shards.lengths[held].sum():
-            heldout.append(opened_as(one.shards, held, 1))
+            heldout.append(samples(one.shards, tokenizer, max_length, held, made, seed, 1))
             measured.append(one.weight)
             tokens = int(heldout[-1].lengths.sum())
         share = tokens / (tokens + int(training[-1].lengths.sum(dtype=np.int64)) / copies)
@@ -269,6 +259,32 @@ def samples_of(
     return Text(
         data, order, measure, measure_order, names, weights, tuple(training), specials, overlapping=len(folders) < len(opened)
     )
+
+
+def samples(
+    shards: Shards,
+    tokenizer: Tokenizer,
+    max_length: int,
+    documents: Int[np.ndarray, " chosen"],
+    made: NextSentence | SentenceOrder | WholeSentences | None,
+    seed: int = 0,
+    copies: int = 1,
+) -> SourceData:
+    """The samples of some documents.
+
+    Args:
+        made: what they are made of: pairs, so many copies of them drawn by the seed, or whole sentences; None: stretches.
+
+    Raises:
+        InputError: too little text, or as the class.
+    """
+    match made:
+        case None:
+            return TokenData(shards, tokenizer, max_length, documents)
+        case WholeSentences():
+            return SentenceBlocks(shards, tokenizer, max_length, documents, made)
+        case _:
+            return PairData(shards, tokenizer, max_length, documents, made, seed, copies)
 
 
 def _together(parts: Sequence[SourceData], weights: Sequence[float], batching: TokenBudget) -> tuple[Samples, Order | None]:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bothways.data.loader import Loader
-from bothways.data.token_data import TokenData
 from bothways.data.tokenizer import Tokenizer
 from bothways.data.vocabulary import Vocabulary
 from bothways.errors import InputError
 from bothways.recipes.assembling import EVALUATED, figures, measured_objective
 from bothways.recipes.carrying_out import Say
 from bothways.recipes.continuing import Objectives
-from bothways.recipes.corpus import open_corpus
+from bothways.recipes.corpus import open_corpus, samples
 from bothways.recipes.forgetting import GENERAL
 from bothways.recipes.runs import Pretraining
 from bothways.training.settings import Watch
@@ -53,7 +52,7 @@ class GeneralText:
         """
         assert run.general is not None, "of a run that is given general text"
         (opened,) = open_corpus(run.general, folder / FOLDER, tokenizer, lambda line: say(f"general text: {line}"))
-        data = TokenData(opened.shards, tokenizer, run.max_length, opened.documents)
+        data = samples(opened.shards, tokenizer, run.max_length, opened.documents, run.blocks)
         objective: Any = measured_objective(run, vocabulary)
         loader: Loader[Any] = Loader(data, run.batching, objective.prepare, run.training.seed)
         batches = list(islice(loader.evaluation(), EVALUATED))

@@ -82,7 +82,7 @@ def sampled(run: Pretraining) -> PlannedText:
         weighed = [(one.weight, found[0].tokens[found[0].tokens >= one.at_least]) for one in run.by_length]
     else:
         weighed = [(part.weight, one.tokens) for part, one in zip(parts, found, strict=True)]
-    if run.blocks is not None and run.blocks.across:  # samples run on from document to document
+    if run.blocks is not None and run.blocks.across:  # samples run on from document to document, and are taken to be full
         weighed = [(weight, tokens.sum(keepdims=True)) for weight, tokens in weighed]
     lengths = [_cut(tokens, room) + around for _, tokens in weighed]
     if not all(map(len, lengths)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 
@@ -18,7 +20,7 @@ def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12
     longest = np.argsort(-heldout.lengths, kind="stable")[:count]
     for number in longest.tolist():
         ids = heldout[number].sequences[0].copy()
-        place = len(ids) // 2
+        place = _middle(ids, tokenizer.special_ids)
         truth, ids[place] = int(ids[place]), tokenizer.mask_id
         with torch.no_grad():
             hidden = model.hidden_states([ids])[0][place]
@@ -33,3 +35,9 @@ def predictions(model: Model, heldout: Samples, count: int = 4, around: int = 12
             }
         )
     return rows
+
+
+def _middle(ids: np.ndarray, specials: Collection[int]) -> int:
+    """The place of the token of the text that is nearest to the middle."""
+    words = np.flatnonzero(~np.isin(ids, list(specials)))
+    return int(words[np.argmin(np.abs(words - len(ids) // 2))]) if len(words) else len(ids) // 2

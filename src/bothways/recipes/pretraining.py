@@ -236,6 +236,8 @@ def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} ids, encoder.vocab_size is {run.encoder.vocab_size}; raise it"
         )
+    if run.blocks is not None:
+        run.blocks.rule(tokenizer)  # told of before all the text is tokenised
     return tokenizer
 
 

@@ -16,8 +16,10 @@ def shape(source: str) -> bytes:
     """A hash of a function's tree, in which its own names are numbered in the order they first appear in.
 
     Its own are the function's name, its arguments, and all that is given a value in it (so also those of functions within it,
-    without telling which scope a name is of). Other names (globals, builtins), attributes, keywords, constants, annotations and
-    decorators stay, as they say what the function does: `min(a)` is not `max(a)`. A docstring is to be gone before.
+    without telling which scope a name is of: a builtin whose name is also bound counts as its own).
+
+    Other names (globals, builtins), attributes, keywords, constants, annotations and decorators stay, as they say what the
+    function does: `min(a)` is not `max(a)`. A docstring is to be gone before.
     """
     tree = parse(source)
     nodes = list(ast.walk(tree))
