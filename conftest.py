@@ -21,8 +21,8 @@ ROOT = Path(__file__).parent
 
 # Pages whose shell trains, or starts many processes: they go with the long tests.
 _LONG_PAGES = {
-    "README.md", "distillation.md", "ngrams.md", "own_files.md", "planning.md", "recipes.md", "replaced_tokens.md", "search.md",
-    "training.md", "verify.md",
+    "README.md", "code.md", "data.md", "distillation.md", "loading.md", "mix.md", "ngrams.md", "own_files.md", "planning.md",
+    "recipes.md", "replaced_tokens.md", "search.md", "tasks.md", "training.md", "verify.md",
 }  # fmt: skip
 
 # Nothing reaches for the network, writes outside its folder, or opens a window.
