@@ -182,13 +182,16 @@ def test_a_file_is_of_one_part(rows: Rows, folder: Path) -> None:
 def test_no_function_is_nearly_one_of_another_part(rows: Rows) -> None:
     """Reference checks 12.(5) and D3: not the same tree but for names, and by all their runs of three words, not alike."""
     of: dict[str, list[set[str]]] = {part: [] for part in PARTS}
+    trees: dict[str, set[str]] = {part: set() for part in PARTS}
     shapes: dict[str, set[bytes]] = {part: set() for part in PARTS}
     for part in PARTS:
         for row in rows["variable_misuse"][part][::2]:
             source = to_source(row["function"])
             of[part].append(set(shingles(source, 3)))
+            trees[part].add(ast.dump(ast.parse(source)))
             shapes[part].add(shape(source))
     for part, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        assert not trees[part] & trees[other]
         assert not shapes[part] & shapes[other]
         for mine in of[part]:
             for theirs in of[other]:
