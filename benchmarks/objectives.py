@@ -53,8 +53,8 @@ from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.objectives.sharing import DisentangledTables
-from bothways.recipes.gramming import prepare_lexicon
-from bothways.recipes.pretraining import chosen, prepare_shards, prepare_tokenizer, pretrain, set_up
+from bothways.recipes.pretraining import chosen, pretrain, set_up
+from bothways.recipes.pretraining import prepare as prepare_run
 from bothways.recipes.quick import speedrun
 from bothways.recipes.runs import GivenTokenizer, Pretraining
 from bothways.training import checkpoint
@@ -139,9 +139,7 @@ def worker(variant: str, work: Path, steps: int, rounds: int, threads: int, pipe
 
 def parts_of(run: Pretraining, folder: Path) -> Any:
     """A run's objective, text and models."""
-    tokenizer = prepare_tokenizer(run, folder, print)
-    shards = prepare_shards(run, folder, tokenizer, print)
-    lexicon = None if run.ngrams is None else prepare_lexicon(run.ngrams.lexicon, folder, tokenizer, shards, print)
+    tokenizer, shards, lexicon = prepare_run(run, folder, print)
     return set_up(run, tokenizer, shards, chosen("cpu"), lambda line: None, lexicon)
 
 

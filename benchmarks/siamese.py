@@ -96,7 +96,7 @@ def told_by_teacher(run: Finetuning, folder: Path, data: TaskData) -> list[str] 
 def told_by_student(run: SiameseDistillation, folder: Path, side: str, seed: int, data: TaskData) -> list[str] | list[float]:
     taught(run, folder, side, seed)
     student = load_siamese(folder)
-    told = logits(student, data.held)[:, 0]
+    told = student.logits(*sides_of(student, data.held))[:, 0]
     return told.tolist() if data.task.regression else [student.classes[one] for one in (told > 0).int().tolist()]
 
 
@@ -113,15 +113,17 @@ def taught(run: SiameseDistillation, folder: Path, side: str, seed: int) -> None
         distil_siamese(run, folder, print)
 
 
-def logits(student: PairScorer, rows: LabelledRows, swapped: bool = False) -> torch.Tensor:
+def sides_of(student: PairScorer, rows: LabelledRows) -> tuple[torch.Tensor, torch.Tensor]:
+    """The vectors of all first texts, and of all second ones."""
     first, second = (student.vectors([pair[side] for pair in rows.texts], overflow="cut") for side in (0, 1))
-    return student.logits(second, first) if swapped else student.logits(first, second)
+    return first, second
 
 
 def swap_asymmetry(folder: Path, rows: LabelledRows) -> dict[str, float]:
     """What changes when first and second change places: the mean change of an output, and the outputs' spread beside it."""
     student = load_siamese(folder)
-    one, other = logits(student, rows), logits(student, rows, swapped=True)
+    first, second = sides_of(student, rows)
+    one, other = student.logits(first, second), student.logits(second, first)
     told = {"mean_change": float((one - other).abs().mean()), "spread": float(one.std())}
     return told | ({"judged_otherwise": float(((one > 0) != (other > 0)).float().mean())} if student.classes else {})
 

@@ -24,7 +24,7 @@ from bothways.data.tokenizer_training import ByteLevelBpe, train_tokenizer
 from bothways.errors import InputError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-CLS, SEP, DOT = 2, 3, 5
+CLS, SEP = 2, 3
 # Sentences of 3, 2 and 4 tokens; of 2; of 7, which is longer than a sample of 6 beside [CLS] and [SEP], and 2
 TEXTS = ("a b . c . d e f .", "g .", "h i j k l m . n .")
 
@@ -122,11 +122,13 @@ def _starts(documents: list[np.ndarray]) -> list[int]:
     return np.cumsum([0, *(len(one) for one in documents[:-1])]).tolist()
 
 
-def test_what_cannot_be(tmp_path: Path) -> None:
+def test_what_cannot_be(tmp_path: Path, letters: Tokenizer) -> None:
     with pytest.raises(InputError, match="max_length=2: no room beside 2 special tokens"):
         opened(tmp_path / "a", TEXTS, tokenizer(), 2, WholeSentences())
     with pytest.raises(InputError, match=r"blocks\.across: no token of this tokenizer ends a text"):
         opened(tmp_path / "b", TEXTS, tokenizer(ending=False), 8, WholeSentences())
+    with pytest.raises(InputError, match=r"blocks\.sentences: no token of this tokenizer ends a sentence by signs"):
+        opened(tmp_path / "c", TEXTS, letters, 8, WholeSentences())
     with pytest.raises(InputError, match="no text in the 0 documents chosen"):
         SentenceBlocks(Shards(tmp_path / "a", tokenizer()), tokenizer(), 8, np.arange(0), WholeSentences())
     assert len(opened(tmp_path / "d", TEXTS, tokenizer(ending=False), 8, WholeSentences(across=False)))

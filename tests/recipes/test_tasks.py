@@ -248,11 +248,8 @@ def test_contradictions(texts: TextFiles) -> None:
 def test_a_run_reads_whole_sentences(texts: TextFiles, tmp_path: Path) -> None:
     """Both those learned from and those held out; an epoch is one pass; workers read the same."""
     run = replace(a_run(texts, "bert"), blocks=WholeSentences())
-    tokenizer = pretraining.prepare_tokenizer(run, tmp_path, print)
-    text = pretraining.prepare_samples(run, tokenizer, pretraining.prepare_shards(run, tmp_path, tokenizer, print), print)
-    plain = pretraining.prepare_samples(
-        replace(run, blocks=None), tokenizer, pretraining.prepare_shards(run, tmp_path, tokenizer, print), print
-    )
+    tokenizer, shards, _ = pretraining.prepare(run, tmp_path, print)
+    text, plain = (pretraining.prepare_samples(one, tokenizer, shards, print) for one in (run, replace(run, blocks=None)))
     (stop,) = tokenizer.encode(["."], specials=False)[0].tolist()
     for data, other in ((text.data, plain.data), (text.heldout, plain.heldout)):
         samples = [data[number].sequences[0] for number in range(len(data))]

@@ -55,7 +55,7 @@ def room_of(tokenizer: Tokenizer, max_length: int) -> int:
     """The tokens of a text that a sample has room for, beside the special ones around it.
 
     Raises:
-        InputError: none.
+        InputError: there is none.
     """
     room = max_length - tokenizer.specials_per_sequence
     if room < 1:

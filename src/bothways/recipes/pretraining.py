@@ -72,9 +72,7 @@ def pretrain(
     claim(run, folder)
     with team().in_turn():
         remember_corpus(run, folder)
-        tokenizer = prepare_tokenizer(run, folder, say)
-        shards = prepare_shards(run, folder, tokenizer, say)
-        lexicon = None if run.ngrams is None else prepare_lexicon(run.ngrams.lexicon, folder, tokenizer, shards, say)
+        tokenizer, shards, lexicon = prepare(run, folder, say)
         vectors = prepare_vectors(run, folder, tokenizer, shards, say)
     parts = set_up(run, tokenizer, shards, chosen(device), say, lexicon, vectors)
     watch, plotted, general = parts.watch(run, machine_rate(parts)), metrics(parts.objective), None
@@ -217,6 +215,14 @@ def remember_corpus(run: Pretraining, folder: Path) -> None:
             made.unlink()
         shutil.rmtree(made, ignore_errors=True)
     write_text(note, made_from)
+
+
+def prepare(run: Pretraining, folder: Path, say: Say) -> tuple[Tokenizer, tuple[Opened, ...], Lexicon | None]:
+    """What a run is to read its text with, and the text as token shards; each is made once and kept in the folder."""
+    tokenizer = prepare_tokenizer(run, folder, say)
+    shards = prepare_shards(run, folder, tokenizer, say)
+    lexicon = None if run.ngrams is None else prepare_lexicon(run.ngrams.lexicon, folder, tokenizer, shards, say)
+    return tokenizer, shards, lexicon
 
 
 def prepare_tokenizer(run: Pretraining, folder: Path, say: Say) -> Tokenizer:
