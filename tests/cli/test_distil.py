@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from tests.cli.test_training import assert_same_logits, write_csv, write_texts
 
 import bothways
 from bothways.config import from_json
-from bothways.families.family import Heads
+from bothways.data.masking import DISTILBERT
+from bothways.families import BY_NAME
+from bothways.families.electra import electra
+from bothways.families.family import Heads, Spec
+from bothways.layers.replaced_token import ReplacedTokenHead
+from bothways.model.model import Model
 from bothways.recipes.runs import Distillation, TaskDistillation
 
 SMALL = ("--set", "batching.tokens=256")
@@ -104,6 +110,57 @@ def test_a_student_that_is_there(run: Run, model: Path, texts: Path, tmp_path: P
     assert bothways.load(tmp_path / "run" / "model").spec.encoder.hidden_size == 30
 
 
+@pytest.mark.parametrize(
+    ("recipe", "family"),
+    [
+        ("albert", "albert"),
+        ("electra_small", "electra"),
+        ("deberta_v3", "deberta-v2"),
+        ("modernbert_rtd", "modernbert"),
+        ("ernie_gram", "ernie_gram"),
+    ],
+)
+def test_a_recipe_gives_its_network_alone(run: Run, model: Path, texts: Path, tmp_path: Path, recipe: str, family: str) -> None:
+    """What else it learns from (pairs, replaced tokens, n-grams) a student does not; its head is for masked tokens, and saved."""
+    learned = ("--method", "minilm_v2", "--set", "method.relation_heads=4", "--set", "method.masked_lm=1")
+    command = ("distil", model, texts, "--recipe", recipe, "--size", "toy", *learned, "--steps", 1, "--json", *SMALL)
+    ran = run(*command, "--out", tmp_path / "run")
+    assert ran.code == 0, ran
+    assert set(json.loads(ran.out)["evaluation"]) == {"queries", "keys", "values", "masked_lm", "accuracy"}
+    student = bothways.load(tmp_path / "run" / "model", strict=True)
+    assert (student.family.name, student.spec.heads.present()) == (family, {"masked_lm"})
+    assert len(student.fill("the [MASK] sat", top=2)[0]) == 2
+    assert not (tmp_path / "run" / "generator").exists()
+
+
+def test_rare_tokens_more_often(run: Run, model: Path, texts: Path, tmp_path: Path) -> None:
+    """The masks of DistilBERT's code, which need to know how often each token occurs."""
+    units = ("--set", 'masking.units={"type": "by_frequency"}', "--set", 'masking.count={"type": "per_batch"}')
+    command = ("distil", model, texts, "--layers", 1, "--steps", 2, "--out", tmp_path / "run", *SMALL, *units)
+    dry = from_json(Distillation, run(*command, "--dry-run").out, "stdout")
+    assert dry.base.masking == DISTILBERT
+    ran = run(*command, "--json")
+    assert ran.code == 0, ran
+    assert "counting how often each token occurs" in ran.err
+    assert math.isfinite(json.loads(ran.out)["evaluation"]["masked_lm"])
+
+
+def test_a_student_that_told_replaced_tokens(run: Run, model: Path, texts: Path, tmp_path: Path) -> None:
+    """An ELECTRA begins as its own encoder, and gets a head for masked tokens."""
+    teacher = bothways.load(model)
+    encoder = electra(teacher.spec.encoder.vocab_size, 12, 24, 2, 3, 20, max_length=16)
+    heads = Heads(replaced_token=ReplacedTokenHead())
+    student = Model.create(BY_NAME["electra"], Spec(encoder, heads), teacher.tokenizer)
+    student.save(tmp_path / "student")
+    command = ("distil", model, texts, "--student", tmp_path / "student", "--steps", 1, *SMALL)
+    ran = run(*command, "--set", "training.optimizer.lr=1e-30", "--out", tmp_path / "run")
+    assert ran.code == 0, ran
+    found = bothways.load(tmp_path / "run" / "model", strict=True)
+    assert found.spec.heads.present() == {"masked_lm"}
+    weights = found.encoder.state_dict()
+    assert all(torch.allclose(tensor, weights[name], atol=1e-6) for name, tensor in student.encoder.state_dict().items())
+
+
 def test_held_out_text_has_its_own_rate(run: Run, model: Path, texts: Path, tmp_path: Path) -> None:
     command = ("distil", model, texts, "--layers", 1, "--steps", 1, "--json", *SMALL)
     found = [
@@ -139,7 +196,7 @@ def test_layers_that_are_not_there(refused: Refused, model: Path, texts: Path, t
 def test_other_tasks_of_pretraining_are_refused(refused: Refused, model: Path, texts: Path, tmp_path: Path) -> None:
     moving = ("--set", 'masking.schedule={"to": 0.1}')
     said = refused("distil", model, texts, "--layers", 1, "--steps", 1, "--out", tmp_path / "run", *moving)
-    assert "leave out pairs, decoder, replaced_tokens, ngrams, predicts and masking.schedule" in said
+    assert "leave out pairs, decoder, replaced_tokens, ngrams, vectors, predicts and masking.schedule" in said
 
 
 def test_a_teacher_that_predicts_nothing(refused: Refused, classifier: Path, texts: Path, tmp_path: Path) -> None:

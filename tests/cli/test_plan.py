@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Refused, Run
 from tests.cli.test_training import settings, write_texts
+from tests.training.toy import run as train_toy
 
 QUICK = ("--seconds", "0")
 
@@ -103,3 +104,17 @@ def test_two_runs(run: Run, refused: Refused, texts: Path, tmp_path: Path) -> No
     assert "no training run to compare" in refused("compare", tmp_path / "a", texts)
     assert "ends in .html" in refused("compare", tmp_path / "a", tmp_path / "b", "--out", texts)
     assert run("compare", tmp_path / "a", tmp_path / "b", "--levels", "low").code == 2
+
+
+def test_a_wildcard_finds_more_than_runs(run: Run, tmp_path: Path) -> None:
+    """As in the folder of a ladder: what is no run is left out, and named."""
+    for name in ("a", "b"):
+        train_toy(tmp_path / "runs" / name)
+    (tmp_path / "runs" / "texts").mkdir()
+    (tmp_path / "runs" / "compared.html").write_text("<html>")
+    found = sorted((tmp_path / "runs").iterdir())
+    assert [one.name for one in found] == ["a", "b", "compared.html", "texts"]
+    said = json.loads(run("compare", *found, "--json").out)["figures"]
+    assert said["columns"][1:] == ["a", "b"]
+    assert all(f"runs/{name}" in said["note"] for name in ("compared.html", "texts"))
+    assert "Left out, for they are no runs" in " ".join(run("compare", *found).out.split())

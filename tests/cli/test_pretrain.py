@@ -64,6 +64,8 @@ def check_toy(run: Run, command: tuple[object, ...], out: Path, recipe: str) -> 
         return said
     pairs = {"bert_next_sentence": "next_sentence", "cubert": "next_sentence", "albert": "sentence_order"}.get(recipe)
     beside = {f"{pairs}/loss", f"{pairs}/accuracy"} if pairs else set()
+    if recipe == "retromae":
+        beside = {"encoder", "decoder"}
     if recipe == "ernie_gram":
         beside = {"ngram_loss", "fine", "fine_accuracy", "ngrams", "shortened", "generator", "generator_accuracy", "replaced"}
         assert min(said["evaluation"]["ngrams"], said["evaluation"]["shortened"]) > 0
@@ -216,6 +218,23 @@ def test_going_on_from_a_model(run: Run, tmp_path: Path) -> None:
     assert moved.code == 0, moved
     weights = load_file(tmp_path / "moved" / "model" / "model.safetensors")
     assert any(not before[name].equal(weights[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_a_discriminator_goes_on_with_its_generator(run: Run, tmp_path: Path) -> None:
+    """Both are saved again, in the place where the next run finds them."""
+    texts, first, out = write_texts(tmp_path / "texts"), tmp_path / "first", tmp_path / "run"
+    assert run("pretrain", texts, "--out", first, "--recipe", "electra_small", "--steps", 2, *settings()).code == 0
+    command = ("pretrain", texts, "--out", out, "--from", first / "model", "--steps", 1)
+    ran = run(*command, "--generator", first / "generator", "--set", "training.optimizer.lr=1e-12")
+    assert ran.code == 0, ran
+    for name in ("model", "generator"):
+        before, after = (load_file(folder / name / "model.safetensors") for folder in (first, out))
+        assert before.keys() == after.keys()
+        assert all(abs(before[one] - after[one]).max() < 1e-6 for one in before)
+    alone = run("pretrain", texts, "--out", tmp_path / "other", "--generator", first / "generator", "--steps", 1)
+    assert alone.code == 2
+    assert "--generator goes with --start" in alone.err
 
 
 def test_a_sentence_embedder_gets_a_fresh_head(run: Run, model: Path, tmp_path: Path) -> None:

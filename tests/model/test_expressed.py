@@ -228,8 +228,10 @@ def test_what_it_cannot_is_named(family: Family, encoder: EncoderConfig, heads: 
 @pytest.mark.parametrize("size", get_args(Size))
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_makes_what_its_family_can_say(name: str, size: Size) -> None:
+    """Its last stage at least, which is what is saved: an earlier one may read forwards alone."""
     made = RECIPES[name](TextFiles(paths=("texts",)), Steps(count=9), size)
-    for run in made.runs if isinstance(made, Staged) else (made,):
+    stages = made.runs if isinstance(made, Staged) else (made,)
+    for run in [*(one for one in stages[:-1] if one.predicts == "masked"), stages[-1]]:
         family = next(one for one in FAMILIES if one.name == run.family)
         check_expressed(model_of(family, run.encoder, masked_lm=run.head))
 

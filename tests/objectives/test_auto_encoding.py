@@ -18,7 +18,15 @@ from bothways.errors import InputError
 from bothways.layers.attention import SelfAttention
 from bothways.layers.heads import MaskedLm, MaskedLmHead, Transform
 from bothways.layers.norm import LayerNorm
-from bothways.objectives.auto_encoding import AutoEncoding, Denoising, PrepareAutoEncoding, RetroMae, delete_tokens
+from bothways.objectives import auto_encoding
+from bothways.objectives.auto_encoding import (
+    AutoEncoding,
+    Denoising,
+    PrepareAutoEncoding,
+    RetroMae,
+    delete_tokens,
+    draw_pairs,
+)
 from bothways.objectives.masked_lm import MaskedLanguageModeling
 
 MASK = 4
@@ -73,7 +81,7 @@ def test_the_decoder_knows_the_text_by_its_vector_alone(config: RetroMae | Denoi
 
 def test_what_retromae_shows() -> None:
     """Plain decoding: half of the text's tokens are hidden, others than the encoder's; all of them are predicted."""
-    task, given = objective("bert", replace(PLAIN, encoder=Masking(rate=0.3), masked=0.5)), samples([200] * 20)
+    task, given = objective("bert", replace(PLAIN, masked=0.5)), samples([200] * 20)
     inputs = task.prepare(given, 0, 0)
     hidden = [(one.batch.ids == MASK).float().mean().item() for one in (inputs.encoder, inputs.decoder)]
     assert hidden[0] == pytest.approx(0.24, abs=0.02)
@@ -95,7 +103,7 @@ def test_what_retromae_shows() -> None:
 )
 def test_the_decoders_share_is_its_own(masking: Masking) -> None:
     """Whatever bounds the encoder's masks. The first token, in whose place the vector stands, is not among the predicted."""
-    decoder = PrepareAutoEncoding(replace(PLAIN, encoder=masking, masked=0.5), VOCABULARY)(samples([100] * 20), 0, 0).decoder
+    decoder = PrepareAutoEncoding(replace(PLAIN, masked=0.5), VOCABULARY, masking)(samples([100] * 20), 0, 0).decoder
     assert len(decoder.labels) == pytest.approx(1000, rel=0.1)
     assert (decoder.batch.ids[decoder.rows] == MASK).all()
     assert (decoder.batch.ragged.positions[decoder.rows] > 0).all()
@@ -122,6 +130,13 @@ def test_what_enhanced_decoding_shows() -> None:
     again = task.prepare(given[1:], 0, 0)
     assert again.pairs is not None
     assert torch.equal(again.pairs.split(again.decoder.batch.ragged)[0], masks[1])
+
+
+def test_pairs_of_long_texts_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = samples([60, 9])
+    whole = draw_pairs(given, 0.5, 3, 1)
+    monkeypatch.setattr(auto_encoding, "_ROWS", 7)
+    assert torch.equal(draw_pairs(given, 0.5, 3, 1).masks, whole.masks)
 
 
 def test_enhanced_decoding_by_hand() -> None:
@@ -173,6 +188,29 @@ def test_what_denoising_shows() -> None:
         assert (fewer.sequences[0][0], fewer.sequences[0][-1]) == (2, 3)
     assert len(inputs.decoder.rows) == 20 * 201
     assert dict(task.weights) == {"decoder": 1.0}
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9, 1.0])
+def test_of_every_text_a_token_is_left(share: float) -> None:
+    """Where all would go one stays, each of them as often."""
+    given = [Sample(id=i, sequences=(np.array([2, 50, 51, 52, 3]),)) for i in range(3000)]
+    left = [one.sequences[0][1:-1].tolist() for one in delete_tokens(given, share, VOCABULARY, 0, 0)]
+    assert all(left)
+    alone = np.array([ids[0] for ids in left if len(ids) == 1]) - 50
+    # one is left by itself: because two of three went, or all three
+    assert len(alone) == pytest.approx(3000 * (3 * share**2 * (1 - share) + share**3), rel=0.1)
+    counts = np.bincount(alone, minlength=3)
+    assert np.abs(counts - len(alone) / 3).max() < 4 * np.sqrt(len(alone) * 2 / 9)
+    again = delete_tokens(given[::-1], share, VOCABULARY, 0, 0)[::-1]
+    assert [one.sequences[0][1:-1].tolist() for one in again] == left
+    assert [one.sequences[0][1:-1].tolist() for one in delete_tokens(given, share, VOCABULARY, 0, 1)] != left
+
+
+@pytest.mark.parametrize("ids", [[], [2, 3], [2, 0, 3]])
+def test_a_text_of_special_tokens_stays_as_it_is(ids: list[int]) -> None:
+    given = Sample(id=7, sequences=(np.array(ids, dtype=np.int64),))
+    (found,) = delete_tokens([given], 1.0, VOCABULARY, 0, 0)
+    assert found.sequences[0].tolist() == ids
 
 
 def test_the_spelling_decoder_does_not_look_ahead() -> None:

@@ -19,12 +19,16 @@ from bothways.data.sample import Sample
 from bothways.data.source import TextFiles
 from bothways.data.vocabulary import Vocabulary
 from bothways.errors import InputError
+from bothways.families.neobert import neobert
 from bothways.layers.norm import LayerNorm, build_norm
+from bothways.layers.position import Learned
 from bothways.ops import attention
 from bothways.recipes.assembling import build
 from bothways.recipes.climbing import climb
 from bothways.recipes.ladders import LADDERS, MEASURED, Rung, mosaicbert_ladder, neobert_ladder
 from bothways.recipes.pretraining import Parts, pretrain
+from bothways.recipes.published import RECIPES
+from bothways.recipes.runs import Staged
 from bothways.training.compare import compare
 from bothways.training.schedule import Steps
 
@@ -34,8 +38,8 @@ TWO = Steps(count=2)
 CHANGED = {
     "neobert": {
         "m1": {
-            "encoder.embedding.norm", "encoder.embedding.position", "encoder.final_norm", "encoder.layers.0.mixer.position",
-            "encoder.layers.0.mlp", "encoder.layers.0.norm",
+            "encoder.embedding.position", "encoder.final_norm", "encoder.layers.0.mixer.position", "encoder.layers.0.mlp",
+            "encoder.layers.0.norm",
         },
         "m2": {"source.paths.0"},
         "m3": {"tokenizer"},
@@ -85,6 +89,39 @@ def test_the_published_ends() -> None:
     assert shapes["m8"] == (28, 768, 2048)
     above = {rung.name: rung.above for rung in neobert_ladder(SOURCE, TWO)}
     assert above == {"m0": None, "m1": "m0", "m3": "m1", "m4": "m1", "m5": "m4", "m7": "m5", "m8": "m7"}
+
+
+@pytest.mark.parametrize("size", ["toy", "tiny", "mini", "base"])
+def test_the_last_rung_is_neobert(size: Any) -> None:
+    """Its network, head, masks and optimizer are the recipe's: the rungs above it leave no difference that none of them names."""
+    ladder = {rung.name: rung.run for rung in neobert_ladder(SOURCE, TWO, size)}
+    first, last = ladder["m0"].encoder, ladder["m8"].encoder
+    recipe = RECIPES["neobert"](SOURCE, TWO, size)
+    assert isinstance(recipe, Staged)
+    heads = first.attentions[0].heads
+    assert last == neobert(
+        first.vocab_size, first.hidden_size, round(first.num_layers * 28 / 12), heads, first.layer(0).mlp.size,
+        first.max_length, initializer_range=recipe.base.encoder.initialisation.spread,
+    )  # fmt: skip
+    assert {run.head for run in ladder.values()} == {recipe.base.head}
+    assert ladder["m8"].masking == recipe.base.masking
+    assert ladder["m8"].training.optimizer == recipe.base.training.optimizer
+    assert ladder["m8"].training.schedule == recipe.base.training.schedule
+
+
+def test_the_first_rung_has_berts_bricks() -> None:
+    """Positions, activation and kind of norm are BERT's; biases but the norms' and the decoder's, dropout and types are not."""
+    run = neobert_ladder(SOURCE, TWO, "base")[0].run
+    encoder, layer = run.encoder, run.encoder.layer(0)
+    assert (encoder.num_layers, encoder.hidden_size, layer.mlp.size, layer.order) == (12, 768, 3072, "pre")
+    assert (encoder.embedding.position, encoder.attentions[0].position) == (Learned(), None)
+    assert (layer.mlp.type, layer.mlp.activation, layer.norm.type) == ("plain", "gelu", "layer_norm")
+    with torch.device("meta"):
+        task = build(replace(run, encoder=replace(encoder, num_layers=1)), Vocabulary.unknown(encoder.vocab_size, 5))
+    biased = {name for name, _ in task.named_parameters() if name.endswith("bias")}
+    assert all("norm" in name or name == "head.bias" for name in biased)
+    assert {layer.dropout, encoder.embedding.dropout, encoder.attentions[0].dropout} == {0.0}
+    assert encoder.embedding.token_types == 0
 
 
 # -- what changes no number -------------------------------------------------------------------------

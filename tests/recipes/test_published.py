@@ -11,7 +11,7 @@ from torch import nn
 
 import bothways
 from bothways.config import from_json, to_json
-from bothways.data.masking import ALBERT, BERT, DEBERTA_V3, ELECTRA, MODERNBERT, NEOBERT, ROBERTA, Masking
+from bothways.data.masking import ALBERT, BERT, DEBERTA_V3, ELECTRA, MODERNBERT, NEOBERT, RETROMAE, ROBERTA, Masking
 from bothways.data.sentence_blocks import WholeSentences
 from bothways.data.sentence_pairs import NextSentence, SentenceOrder
 from bothways.data.source import TextFiles
@@ -85,6 +85,9 @@ COUNTS = {
     "modernbert_rtd": 149_014_272 + 768**2 + 768 + 1,
     # a table of 33 rows for 12 heads in the place of two rows of token types
     "ernie_gram": 109_514_298 - 2 * 768 + 33 * 12,
+    "retromae": 109_514_298,
+    # of 12 layers: 4 matrices of attention, 3 of the MLP, two norms without biases; two tables, and the last norm
+    "biphasic": 12 * (4 * 768**2 + 3 * 768 * 3072 + 2 * 768) + 2 * 128_256 * 768 + 768,
     "cramming": 16 * (4 * 768**2 + 3 * 768 * 1536 + 4 * 768) + 32768 * 768 + 2 * 768 + (768**2 + 2 * 768 + 32768),
 }
 # family, tokens a full step, highest rates, share masked, tokens a text, and the budget of each stage
@@ -113,6 +116,8 @@ FIGURES = {
     "ernie_gram": ("ernie_gram", [256 * 512], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "deberta_v3": ("deberta-v2", [256 * 512], [1e-4], [0.15], [512], [Steps(count=1_000_000)]),
     "speedrun": ("modernbert", [32 * 1024], [0.02], [0.4], [1024], [Hours(hours=1.0)]),
+    "retromae": ("bert", [256 * 512], [1e-4], [0.3], [512], [Tokens(count=35 * BILLION)]),
+    "biphasic": ("eurobert", [512 * 2048] * 2, [5e-4] * 2, [0.4] * 2, [2048] * 2, [Tokens(count=50 * BILLION)] * 2),
     "cramming": ("modernbert", [8192 * 128], [1e-3], [0.25], [128], [Elapsed(hours=24.0)]),
 }  # fmt: skip
 
@@ -129,6 +134,7 @@ UPDATES = {
     "mosaicbert": (Masking(rate=0.3), AdamW, (0.9, 0.98), 1e-6, 0.02, None),
     "modernbert": (MODERNBERT, StableAdamW, (0.9, 0.98), 1e-6, 1e-5, None),
     "neobert": (NEOBERT, AdamW, (0.9, 0.95), 1e-8, 0.1, 1.0),
+    "retromae": (RETROMAE, AdamW, (0.9, 0.999), 1e-8, 0.01, 1.0),
     "cramming": (Masking(rate=0.25), AdamW, (0.9, 0.98), 1e-12, 0.01, 0.5),
 }
 

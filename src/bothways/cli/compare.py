@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folders of two runs or more.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="The folders of two runs or more; what is no run is left out, and named."),
+    ],
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE.html", help="Write a page with the curves, too.")] = None,
     levels: Annotated[
         str | None, typer.Option("--levels", metavar="LOSS,...", help="Losses whose tokens and times are compared.")

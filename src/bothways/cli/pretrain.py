@@ -38,6 +38,7 @@ _PRETRAIN = examples(
     "bothways pretrain my_texts/ --recipe modernbert --text anneal=good_texts/ --hours 8 --out runs/staged",
     "bothways pretrain my_texts/ --from answerdotai/ModernBERT-base --hours 2 --out runs/adapted",
     "bothways pretrain my_texts/ --from base/ --add-tokens words.txt --general wiki.txt --hours 2 --out runs/adapted",
+    "bothways pretrain my_texts/ --from electra/ --generator electra_generator/ --hours 2 --out runs/adapted",
     "bothways pretrain run.json --out runs/again",
 )
 _RECIPES = examples("bothways recipes", "bothways recipes --json")
@@ -74,6 +75,12 @@ def pretrain(
     add_tokens: Annotated[
         Path | None, typer.Option("--add-tokens", metavar="FILE", help="Words, one a line, that become tokens of that model.")
     ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            "--generator", metavar="MODEL", help="Replaced tokens are this model's, which goes on beside; else a fresh one's."
+        ),
+    ] = None,
     general: Annotated[
         Path | None, typer.Option("--general", metavar="TEXT", help="Text of no domain: measure on it what is forgotten.")
     ] = None,
@@ -105,6 +112,7 @@ def pretrain(
             "--size": size,
             "--start": start,
             "--add-tokens": add_tokens,
+            "--generator": generator,
             "--general": general,
             "--text": texts,
             "--hours, --tokens or --steps": budget,
@@ -113,7 +121,7 @@ def pretrain(
             raise typer.BadParameter(f"{corpus} says all of a run: {also[0]} cannot be given beside it; change it by --set")
         run = read_run(corpus)
     else:
-        run = _made(corpus, column, recipe, size, start, tokenizer, budget, _words(add_tokens, start))
+        run = _made(corpus, column, recipe, size, start, tokenizer, budget, _words(add_tokens, start), generator)
     if general is not None:
         run = _with_general(run, general, column)
     run = override_run(_with_texts(run, texts or [], column), changes or [])
@@ -165,6 +173,7 @@ def _made(
     tokenizer: Path | None,
     budget: Hours | Tokens | Steps | None,
     words: Sequence[str],
+    generator: str | None,
 ) -> Pretraining | Staged:
     """The run of a recipe, on these texts."""
     from bothways.recipes.continuing import adaptation, continued
@@ -177,10 +186,12 @@ def _made(
     source, given = text.source, tokenizer or text.tokenizer
     if start is not None and tokenizer is not None:
         raise typer.BadParameter("--tokenizer goes without --start: the model has its own")
+    if start is None and generator is not None:
+        raise typer.BadParameter("--generator goes with --start: it was trained beside that model")
     if start is not None and name is None:
         if size is not None:
             raise typer.BadParameter("--size goes with --recipe: without one, --start keeps the model's own")
-        return adaptation(source, _needed(budget), start, words)
+        return adaptation(source, _needed(budget), start, words, generator)
     name = name or _DEFAULT
     if name not in RECIPES:
         raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES)}")
@@ -190,7 +201,7 @@ def _made(
         return run if given is None else read_with(run, given)
     if isinstance(run, Staged):
         raise InputError(f"--start: {name} has stages that change its own network; choose a recipe of one stage")
-    return continued(run, start, words)
+    return continued(run, start, words, generator)
 
 
 def _words(file: Path | None, start: str | None) -> tuple[str, ...]:

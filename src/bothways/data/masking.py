@@ -123,12 +123,13 @@ ROBERTA = Masking(rate=0.15, count="stochastic", specials="like_any_token", rand
 MODERNBERT = Masking(rate=0.3, specials="like_any_token")
 NEOBERT = Masking(rate=0.2, mask=1.0, random=0.0)
 ELECTRA = Masking(rate=0.15, mask=0.85, random=0.0, count="rounded")
-# 1907.10529, 1909.11942, the codes of DeBERTa (masked language modelling), DeBERTa-v3 (the generator) and DistilBERT
+# 1907.10529, 1909.11942, the codes of DeBERTa (masked language modelling), DeBERTa-v3 (the generator), DistilBERT and RetroMAE
 SPANBERT = Masking(rate=0.15, count="rounded", units=Spans())
 ALBERT = Masking(rate=0.15, count="rounded", units=NGrams())
 DEBERTA = Masking(rate=0.15, count="rounded", units=Windows())
 DEBERTA_V3 = Masking(rate=0.15, mask=1.0, random=0.0, count="rounded", units=Windows(longest=1, whole_words=False))
 DISTILBERT = Masking(rate=0.15, count=PerBatch(), units=ByFrequency())
+RETROMAE = Masking(rate=0.3, count="rounded", units=WholeWords())
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,13 +35,17 @@ from bothways.ragged import Batch, Encoded
 
 # Random numbers of a sample that are not those of the encoder's masks
 _DECODER, _DELETION, _PAIRS = 0xDEC0DE, 0xDE1E7E, 0x9A125
+# Of a text's pairs, drawn at a time
+_ROWS = 256
+# The share of the encoder's masks that was published, as independent tokens
+_ENCODER = Masking(rate=0.3)
 # Every token is predicted, and shown to the others
 _WHOLE = Masking(rate=1.0, mask=0.0, random=0.0)
 
 
 @config
 class RetroMae:
-    """The decoder sees the vector, and the text with `masked` of its tokens hidden; the encoder's own masks are `encoder`.
+    """The decoder sees the vector, and the text with `masked` of its tokens hidden; the encoder has masks of its own.
 
     Attributes:
         decoding: `enhanced`: all tokens are predicted, each from the vector, its place and what it sees of the others:
@@ -49,23 +53,21 @@ class RetroMae:
     """
 
     type: Literal["retromae"] = "retromae"
-    encoder: Masking = Masking(rate=0.3)
     masked: Share = 0.5
     layers: PositiveInt = 1
     decoding: Literal["enhanced", "plain"] = "enhanced"
 
-    @property
-    def decoder(self) -> Masking:
+    def hidden(self, encoder: Masking) -> Masking:
         """How the decoder's text is hidden: in the encoder's units, by their own share and no other number."""
         if self.decoding == "enhanced":
             return _WHOLE
-        units = self.encoder.measured(self.masked)
+        units = encoder.measured(self.masked)
         return replace(units, mask=1.0, random=0.0, specials="never", at_most=None)
 
 
 @config
 class Denoising:
-    """The encoder reads the text without `deleted` of its tokens; the decoder spells out all of it."""
+    """The encoder reads the text without `deleted` of its tokens, but for one at least; the decoder spells out all of it."""
 
     type: Literal["denoising"] = "denoising"
     deleted: Share = 0.6
@@ -77,7 +79,7 @@ AutoEncoder: TypeAlias = Annotated[RetroMae | Denoising, Field(discriminator="ty
 
 @dataclass(frozen=True, eq=False)
 class AutoEncodingInputs:
-    """What the encoder reads (and predicts, where it does), and what the decoder does; `tokens` are those of both.
+    """What the encoder reads (and predicts, where it does), and what the decoder does; `tokens` are the text's.
 
     Attributes:
         pairs: what each token of the decoder sees; None: all.
@@ -89,7 +91,7 @@ class AutoEncodingInputs:
 
     @property
     def tokens(self) -> int:
-        return self.encoder.tokens + self.decoder.tokens
+        return self.decoder.tokens  # the whole text, whatever the encoder reads of it
 
     def to(self, device: torch.device | str) -> AutoEncodingInputs:
         pairs = None if self.pairs is None else self.pairs.to(device)
@@ -98,10 +100,14 @@ class AutoEncodingInputs:
 
 @dataclass(frozen=True)
 class PrepareAutoEncoding:
-    """Corrupts every sample twice, by (seed, epoch, its number): for the encoder, and for the decoder."""
+    """Corrupts every sample twice, by (seed, epoch, its number): for the encoder, and for the decoder.
+
+    `masking` is the encoder's; denoising has none.
+    """
 
     config: RetroMae | Denoising
     vocabulary: Vocabulary
+    masking: Masking = _ENCODER
 
     def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> AutoEncodingInputs:
         if isinstance(self.config, Denoising):
@@ -109,7 +115,7 @@ class PrepareAutoEncoding:
             read = Batch.of([one.sequences[0] for one in fewer], samples=[one.id for one in fewer])
             nothing = torch.zeros(0, dtype=torch.int64)
             return AutoEncodingInputs(MaskedInputs(read, nothing, nothing, hidden=0), PrepareCausal()(samples, seed, epoch))
-        masked = [PrepareMasked(masking, self.vocabulary) for masking in (self.config.encoder, self.config.decoder)]
+        masked = [PrepareMasked(masking, self.vocabulary) for masking in (self.masking, self.config.hidden(self.masking))]
         pairs = draw_pairs(samples, self.config.masked, seed, epoch) if self.config.decoding == "enhanced" else None
         return AutoEncodingInputs(masked[0](samples, seed, epoch), masked[1](samples, seed ^ _DECODER, epoch), pairs)
 
@@ -120,8 +126,10 @@ def draw_pairs(samples: Sequence[Sample], hidden: float, seed: int, epoch: Epoch
     masks = []
     for sample, owner in zip(samples, owners, strict=True):
         length = len(sample.sequences[0])
-        drawn = uniform(draw(np.full(length * length, owner), np.arange(length * length)))
-        mask = (drawn >= hidden).reshape(length, length)
+        mask = np.empty((length, length), dtype=bool)
+        for start in range(0, length, _ROWS):  # numbers to draw by take much more room than what is drawn
+            places = np.arange(start * length, min(start + _ROWS, length) * length)
+            mask[start : start + _ROWS] = (uniform(draw(np.full(len(places), owner), places)) >= hidden).reshape(-1, length)
         np.fill_diagonal(mask, val=False)
         mask[:, :1] = True
         masks.append(mask.ravel())
@@ -129,13 +137,18 @@ def draw_pairs(samples: Sequence[Sample], hidden: float, seed: int, epoch: Epoch
 
 
 def delete_tokens(samples: Sequence[Sample], share: float, vocabulary: Vocabulary, seed: int, epoch: Epochs) -> list[Sample]:
-    """The samples without about `share` of their tokens, each token on its own; special ones stay."""
+    """The samples without about `share` of their tokens, each token on its own; special ones stay, and one other at least.
+
+    Where all others would go, each is as likely to be the one that stays, as in TSDAE's code (sentence-transformers).
+    """
     owners = keys(seed, epoch, _DELETION, items=np.array([sample.id for sample in samples], dtype=np.int64))
     kept = []
     for sample, owner in zip(samples, owners, strict=True):
         ids = sample.sequences[0]
         drawn = uniform(draw(np.full(len(ids), owner), np.arange(len(ids))))
-        stays = (drawn >= share) | vocabulary.is_special[ids]
+        ordinary = ~vocabulary.is_special[ids]
+        highest = drawn[ordinary].max(initial=0.0)
+        stays = (drawn >= min(share, highest)) | ~ordinary
         kept.append(replace(sample, sequences=(ids[stays],), types=None))
     return kept
 
@@ -144,10 +157,21 @@ class AutoEncoding(Objective[AutoEncodingInputs]):
     """Sums: `decoder` (cross-entropy in nats of what the decoder predicts), `accuracy` of these; for RetroMAE `encoder`, its own.
 
     The head serves both. The vector is that of `pooling`, which is how the model is to be used afterwards.
+
+    Args:
+        masking: of the encoder's text, for RetroMAE; denoising deletes tokens instead.
+        weight: of the decoder's loss.
     """
 
     def __init__(
-        self, encoder: Encoder, head: MaskedLm, vocabulary: Vocabulary, config: RetroMae | Denoising, pooling: Pooling = "cls"
+        self,
+        encoder: Encoder,
+        head: MaskedLm,
+        vocabulary: Vocabulary,
+        config: RetroMae | Denoising,
+        masking: Masking = _ENCODER,
+        pooling: Pooling = "cls",
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -158,9 +182,9 @@ class AutoEncoding(Objective[AutoEncodingInputs]):
         self.decoder = DecoderLayers(encoder.config, config.layers, causal=isinstance(config, Denoising), everywhere=enhanced)
         if enhanced and not encoder.config.layer(0).mixer_residual:
             raise InputError("RetroMae.decoding: enhanced decoding needs a first layer with a residual; set it to plain")
-        self.prepare = PrepareAutoEncoding(config, vocabulary)
-        names = ("decoder",) if isinstance(config, Denoising) else ("decoder", "encoder")
-        self.weights: Mapping[str, float] = dict.fromkeys(names, 1.0)
+        self.prepare = PrepareAutoEncoding(config, vocabulary, masking)
+        own = {} if isinstance(config, Denoising) else {"encoder": 1.0}
+        self.weights: Mapping[str, float] = {"decoder": weight, **own}
 
     def counts(self, inputs: AutoEncodingInputs) -> dict[str, Num[Tensor, ""]]:
         predicted = torch.tensor(len(inputs.decoder.labels))

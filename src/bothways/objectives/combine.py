@@ -18,13 +18,13 @@ from bothways.objectives.objective import Objective, Prepare
 
 @dataclass(frozen=True, eq=False)
 class CombinedInputs:
-    """The inputs of each part, by its name. `tokens` are all that are processed."""
+    """The inputs of each part, by its name. `tokens` are the fewest of a part: text that is read several times is text once."""
 
     parts: Mapping[str, Any]
 
     @property
     def tokens(self) -> int:
-        return sum(one.tokens for one in self.parts.values())
+        return min(one.tokens for one in self.parts.values())
 
     def to(self, device: torch.device | str) -> CombinedInputs:
         return CombinedInputs({name: one.to(device) for name, one in self.parts.items()})

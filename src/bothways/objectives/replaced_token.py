@@ -58,6 +58,8 @@ class ReplacedTokens:
         decoder: between the generator and its masked-language head: DeBERTa's enhanced mask decoder, or None: nothing.
         clipping: `apart`: gradients of all that the generator's loss alone moves are clipped by their own norm, and those of the
             discriminator by theirs, as of two trainers (DeBERTa v3's code). None: all by the norm of all.
+        start: the folder or repository of a model whose weights the generator begins with; `generator`, `decoder` and the run's
+            `head` are of that model's shapes. None: fresh weights.
     """
 
     generator: Generator = Narrowed()
@@ -69,6 +71,7 @@ class ReplacedTokens:
     generator_lr: Positive = 1.0
     decoder: MaskDecoderHead | None = None
     clipping: Literal["apart"] | None = None
+    start: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

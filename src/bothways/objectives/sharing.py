@@ -95,12 +95,16 @@ def refold(encoder: Encoder, plain: Encoder) -> None:
             table.weight.copy_(module.weight)
 
 
-def unfold(encoder: Encoder, plain: Encoder) -> None:
-    """The other way round: the tables become the base, and the difference nothing."""
+def unfold(encoder: Encoder, plain: Encoder, based: bool = False) -> None:
+    """The other way round: the tables become the base, and the difference nothing.
+
+    `based`: the base stays as it is, and the difference is what the tables have beside it.
+    """
     with torch.no_grad():
         for module, table in _shifted(encoder, plain):
-            module.base.weight.copy_(table.weight)
-            module.delta.zero_()
+            if not based:
+                module.base.weight.copy_(table.weight)
+            module.delta.copy_(table.weight - module.base.weight)
 
 
 def _shifted(encoder: Encoder, plain: Encoder) -> list[tuple[ShiftedEmbedding, nn.Embedding]]:

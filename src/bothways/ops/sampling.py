@@ -16,7 +16,8 @@ def draw_tokens(
     """A token a row: the first at which the cumulated odds, as a share of the whole, exceed the row's number.
 
     One number in [0, 1) stands for one draw, so a row's token is a function of its odds and its number, whatever rows are
-    beside it. No gradient reaches the odds, and they are left as they are.
+    beside it. (ELECTRA's code adds Gumbel noise to the logits and takes the highest: other draws, of the same chances.) No
+    gradient reaches the odds, and they are left as they are.
 
     Args:
         odds: exp(logits) up to a factor of each row, which should leave the largest near 1.

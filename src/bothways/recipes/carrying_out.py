@@ -37,9 +37,9 @@ from bothways.training.loop import Result, train
 from bothways.training.optimizer import Group
 from bothways.training.report import report
 from bothways.training.sections import Section
-from bothways.training.settings import Watch
+from bothways.training.settings import TrainingConfig, Watch
 from bothways.training.speed import gemm_rate
-from bothways.training.step import means
+from bothways.training.step import loss, means
 from bothways.training.team import team
 from bothways.training.trainable import OpenStream
 
@@ -124,9 +124,7 @@ def carry_out(
         Interrupted: after Ctrl-C, with everything saved.
     """
     check_expressed(model)  # before hours of training rather than after
-    if run.training.compile and not objective.takes_filler:
-        what = f"the inputs of {type(objective).__name__} cannot be brought to one shape"
-        raise InputError(f"training.compile: {what}, and every other shape would be compiled; set it to false")
+    check_compiled(run.training, objective)
     device = str(model.device)
     result = train(
         objective, open_stream, run.training, folder,
@@ -137,6 +135,19 @@ def carry_out(
         result, model, folder,
         title=title, command=command, metrics=metrics, say=say, extra=extra(result), audit=audit, beside=beside,
     )  # fmt: skip
+
+
+def check_compiled(training: TrainingConfig, objective: Objective[Any]) -> None:
+    """Raises InputError where layers are to be compiled, and inputs have no fixed shapes."""
+    if training.compile and not objective.takes_filler:
+        what = f"the inputs of {type(objective).__name__} cannot be brought to one shape"
+        raise InputError(f"training.compile: {what}, and every other shape would be compiled; set it to false")
+
+
+def weighted_averages(objective: Objective[Any], batches: Iterable[Any], device: str, names: Collection[str]) -> dict[str, float]:
+    """`averages` of the losses and of these sums, with the weighted `loss` of them all in front."""
+    found = averages(objective, batches, device, {*objective.weights, *names})
+    return {**found, "loss": loss(objective.weights, found)}
 
 
 def deliver(

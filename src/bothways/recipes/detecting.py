@@ -26,10 +26,9 @@ from bothways.model.model import Model
 from bothways.objectives.ngram_relations import NGramRelationModeling
 from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedTokens, detection
 from bothways.objectives.sharing import folded
-from bothways.recipes.carrying_out import averages
+from bothways.recipes.carrying_out import weighted_averages
 from bothways.recipes.runs import Pretraining
 from bothways.training.optimizer import Group, Optimizer, default_groups
-from bothways.training.step import loss
 
 # Apart from the seed of the discriminator, which begins as the same run without a generator would
 _GENERATOR_SEED = 1 << 32
@@ -69,14 +68,18 @@ def discriminator_model(run: Pretraining, tokenizer: Tokenizer, objective: Repla
     It has the head for replaced tokens where its family has a name for it.
     """
     family = BY_NAME[run.family]
-    heads = Heads(replaced_token=objective.head.config) if "replaced_token" in family.marks else Heads()
-    spec = Spec(encoder=run.encoder, heads=heads, pad_id=tokenizer.pad_id or 0)
+    spec = Spec(encoder=run.encoder, heads=detector_heads(objective.settings, family), pad_id=tokenizer.pad_id or 0)
     with torch.device("meta"):
         model = Model(family, spec, tokenizer, name=run.family)
     model.encoder = folded(objective.encoder)
     if "replaced_token" in model.heads:
         model.heads["replaced_token"] = objective.head
     return model
+
+
+def detector_heads(settings: ReplacedTokens, family: Family) -> Heads:
+    """The head for replaced tokens, where the family has a name for it."""
+    return Heads(replaced_token=settings.head) if "replaced_token" in family.marks else Heads()
 
 
 def generator_model(run: Pretraining, tokenizer: Tokenizer, objective: WithGenerator) -> Model:
@@ -124,10 +127,10 @@ def _expressed(model: Model) -> bool:
 
 def detection_figures(objective: ReplacedTokenDetection, batches: Sequence[Any], device: str) -> dict[str, float]:
     """Held-out means, with the weighted loss, recall and precision."""
-    found = averages(objective, batches, device, objective.names)
-    figures = {name: found[name] for name in objective.names if name in found}
+    found = weighted_averages(objective, batches, device, objective.names)
+    figures = {name: found[name] for name in ("loss", *objective.names) if name in found}
     shares = {name: figures.pop(name) for name in ("share_flagged", "share_found")}
-    return {"loss": loss(objective.weights, figures), **figures, **detection({**figures, **shares})}
+    return {**figures, **detection({**figures, **shares})}
 
 
 def detection_groups(objective: WithGenerator, optimizer: Optimizer) -> tuple[Group, ...] | None:

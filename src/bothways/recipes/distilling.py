@@ -49,6 +49,8 @@ from bothways.training.team import team
 
 # The released weights and temperature
 DISTILBERT = DistilBert()
+# What a run of pretraining may learn from, and a student does not
+_OTHERS = ("pairs", "decoder", "replaced_tokens", "ngrams", "vectors")
 
 
 def distil(
@@ -63,7 +65,7 @@ def distil(
     base = run.base
     check(base)
     if not base.masked_alone or base.masking.schedule is not None:
-        what = "leave out pairs, decoder, replaced_tokens, ngrams, predicts and masking.schedule"
+        what = f"leave out {', '.join(_OTHERS)}, predicts and masking.schedule"
         raise InputError(f"base: a student learns from masked tokens and what the teacher makes of them; {what}")
     if base.embeddings is not None:
         raise InputError("base.embeddings: a student begins as its teacher's layers or fresh; leave it out")
@@ -102,7 +104,8 @@ def distillation(
 
     Args:
         student: the layers of the teacher that it begins as, or how many, spread evenly (`spread_layers`): of a BERT it is a
-            DistilBERT, without token types, of any other a model of the teacher's family. Or a run, whose network it is.
+            DistilBERT, without token types, of any other a model of the teacher's family. Or a run, whose network it is, with the
+            weights that the run begins with; what else the run learns from (pairs, replaced tokens, n-grams ...) is left out.
 
     Raises:
         InputError: no such model, or no such layers; one without a tokenizer or masked-language head to begin as.
@@ -117,6 +120,8 @@ def distillation(
         training=_training(budget),
         max_length=min(run.encoder.max_length, model.spec.encoder.max_length, 512),
         embeddings=None,
+        predicts="masked",
+        **dict.fromkeys(_OTHERS),
     )
     return Distillation(base=base, teacher=teacher, method=method, layers=layers)
 

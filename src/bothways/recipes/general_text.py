@@ -32,8 +32,9 @@ def check_general(run: Pretraining) -> None:
         return
     if run.start is None:
         raise InputError("general: a run that begins with fresh weights has nothing to forget; give start, or leave general out")
-    if run.predicts != "masked" or not (run.pairs is None and run.replaced_tokens is None and run.ngrams is None):
-        raise InputError("general: what is forgotten is told by masked tokens alone; no pairs, replaced_tokens, ngrams, predicts")
+    if not replace(run, decoder=None).masked_alone:
+        what = "no pairs, replaced_tokens, ngrams, vectors, predicts"
+        raise InputError(f"general: what is forgotten is told by masked tokens alone; {what}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,12 @@ from bothways.data.tokenizer_training import ByteLevelBpe
 from bothways.encoder.config import EncoderConfig
 from bothways.families.bert import bert as bert_encoder
 from bothways.families.bert import masked_lm_head
-from bothways.families.neobert import swiglu_size
+from bothways.families.neobert import neobert as neobert_encoder
 from bothways.layers.attention import Attention
-from bothways.layers.mlp import Gated
-from bothways.layers.norm import LayerNorm, RmsNorm
-from bothways.layers.position import Alibi, Rotary
+from bothways.layers.heads import MaskedLmHead
+from bothways.layers.mlp import Gated, Plain
+from bothways.layers.norm import LayerNorm
+from bothways.layers.position import Alibi, Learned
 from bothways.recipes.classic import bert, mosaicbert
 from bothways.recipes.recipe import Budget, Size, Source
 from bothways.recipes.runs import Pretraining
@@ -71,11 +72,22 @@ def neobert_ladder(source: Source, budget: Budget, size: Size = "tiny", better: 
     M3 was dropped in the paper, so what follows stands on M2. M2 is there where there is a `better` text (RefinedWeb in the
     paper). M6, packing in which texts see each other, is left out: here no text ever sees another. M3's pieces are
     byte-level ones, the nearest there is to Llama's; a loss per piece is not to be compared with that of other pieces.
+
+    The paper's Table 2 names three things by which M1's network differs from M0's, and ends with NeoBERT; its code has a switch
+    for each. So all else in which NeoBERT's network is not BERT's is taken to be there in M0 already: no dropout, no biases
+    but the norms' and the decoder's, no token types, no norm behind the embedding, a decoder of its own without a layer before
+    it, uniform weights. M8 is the network of the recipe `neobert`, for texts as long as BERT's.
     """
     first = _measured(bert(source, budget, size))
-    training = first.training
-    made = _Climber("m0", "BERT with norms before, without next sentences", replace(first, encoder=_normed_before(first.encoder)))
-    modern = _modern(made.rungs["m0"].run.encoder)
+    training, shape = first.training, first.encoder
+    heads = next(one.heads for one in shape.attentions)
+    inner = shape.layer(0).mlp.size
+    modern = neobert_encoder(
+        shape.vocab_size, shape.hidden_size, shape.num_layers, heads, inner, shape.max_length,
+        initializer_range=shape.initialisation.spread,
+    )  # fmt: skip
+    first = replace(first, encoder=_classic(modern, inner), head=MaskedLmHead(transform=None, tied=False))
+    made = _Climber("m0", "like BERT, but norms come first; without next sentences", first)
     made.add("m1", "m0", "rotary positions, SwiGLU, RMS norms", encoder=modern)
     text = "m1"
     if better is not None:
@@ -149,17 +161,12 @@ def _mixed(encoder: EncoderConfig, **fields: Any) -> EncoderConfig:
     return replace(encoder, layers=layers)
 
 
-def _normed_before(encoder: EncoderConfig) -> EncoderConfig:
-    return _layered(replace(encoder, final_norm=encoder.layer(0).norm), order="pre")
-
-
-def _modern(encoder: EncoderConfig) -> EncoderConfig:
-    """NeoBERT's bricks in the same shape: gated MLPs of two thirds of the width have as many weights."""
-    norm = RmsNorm(eps=1e-5)
-    mlp = Gated(size=swiglu_size(encoder.layer(0).mlp.size), activation="silu", bias=False)
-    embedding = replace(encoder.embedding, position=None, norm=norm)
-    rotary = _mixed(replace(encoder, embedding=embedding, final_norm=norm), position=Rotary(theta=10_000.0))
-    return _layered(rotary, mlp=mlp, norm=norm)
+def _classic(encoder: EncoderConfig, inner: int) -> EncoderConfig:
+    """BERT's positions, MLPs and kind of norm in NeoBERT's network; the MLPs have as many weights."""
+    norm = LayerNorm(eps=1e-5)
+    embedding = replace(encoder.embedding, position=Learned())
+    placed = _mixed(replace(encoder, embedding=embedding, final_norm=norm), position=None)
+    return _layered(placed, mlp=Plain(size=inner, activation="gelu", bias=False), norm=norm)
 
 
 def _scaled(encoder: EncoderConfig, deeper: float, wider: float) -> EncoderConfig:

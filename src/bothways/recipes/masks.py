@@ -45,7 +45,7 @@ def check_schedule(run: Pretraining) -> None:
     if line is not None and not run.masked_alone:
         raise InputError(
             "masking.schedule: a rate that moves goes with masked tokens alone, without pairs, decoder, replaced_tokens, ngrams, "
-            "predicts"
+            "vectors, predicts"
         )
     if line is not None and line.tokens is None and isinstance(run.training.budget, Elapsed):
         raise InputError(

@@ -304,18 +304,19 @@ def _memory(
 
 
 def _parameters(run: Pretraining) -> dict[str, int]:
-    family, settings = BY_NAME[run.family], run.replaced_tokens
+    family = BY_NAME[run.family]
     heads = Heads(masked_lm=run.head)
-    if settings is not None and run.ngrams is None:
-        heads = Heads(replaced_token=settings.head)
+    if run.replaced_tokens is not None and run.ngrams is None:
+        heads = Heads(replaced_token=run.replaced_tokens.head)
     with torch.device("meta"):
         parts = parameters_by_part(Model(family, Spec(encoder=run.encoder, heads=heads), None, name=run.family))
-        if settings is None and run.ngrams is None:
-            return parts
         objective = unfilled(run, unknown(run))
     # of what is shared, the model has it already
     beside = sum(one.numel() for one in objective.parameters()) - sum(parts.values())
-    return {**parts, "generator" if run.ngrams is None else "n-grams, and what predicts them": beside}
+    if not beside:
+        return parts
+    of_tokens = "trained beside" if run.replaced_tokens is None else "generator"
+    return {**parts, of_tokens if run.ngrams is None else "n-grams, and what predicts them": beside}
 
 
 def _cost(run: Pretraining) -> tuple[int, float]:

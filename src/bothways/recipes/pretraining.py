@@ -145,7 +145,7 @@ class Parts:
         evaluation = list(islice(measured.evaluation(), EVALUATED))
         return Watch(
             evaluate=lambda: figures(self.objective, evaluation, device),
-            samples=lambda: predictions(self.filling, heldout),
+            samples=(lambda: predictions(self.filling, heldout)) if "masked_lm" in self.filling.heads else None,
             rate=rate,
         )
 
@@ -162,7 +162,7 @@ def set_up(
     """Put the parts of a run together, with the weights that it begins with."""
     text = prepare_samples(run, tokenizer, opened, say)
     vocabulary = replace(vocabulary_of(run.masking, tokenizer, opened, say), lexicon=lexicon)
-    objective = build(replace(run, masking=scheduled(run, text)), vocabulary)
+    objective = build(replace(run, masking=scheduled(run, text)), vocabulary, say)
     if vectors is not None:
         begin_with(vectors, objective)
     fixed = run.training.compile

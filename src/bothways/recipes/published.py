@@ -8,6 +8,7 @@ caller's. Where a budget is not given, base has the paper's.
 
 from __future__ import annotations
 
+from bothways.recipes.beyond import biphasic, retromae
 from bothways.recipes.classic import albert, bert, bert_next_sentence, cubert, gottbert, mosaicbert, roberta, tunbert
 from bothways.recipes.deep import cramming, neobert
 from bothways.recipes.modern import ettin, modernbert, modernbert_short, rexbert
@@ -38,6 +39,8 @@ RECIPES = {
         Recipe(deberta_v3, "arXiv 2111.09543", "184M", "English text, 160 GB"),
         Recipe(modernbert_rtd, "arXiv 2003.10555", "149M", "English text and code"),
         Recipe(ernie_gram, "arXiv 2010.12148", "110M", "English text, 16 GB or 160 GB"),
+        Recipe(retromae, "arXiv 2205.12035", "110M", "English text, 3.3 billion words"),
+        Recipe(biphasic, "arXiv 2507.00994", "210M", "English web text (FineWeb-Edu)"),
         Recipe(cramming, "arXiv 2212.14034", "120M", "English text, and one device for a day"),
         Recipe(speedrun, "benchmarks/speedrun", "149M", "any text, and an hour"),
     )

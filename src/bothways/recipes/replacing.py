@@ -55,8 +55,9 @@ def deberta_v3(source: Source, budget: Budget | None, size: Size = "base") -> Pr
     256 samples of 512 tokens a step, lr 1e-4 after a warm-up of 10,000 of 1M steps (the released script; the paper, arXiv
     2111.09543, takes 8,192 samples), all chosen tokens masked. The discriminator's table is the generator's plus a difference
     of its own; its loss counts 50 times (10 in the released code). Masks fall one in every six tokens, and never on the last
-    eleventh of a text. The script has a trainer for each network; with tables of which each learns its own part, one AdamW that
-    clips their gradients apart makes the same updates. The generator predicts through an enhanced mask decoder.
+    eleventh of a text. The generator predicts through an enhanced mask decoder. The script has a trainer for each network, and
+    steps the generator's before the discriminator reads the tables; here one AdamW, which clips their gradients apart, moves
+    both at once, so that the discriminator's tables are the difference on the generator's of one step earlier.
     """
     shape = shape_of(size, Shape(768, 12, 12, 3072, 128_100, 512, 16384, 8))
     encoder = deberta_v2(

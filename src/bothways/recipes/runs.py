@@ -23,11 +23,13 @@ from bothways.encoder.config import EncoderConfig
 from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
 from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
 from bothways.layers.pointer import PointerHead
+from bothways.objectives.auto_encoding import Denoising, RetroMae
 from bothways.objectives.contrastive import InfoNce
 from bothways.objectives.decoded_lm import GradualUnmasking
 from bothways.objectives.distillation.labels import SoftLabels
 from bothways.objectives.distillation.methods import Hints, Method
 from bothways.objectives.distillation.pairs import HALF_AND_HALF
+from bothways.objectives.masked_views import Views
 from bothways.objectives.ngram_lm import ExplicitNGrams
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.training.settings import TrainingConfig
@@ -83,6 +85,22 @@ class SentencePairs:
 
 
 @config
+class TextVectors:
+    """What a text's vector is trained by.
+
+    Attributes:
+        task: RetroMAE: a weak decoder gets the text back from it, beside the run's masked tokens. Denoising: the whole text is
+            spelt out from it, and nothing is masked. Views: it is told from those of other texts, beside masked tokens.
+        pooling: what the vector is, in training and of the model that is saved.
+        weight: of the decoder's loss, or the contrast's.
+    """
+
+    task: Annotated[RetroMae | Denoising | Views, Field(discriminator="type")]
+    pooling: Pooling = "cls"
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+@config
 class Pretraining:
     """Pretraining from text (raw, tokenised, or a mixture) by masked tokens, or by tokens that were put in their place.
 
@@ -107,6 +125,7 @@ class Pretraining:
         ngrams: n-grams are masked as one and predicted as one; with `replaced_tokens`, in the place of n-grams and tokens that a
             generator draws, and both networks have a `head`. None: tokens are, each on its own.
         embeddings: what the tables of tokens begin as, in place of a random draw. None: fresh weights.
+        vectors: a text's vector is trained as well. None: what is learned of texts is learned of their tokens.
     """
 
     family: FamilyName
@@ -131,12 +150,13 @@ class Pretraining:
     replaced_tokens: ReplacedTokens | None = None
     ngrams: ExplicitNGrams | None = None
     embeddings: Cooccurrence | None = None
+    vectors: TextVectors | None = None
     workers: NonNegativeInt = 0
 
     @property
     def masked_alone(self) -> bool:
         """Whether masked tokens are all that is learned from."""
-        beside = (self.pairs, self.decoder, self.replaced_tokens, self.ngrams)
+        beside = (self.pairs, self.decoder, self.replaced_tokens, self.ngrams, self.vectors)
         return self.predicts == "masked" and all(one is None for one in beside)
 
 

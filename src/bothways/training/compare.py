@@ -6,13 +6,14 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bothways.errors import InputError
 from bothways.training import log, record
+from bothways.training.losses import unlike
 from bothways.training.record import Record
 from bothways.training.report import duration, smoothed, time_unit
 from bothways.training.sections import Code, Lines, Section, Series, Table, render
@@ -39,10 +40,18 @@ class Contender:
         return [line for line in self.lines if line["kind"] == "train"]
 
     @cached_property
+    def evaluations(self) -> list[log.Line]:
+        return [line for line in self.lines if line["kind"] == "evaluation"]
+
+    @cached_property
     def held_out(self) -> list[log.Line]:
         """The evaluation lines that have a loss."""
-        found = [line for line in self.lines if line["kind"] == "evaluation"]
-        return [line for line in found if line["metrics"].get("loss") is not None]
+        return [line for line in self.evaluations if line["metrics"].get("loss") is not None]
+
+    @property
+    def terms(self) -> dict[str, float | None]:
+        """What the loss adds up, and how much each counts; None where the record does not say."""
+        return {name: self.known.weights.get(name) for name in self.train[-1]["terms"]}
 
     @property
     def speed(self) -> int | None:
@@ -55,8 +64,8 @@ class Contender:
         return sum(math.prod(row.shape) for row in self.known.parameters)
 
     def held(self, name: str) -> float | None:
-        """The last held-out figure of this name."""
-        return self.held_out[-1]["metrics"].get(name) if self.held_out else None
+        """The figure of this name at the last look at what is held out."""
+        return self.evaluations[-1]["metrics"].get(name) if self.evaluations else None
 
     def curve(self, held_out: bool) -> list[tuple[log.Line, float]]:
         """Lines and their loss: held out, or in training, smoothed."""
@@ -68,11 +77,17 @@ class Contender:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What there is to say of several runs: tables, for a terminal as well, and plots."""
+    """What there is to say of several runs: tables, for a terminal as well, and plots.
+
+    Attributes:
+        held_out: whether all runs have a curve of a held-out loss; if not, levels are of the training loss.
+        left_out: what was given and is no run.
+    """
 
     runs: Sequence[Contender]
     levels: Sequence[float]
     held_out: bool
+    left_out: Sequence[Path] = ()
 
     @property
     def which(self) -> str:
@@ -81,7 +96,7 @@ class Comparison:
     @cached_property
     def figures(self) -> Table:
         """How each run ended."""
-        names = list(dict.fromkeys(name for run in self.runs for line in run.held_out[-1:] for name in line["metrics"]))
+        names = list(dict.fromkeys(name for run in self.runs for line in run.evaluations[-1:] for name in line["metrics"]))
         rows: list[tuple[object, ...]] = [
             ("last training loss", *(run.train[-1]["loss"] for run in self.runs)),
             *((f"last {name}, held out", *(run.held(name) for run in self.runs)) for name in names),
@@ -91,7 +106,16 @@ class Comparison:
             ("tokens a second", *(run.speed for run in self.runs)),
             ("parameters", *(run.parameters for run in self.runs)),
         ]
-        return Table("Where they ended", ["", *(run.name for run in self.runs)], rows)
+        left_out = f"Left out, for they are no runs: {', '.join(map(str, self.left_out))}." if self.left_out else ""
+        note = " ".join(filter(None, (self.unlike, left_out)))
+        return Table("Where they ended", ["", *(run.name for run in self.runs)], rows, note)
+
+    @cached_property
+    def unlike(self) -> str:
+        """A sentence where the losses of the runs are of different things; empty where nothing says so."""
+        found = unlike([run.known.run for run in self.runs], [run.terms for run in self.runs])
+        said = f"Not all runs learn the same thing ({', '.join(found)}): compare the losses of those that do."
+        return said if found else ""
 
     @cached_property
     def crossings(self) -> dict[float, list[tuple[float, float] | None]]:
@@ -111,7 +135,7 @@ class Comparison:
             "Tokens and time in steps to a loss",
             columns,
             rows,
-            note="-: not reached. Between two points of the log, a straight line is taken.",
+            note=f"-: not reached. Between two points of the log, a straight line is taken. {self.unlike}".rstrip(),
         )
 
     @cached_property
@@ -131,6 +155,8 @@ class Comparison:
             series = []
             for number, run in enumerate(self.runs):
                 found = points(run)
+                if not found:
+                    continue
                 x = [line["seconds"] / unit if time else line["tokens"] for line, _ in found]
                 style = "points" if len(found) == 1 else "line"
                 series.append(Series(run.name, x, [y for _, y in found], style, number))
@@ -154,15 +180,21 @@ def compare(folders: Sequence[Path], levels: Sequence[float] = ()) -> Comparison
     Args:
         levels: of the loss, whose tokens and times are looked for; some between the first and the last losses unless given.
 
+    What is there and is no run, as a wildcard finds it beside some, is left out, and told of.
+
     Raises:
-        InputError: fewer than two folders, one given twice, or one without a run that has logged a step.
+        InputError: fewer than two folders of runs, one given twice, one that is not there, or a run that has logged no step.
     """
     if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("compare: give the folders of two runs or more, each once")
-    runs = [_read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    left_out = [folder for folder in folders if folder.exists() and record.read(folder) is None]
+    chosen = [folder for folder in folders if folder not in left_out]
+    if len(chosen) < 2:
+        chosen = folders  # the first that is no run is refused by its name
+    runs = [_read(folder, name) for folder, name in zip(chosen, _names(chosen), strict=True)]
     held_out = all(len(run.held_out) > 1 for run in runs)
-    chosen = sorted(levels, reverse=True) or _levels([[y for _, y in run.curve(held_out)] for run in runs])
-    return Comparison(runs, chosen, held_out)
+    levels = sorted(levels, reverse=True) or _levels([[y for _, y in run.curve(held_out)] for run in runs])
+    return Comparison(runs, levels, held_out, left_out)
 
 
 def page(comparison: Comparison, path: Path, command: str = "") -> Path:
@@ -263,4 +295,4 @@ def _shown(table: Table) -> Table:
         return f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}" if isinstance(cell, float) else cell
 
     rows = [[str(first).replace(".", ".\u200b"), *map(text, rest)] for first, *rest in table.rows]
-    return Table(table.title, table.columns, rows, table.note, table.folded)
+    return replace(table, rows=rows)

@@ -120,6 +120,7 @@ def train(
     known = record.read(folder)
     if known:
         record.same_run(known.run, tree, free, folder / record.NAME)
+        record.same_weights(known.weights, module.weights, folder / record.NAME)
     us.wait()  # all have looked before the first writes
     share = _shared(open_stream, us)
     trained, spreading = spread(settings.parallel, module, us, lambda: _spare(open_stream).to(device), device)
@@ -132,7 +133,7 @@ def train(
             if budget is None:
                 raise Interrupted(folder, 0, None, stop.preempted)
             check(settings.schedule, budget.count)
-            known = Record(run=tree, fingerprint=record.fingerprint(tree, free), budget=budget, parameters=table)
+            known = Record(tree, record.fingerprint(tree, free), budget, table, dict(module.weights))
             if us.first:
                 record.write(folder, known)
             updates.reset()

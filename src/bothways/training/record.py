@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ class Record:
         fingerprint: the sha256 of `run` without its free fields.
         budget: in steps, tokens or seconds; `Hours` have been turned into tokens. None: of a run of stages, which have theirs.
         parameters: the optimizer's parameter table; empty for a run of stages.
+        weights: of what the loss adds up, by name; empty for a run of stages, and where an older one did not say.
         stages: the folders of a run's stages, in their order, each a run of its own; empty for a run of one.
     """
 
@@ -37,6 +38,7 @@ class Record:
     fingerprint: str
     budget: Annotated[Steps | Tokens | Elapsed, Field(discriminator="type")] | None
     parameters: tuple[Row, ...]
+    weights: Mapping[str, float] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
 
 
@@ -91,6 +93,16 @@ def same_run(saved: dict[str, Any], run: dict[str, Any], free: Collection[str], 
             raise InputError(
                 f"{where} belongs to another run: {path} was {was}, now {now}; choose another folder or restore the field"
             )
+
+
+def same_weights(saved: Mapping[str, float], weights: Mapping[str, float], where: Path) -> None:
+    """Refuse to go on with a loss that adds up otherwise; an older record says nothing of it."""
+    if saved and dict(saved) != dict(weights):
+        name = next(one for one in (*weights, *saved) if weights.get(one) != saved.get(one))
+        raise InputError(
+            f"{where} belongs to another run: the weight of {name} was {saved.get(name, 'absent')}, now "
+            f"{weights.get(name, 'absent')}; choose another folder or restore it"
+        )
 
 
 def table_rows(rows: Sequence[Row]) -> list[list[str]]:

@@ -49,12 +49,13 @@ def report(
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     machines = [line for line in lines if line["kind"] == "machine"]
     if known.stages and begun and (last := record.read(folder / begun[-1])):
-        known = replace(known, parameters=last.parameters)
+        known = replace(known, parameters=last.parameters, weights=last.weights)
     sections = [
         summary(known, train, evaluations, machines),
         *extra,
         *curves(train, evaluations, metrics, machines),
         *samples([line for line in lines if line["kind"] == "samples"]),
+        *terms_table(known, train[-1]),
         *machine_table(machines),
         parameters(known),
         Code("Configuration", json.dumps(known.run, indent=2)),
@@ -118,6 +119,18 @@ def curves(
         Lines("Gradient norm", _smooth("", train, ("gradient_norm",)), "tokens", "global norm before clipping"),
     ]
     return [replace(plot, marks=_stages(train, plot)) for plot in plots if any(series.x for series in plot.series)]
+
+
+def terms_table(known: Record, last: log.Line) -> list[Table]:
+    """What the loss adds up, by weight; nothing where it is one thing."""
+    rows = [
+        (name, f"{weight:g}", last["terms"].get(name), None if name not in last["terms"] else weight * last["terms"][name])
+        for name, weight in known.weights.items()
+    ]
+    if len(rows) < 2:
+        return []
+    shown = [(name, weight, *map(figure, values)) for name, weight, *values in rows]
+    return [Table("What the loss adds up", ("term", "weight", "at last", "weighted"), shown)]
 
 
 def machine_table(machines: Sequence[log.Line]) -> list[Table]:
