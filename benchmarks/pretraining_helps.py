@@ -38,7 +38,7 @@ from bothways.recipes.finetuning import finetune
 from bothways.recipes.pretraining import prepare_shards, prepare_tokenizer, pretrain, set_up
 from bothways.recipes.quick import speedrun
 from bothways.recipes.runs import Finetuning, Pretraining
-from bothways.recipes.word_vectors import prepare_vectors
+from bothways.recipes.word_vectors import prepare_word_vectors
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Fraction, Hours, Linear, Steps
 from bothways.training.settings import TrainingConfig
@@ -159,7 +159,7 @@ def begun(run: Pretraining, folder: Path) -> Path:
     """The model that the run in the folder began with."""
     tokenizer = prepare_tokenizer(run, folder, print)
     opened = prepare_shards(run, folder, tokenizer, print)
-    vectors = prepare_vectors(run, folder, tokenizer, opened, print)
+    vectors = prepare_word_vectors(run, folder, tokenizer, opened, print)
     return set_up(run, tokenizer, opened, "cpu", print, vectors=vectors).model.save(folder / "begun")
 
 

@@ -33,7 +33,7 @@ from bothways.recipes.pretraining import check, prepare_shards, prepare_tokenize
 from bothways.recipes.published import RECIPES
 from bothways.recipes.runs import Distillation, Pretraining, Stage, Staged
 from bothways.recipes.staged import pretrain_stages
-from bothways.recipes.word_vectors import VECTORS, _information, begin_with, prepare_vectors, word_vectors
+from bothways.recipes.word_vectors import VECTORS, _information, begin_with, prepare_word_vectors, word_vectors
 from bothways.training import checkpoint
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Steps
@@ -138,7 +138,7 @@ def test_vectors_are_counted_once_and_again_for_other_settings(texts: Path, tmp_
 
     def counted(run: Pretraining) -> bool:
         told.clear()
-        prepare_vectors(run, tmp_path, tokenizer, opened, told.append)
+        prepare_word_vectors(run, tmp_path, tokenizer, opened, told.append)
         return bool(told)
 
     assert [counted(run), counted(run)] == [True, False]
@@ -150,7 +150,7 @@ def test_vectors_are_counted_once_and_again_for_other_settings(texts: Path, tmp_
     )
     for other in others:
         assert [counted(other), counted(other), counted(run)] == [True, False, True]
-    assert prepare_vectors(replace(run, embeddings=None), tmp_path, tokenizer, opened, told.append) is None
+    assert prepare_word_vectors(replace(run, embeddings=None), tmp_path, tokenizer, opened, told.append) is None
 
 
 def objective(run: Pretraining, **changes: object) -> ReplacedTokenDetection:

@@ -32,7 +32,7 @@ from bothways.recipes.carrying_out import Say, averages, check_compiled
 from bothways.recipes.continuing import Objectives, heads_of, take_over
 from bothways.recipes.masks import check_schedule
 from bothways.recipes.runs import Pretraining
-from bothways.recipes.word_vectors import check_vectors
+from bothways.recipes.word_vectors import check_word_vectors
 
 # Micro-batches of held-out text: a fixed sample, always the same masks
 EVALUATED = 20
@@ -170,4 +170,4 @@ def check_objective(run: Pretraining) -> None:
     with torch.device("meta"):  # what cannot be built is told of before any text is read
         objective = unfilled(run, gramming.unknown(run))
     check_compiled(run.training, objective)
-    check_vectors(run, objective)
+    check_word_vectors(run, objective)

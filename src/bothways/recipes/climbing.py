@@ -20,7 +20,7 @@ from bothways.recipes.pretraining import (
     set_up,
 )
 from bothways.recipes.runs import FREE
-from bothways.recipes.word_vectors import prepare_vectors
+from bothways.recipes.word_vectors import prepare_word_vectors
 from bothways.training.loop import finished, train
 from bothways.training.speed import gemm_rate
 from bothways.training.team import team
@@ -67,7 +67,7 @@ def _train(rung: Rung, folder: Path, texts: Path, say: Say, device: str, rate: f
         remember_corpus(run, texts)
         tokenizer = prepare_tokenizer(run, texts, say)
         shards = prepare_shards(run, texts, tokenizer, say)
-        vectors = prepare_vectors(run, texts, tokenizer, shards, say)
+        vectors = prepare_word_vectors(run, texts, tokenizer, shards, say)
     parts = set_up(run, tokenizer, shards, device, say, vectors=vectors)
     watch = parts.watch(replace(run, masking=MEASURED), rate)
     train(

@@ -38,7 +38,7 @@ from bothways.recipes.gramming import LEXICON, prepare_lexicon
 from bothways.recipes.masks import opener, scheduled, vocabulary_of
 from bothways.recipes.predictions import predictions
 from bothways.recipes.runs import GivenTokenizer, Pretraining
-from bothways.recipes.word_vectors import VECTORS, Vectors, begin_with, prepare_vectors
+from bothways.recipes.word_vectors import VECTORS, Vectors, begin_with, prepare_word_vectors
 from bothways.training import record
 from bothways.training.checkpoint import position
 from bothways.training.loop import Result
@@ -73,7 +73,7 @@ def pretrain(
     with team().in_turn():
         remember_corpus(run, folder)
         tokenizer, shards, lexicon = prepare(run, folder, say)
-        vectors = prepare_vectors(run, folder, tokenizer, shards, say)
+        vectors = prepare_word_vectors(run, folder, tokenizer, shards, say)
     parts = set_up(run, tokenizer, shards, chosen(device), say, lexicon, vectors)
     watch, plotted, general = parts.watch(run, machine_rate(parts)), metrics(parts.objective), None
     if run.general is not None:

@@ -45,7 +45,7 @@ from bothways.recipes.pretraining import (
     set_up,
 )
 from bothways.recipes.runs import FREE, Pretraining, Stage, Staged
-from bothways.recipes.word_vectors import prepare_vectors
+from bothways.recipes.word_vectors import prepare_word_vectors
 from bothways.training import checkpoint, log, record
 from bothways.training.averaging import average as averages
 from bothways.training.loop import Beginning, Result, finished, train
@@ -121,7 +121,7 @@ def pretrain_stages(
             # what is before it gives the weights
             fresh = one if number == 0 else replace(one, start=None, embeddings=None)
             with team().in_turn():
-                vectors = prepare_vectors(fresh, folder, tokenizer, corpora[number], say)
+                vectors = prepare_word_vectors(fresh, folder, tokenizer, corpora[number], say)
             parts = set_up(fresh, tokenizer, corpora[number], chosen(device), say, lexicon, vectors)
             rate = rate or machine_rate(parts)
             _stage(one, place, parts, before, stage.moments == "kept", rate)

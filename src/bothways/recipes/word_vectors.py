@@ -34,7 +34,9 @@ _BESIDE, _PASSES, _SEED = 16, 4, 0
 Vectors = Float[Tensor, "tokens size"]
 
 
-def prepare_vectors(run: Pretraining, folder: Path, tokenizer: Tokenizer, opened: Sequence[Opened], say: Say) -> Vectors | None:
+def prepare_word_vectors(
+    run: Pretraining, folder: Path, tokenizer: Tokenizer, opened: Sequence[Opened], say: Say
+) -> Vectors | None:
     """The run's word vectors, counted in the text that it learns from; kept in the folder, and read from there.
 
     None where it asks for none. Vectors of other settings are made anew. Every document counts once, whatever the weight of its
@@ -92,7 +94,7 @@ def begin_with(vectors: Vectors, objective: nn.Module) -> None:
             table[known] = (rows[known] * table[known].norm(dim=1).mean().cpu()).to(table)
 
 
-def check_vectors(run: Pretraining, objective: nn.Module) -> None:
+def check_word_vectors(run: Pretraining, objective: nn.Module) -> None:
     """Raises InputError where the run's tables of tokens cannot begin as word vectors."""
     if run.embeddings is None:
         return
