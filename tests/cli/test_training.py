@@ -16,6 +16,9 @@ from tests.cli.conftest import WORDS, Refused, Run
 
 import bothways
 from bothways.config import from_json
+from bothways.families import modernbert
+from bothways.families.family import Heads, Spec
+from bothways.model.model import Model
 from bothways.recipes.published import RECIPES
 from bothways.recipes.runs import Embedding, Finetuning, Pretraining
 from bothways.training.record import NAME as RECORD
@@ -182,6 +185,25 @@ def test_classification(run: Run, model: Path, classes: Path, tmp_path: Path) ->
     assert [(row["where"], row["label"]) for row in rows] == [(f"{new}:1", "b"), (f"{new}:2", "a")]
     assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
     assert "exists already" in run("classify", out / "model", new, "--out", tmp_path / "new.csv").err
+
+
+def test_a_classifier_pools_as_it_is_told(run: Run, refused: Refused, model: Path, classes: Path, tmp_path: Path) -> None:
+    """Where its family can say so: BERT's cannot."""
+    command = ("finetune", model, classes, "--steps", 1, "--out", tmp_path / "run", "--set", "pooling=mean")
+    assert "cannot express this classifier head's pooling" in refused(*command)
+    tokenizer = bothways.load(model).tokenizer
+    assert tokenizer is not None
+    trunk = modernbert.modernbert(
+        tokenizer.vocab_size, hidden_size=24, num_layers=1, heads=3, intermediate_size=20, max_length=16
+    )
+    made = Model.create(modernbert.FAMILY, Spec(trunk, Heads()), tokenizer).save(tmp_path / "made")
+    for pooling in ("mean", "cls"):
+        out = tmp_path / pooling
+        ran = run("finetune", made, classes, "--steps", 1, "--out", out, "--set", f"pooling={pooling}")
+        assert ran.code == 0, ran
+        head = bothways.load(out / "model").spec.heads.classifier
+        assert head is not None
+        assert head.pooling == pooling
 
 
 def test_pairs(run: Run, model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from bothways.encoder.initialisation import initialise
 from bothways.errors import InputError
 from bothways.families.family import Heads
 from bothways.families.heads import build_heads
-from bothways.layers.heads import Classifier, ClassifierHead
+from bothways.layers.heads import Classifier, ClassifierHead, ClassifierPooling
 from bothways.model.folder import load
 from bothways.model.model import Model
 from bothways.model.settings import EmbeddingSettings
@@ -78,8 +78,8 @@ def classifying(run: Finetuning, model: Model, say: Say, keep: bool = False) -> 
     held = None
     if run.held_out is not None:
         held = row_data(run, model, read_labelled(run.held_out, run.columns), classes, say)
-    if not (keep and _classifies(model, classes, run.regression)):
-        model = with_classifier(model, classes, run.regression, run.training.seed)
+    if not (keep and _classifies(model, classes, run)):
+        model = with_classifier(model, classes, run.regression, run.training.seed, run.pooling)
     return Classifying(model, rows, classes, data, held)
 
 
@@ -96,11 +96,12 @@ def labelled(run: Finetuning) -> tuple[LabelledRows, tuple[str, ...]]:
     return rows, classes
 
 
-def _classifies(model: Model, classes: tuple[str, ...], regression: bool) -> bool:
-    """Whether a model has a classifier of these very classes, in this order."""
-    if "classifier" not in model.heads or (model.spec.problem == "regression") != regression:
+def _classifies(model: Model, classes: tuple[str, ...], run: Finetuning) -> bool:
+    """Whether a model has a classifier of these very classes, in this order, that pools as it should."""
+    if "classifier" not in model.heads or (model.spec.problem == "regression") != run.regression:
         return False
-    return cast("Classifier", model.heads["classifier"]).config.labels == 1 if regression else model.spec.labels == classes
+    head = cast("Classifier", model.heads["classifier"]).config
+    return run.pooling in (None, head.pooling) and (head.labels == 1 if run.regression else model.spec.labels == classes)
 
 
 def train_embedder(run: Embedding, folder: Path, say: Say = lambda line: None, command: str = "") -> Trained:
@@ -152,13 +153,16 @@ def row_data(run: Finetuning | Embedding, model: Model, rows: LabelledRows, clas
     return data
 
 
-def with_classifier(model: Model, classes: tuple[str, ...], regression: bool, seed: int) -> Model:
-    """The model with a fresh classifier of its family's kind, drawn from the seed.
+def with_classifier(
+    model: Model, classes: tuple[str, ...], regression: bool, seed: int, pooling: ClassifierPooling | None = None
+) -> Model:
+    """The model with a fresh classifier of its family's kind, drawn from the seed; `pooling` in place of the family's.
 
     Raises:
         InputError: the family has none.
     """
     head = _classifier(model, 1 if regression else len(classes))
+    head = replace(head, pooling=pooling or head.pooling)
     fresh = build_heads(Heads(classifier=head), model.spec.encoder)
     initialise(fresh, model.spec.encoder.initialisation, model.spec.encoder.num_layers, seed)
     problem = "regression" if regression else "single_label_classification"

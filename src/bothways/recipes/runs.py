@@ -21,7 +21,7 @@ from bothways.data.tokenizer_training import TokenizerTraining
 from bothways.data.warmup import LengthWarmup
 from bothways.encoder.config import EncoderConfig
 from bothways.encoder.enhanced_mask_decoder import MaskDecoderHead
-from bothways.layers.heads import ClassifierHead, MaskedLmHead, Pooling, Transform
+from bothways.layers.heads import ClassifierHead, ClassifierPooling, MaskedLmHead, Pooling, Transform
 from bothways.layers.pointer import PointerHead
 from bothways.objectives.auto_encoding import Denoising, RetroMae
 from bothways.objectives.contrastive import InfoNce
@@ -228,6 +228,7 @@ class Finetuning:
     Attributes:
         model: its folder or repository.
         held_out: the table to evaluate on; None evaluates nothing.
+        pooling: of the classifier; None keeps that of the checkpoint, or of its family where it says nothing.
         from_scratch: fresh weights in place of the pretrained ones, for comparison.
         overflow: whether inputs over the model's length are refused, or cut and counted.
     """
@@ -239,6 +240,7 @@ class Finetuning:
     regression: bool = False
     batching: SampleCount
     training: TrainingConfig
+    pooling: ClassifierPooling | None = None
     from_scratch: bool = False
     overflow: Literal["error", "cut"] = "error"
     workers: NonNegativeInt = 0
