@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from answers import answers
 from harness import record
 
 from bothways.config import override
@@ -195,10 +196,7 @@ def tuned(work: Path, task: str, plan: Plan) -> dict[str, Any]:
     model = load(str(_folder(work, task, best) / "model"))
     test = rows(chosen(plan, work, task, "test"))
     inputs = [(row["docstring"], row["function"]) if "docstring" in row else row["function"] for row in test]
-    classes = model.spec.labels
-    assert classes is not None
-    told = [classes[int(one)] for one in model.predict(inputs, overflow="cut").argmax(axis=1)]
-    right = [one == row["label"] for one, row in zip(told, test, strict=True)]
+    right = [one == row["label"] for one, row in zip(answers(model, inputs), test, strict=True)]
     tried = {str(lr): value for lr, value in dev.items()}
     result = {"accuracy": sum(right) / len(right), "learning_rate": best, "dev": tried, "right": right}
     write_text(path, json.dumps(result))
