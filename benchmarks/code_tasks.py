@@ -3,47 +3,53 @@
 Stages, each of which is not done again where the work folder has it, and goes on where it was stopped:
 
     build      the corpus and the six tasks, from the standard library of this Python
-    pretrain   a ModernBERT-shaped network of four layers, for so many minutes of steps: which tokens has a generator replaced?
+    pretrain   a ModernBERT-shaped network of four layers, for so many minutes of steps: first, which tokens has a generator
+               replaced? Then, from that network: which token stood where a mask token stands?
     words      the logistic regressions: the strength of their regularisation is chosen on dev
     tune       each classification task: the learning rate is chosen on dev, of `--rates`
     repair     localisation and repair, with both ways of masking
     report     benchmarks/results/code_tasks.json
 
-Replaced tokens (arXiv 2003.10555), and not masked ones: a bug is a token in a wrong place. After masked tokens for as long,
-swapped operands stay at one half (docs/log.md). Functions of the exception task may be longer, as it has so few.
+Replaced tokens (arXiv 2003.10555) come first, as a bug is a token in a wrong place: after masked tokens alone, swapped operands
+stay at one half. An exception is a token that is missing, and is asked for as one (`holes.py`); its task has few rows, so its
+functions may be longer, it is fine-tuned with five seeds, and the bags of tokens may be of the words around the hole, too, if
+that is better on dev. (docs/log.md says what was tried.)
 
 Each row a classification task learns from has its counterpart beside it, so always saying the same is right half of the time;
 for exceptions, the most frequent one is what to beat. Differences have a 95 % interval: a paired bootstrap over the test rows.
 
-    python benchmarks/code_tasks.py --work FOLDER [--minutes 20] [--recipe speedrun] [--stage STAGE] [--rows 24000]
+    python benchmarks/code_tasks.py --work FOLDER [--minutes 20 40] [--recipe speedrun] [--stage STAGE] [--rows 24000]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sysconfig
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from answers import answers
 from harness import record
+from holes import PASSES, RATE, WIDTHS, around
+from holes import tuned as cloze
 
 from bothways.config import override
 from bothways.data.code.build import MANIFEST, CodeTasks, build
-from bothways.data.masking import ELECTRA
+from bothways.data.masking import ELECTRA, Masking
 from bothways.data.packing import SampleCount
 from bothways.data.rows import JsonLines
 from bothways.data.source import Column
 from bothways.data.table import SingleText, TextPair
 from bothways.data.tokenizer_training import ByteLevelBpe
 from bothways.files import read_object, replacing, write_text
-from bothways.layers.heads import ClassifierPooling
 from bothways.layers.pointer import PointerHead
 from bothways.model.folder import load
 from bothways.objectives.replaced_token import ReplacedTokens
@@ -51,30 +57,30 @@ from bothways.recipes.finetuning import finetune
 from bothways.recipes.pretraining import pretrain
 from bothways.recipes.published import RECIPES
 from bothways.recipes.repairing import repair
-from bothways.recipes.runs import Finetuning, Pretraining, Repairing
+from bothways.recipes.runs import Finetuning, GivenTokenizer, Pretraining, Repairing
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Fraction, Hours, Linear, Steps
 from bothways.training.settings import TrainingConfig
 
-# How often the training rows of the five tasks are seen; exceptions have so few that they are known by heart after five
+# How often the training rows of the five tasks are seen
 EPOCHS = {
     "function_docstring": 4,
-    "exception": 5,
+    "exception": PASSES,
     "variable_misuse": 3,
     "swapped_operands": 6,
     "wrong_binary_operator": 4,
 }
-# An exception is asked for at one place, which a mean of all tokens blurs; the recipe's own for the others
-POOLING: dict[str, ClassifierPooling] = {"exception": "cls"}
 STAGES = ("build", "pretrain", "words", "tune", "repair", "report")
 REPAIR = "variable_misuse_repair"
 TOKEN = r"[^\s]+"
+# Of fine-tuning on exceptions, of which there are few
+SEEDS = 5
 # Tokens of a step of pretraining
 _BATCH = 2048
 # Of the inverse strength of regularisation
 STRENGTHS = (0.01, 0.1, 1.0)
-Masking = Literal["excluded", "zeroed"]
-MASKINGS: tuple[Masking, ...] = ("excluded", "zeroed")
+Candidates = Literal["excluded", "zeroed"]
+MASKINGS: tuple[Candidates, ...] = ("excluded", "zeroed")
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class Plan:
     """
 
     sources: str
-    minutes: float
+    minutes: tuple[float, float]
     recipe: str
     longest: int
     longest_exception: int
@@ -134,20 +140,29 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def pretrained(plan: Plan, work: Path) -> dict[str, Any]:
-    """What pretraining took and came to; the model is in `work/pretrained/model`."""
-    folder = work / "pretrained"
+def pretrained(plan: Plan, work: Path) -> list[dict[str, Any]]:
+    """What either stage of pretraining took and came to; the model is in `work/masked/model`."""
+    first, then = plan.minutes
     source = Column(table=JsonLines(paths=(str(work / "tasks" / "corpus.jsonl"),)))
-    run = RECIPES[plan.recipe](source, Hours(hours=plan.minutes / 60), "tiny")
+    run = RECIPES[plan.recipe](source, Hours(hours=first / 60), "tiny")
     assert isinstance(run, Pretraining)
     run = override(run, [f"encoder.max_length={plan.length}", f"max_length={plan.length}", f"batching.tokens={_BATCH}"])
     # whatever the recipe's is: this one loses nothing of the text
     tokenizer = ByteLevelBpe(vocab_size=run.encoder.vocab_size, specials="bert")
     training = replace(run.training, evaluate_every=250, checkpoint_every=250)
     run = replace(run, tokenizer=tokenizer, training=training, masking=ELECTRA, replaced_tokens=ReplacedTokens())
-    told = work / "pretrained.json"
+    start = str(work / "replaced" / "model")
+    masked = replace(run, start=start, tokenizer=GivenTokenizer(folder=start), masking=Masking(rate=0.15), replaced_tokens=None)
+    masked = replace(masked, embeddings=None, training=replace(training, budget=Hours(hours=then / 60)))
+    # the recipe's are for runs of minutes from fresh weights
+    masked = override(masked, ["training.optimizer.lr=0.015", "training.optimizer.weight_decay=0.1"])
+    return [_pretrain(work, name, one) for name, one in (("replaced", run), ("masked", masked))]
+
+
+def _pretrain(work: Path, name: str, run: Pretraining) -> dict[str, Any]:
+    told = work / f"{name}.json"
     if not told.exists():
-        result = pretrain(run, folder, print, "benchmarks/code_tasks.py").result
+        result = pretrain(run, work / name, print, "benchmarks/code_tasks.py").result
         write_text(told, json.dumps({"seconds": result.seconds, "tokens": result.tokens, "evaluation": result.evaluation}))
     return read_object(told)
 
@@ -162,28 +177,29 @@ def bag_of_tokens(work: Path, task: str, plan: Plan) -> dict[str, Any]:
     from sklearn.pipeline import make_pipeline
 
     parts = {part: rows(chosen(plan, work, task, part)) for part in ("train", "dev", "test")}
-    texts = {part: [" ".join((row.get("docstring", ""), row["function"])) for row in found] for part, found in parts.items()}
     labels = {part: [row["label"] for row in found] for part, found in parts.items()}
     tried = []
-    for binary in (True, False):
-        for strength in STRENGTHS:
+    for width in (None, *WIDTHS) if task == "exception" else (None,):
+        texts = {part: [_words(row, width) for row in found] for part, found in parts.items()}
+        for binary, strength in itertools.product((True, False), STRENGTHS):
             counts = CountVectorizer(token_pattern=TOKEN, lowercase=False, binary=binary, min_df=2)
             model = make_pipeline(counts, LogisticRegression(C=strength, max_iter=3000))
             model.fit(texts["train"], labels["train"])
-            tried.append((float(model.score(texts["dev"], labels["dev"])), binary, strength, model))
-    _, binary, strength, model = max(tried, key=lambda one: one[0])
-    right = [bool(one == label) for one, label in zip(model.predict(texts["test"]), labels["test"], strict=True)]
+            dev = float(model.score(texts["dev"], labels["dev"]))
+            tried.append({"dev": dev, "binary": binary, "C": strength, "width": width, "answers": model.predict(texts["test"])})
+    best = max(tried, key=itemgetter("dev"))
+    right = [bool(one == label) for one, label in zip(best.pop("answers"), labels["test"], strict=True)]
     most = Counter(labels["train"]).most_common(1)[0][0]
-    result = {
-        "accuracy": sum(right) / len(right),
-        "binary": binary,
-        "C": strength,
-        "right": right,
-        "most_frequent": sum(label == most for label in labels["test"]) / len(right),
-    }
+    most_frequent = sum(label == most for label in labels["test"]) / len(right)
+    result = {"accuracy": sum(right) / len(right), **best, "right": right, "most_frequent": most_frequent}
     write_text(path, json.dumps(result))
     print(f"{task}: bag of tokens {result['accuracy']:.4f}", flush=True)
     return result
+
+
+def _words(row: dict[str, Any], width: int | None) -> str:
+    """What a bag is filled with: all of a row, or so many words on either side of its hole."""
+    return " ".join((row.get("docstring", ""), row["function"])) if width is None else around(row["function"], width)
 
 
 def tuned(work: Path, task: str, plan: Plan) -> dict[str, Any]:
@@ -191,6 +207,26 @@ def tuned(work: Path, task: str, plan: Plan) -> dict[str, Any]:
     path = work / "tuned" / f"{task}.json"
     if path.exists():
         return read_object(path)
+    result = _cloze(work, plan) if task == "exception" else _classifier(work, task, plan)
+    write_text(path, json.dumps(result))
+    print(f"{task}: encoder {result['accuracy']:.4f} at {result['learning_rate']}, dev {result['dev']}", flush=True)
+    return result
+
+
+def _cloze(work: Path, plan: Plan) -> dict[str, Any]:
+    """Exceptions: the mean of several seeds, as there are few rows; `right` is the share of seeds that have each row right."""
+    parts = {part: rows(chosen(plan, work, "exception", part)) for part in ("train", "dev", "test")}
+    right: dict[str, list[list[bool]]] = {"dev": [], "test": []}
+    for seed in range(SEEDS):
+        model = cloze(work / "masked" / "model", parts["train"], work / "runs" / "exception" / f"seed{seed}", seed, plan.scale)
+        for part, found in right.items():
+            found.append([one == row["label"] for one, row in zip(model.answers(parts[part]), parts[part], strict=True)])
+    dev, test = (np.array(right[part]) for part in ("dev", "test"))
+    seeds, shares = [round(float(one), 4) for one in test.mean(axis=1)], test.mean(axis=0).tolist()
+    return {"accuracy": float(test.mean()), "seeds": seeds, "learning_rate": RATE, "dev": float(dev.mean()), "right": shares}
+
+
+def _classifier(work: Path, task: str, plan: Plan) -> dict[str, Any]:
     dev = {lr: _tune(work, task, plan, lr) for lr in plan.rates}
     best = max(plan.rates, key=lambda lr: dev[lr])
     model = load(str(_folder(work, task, best) / "model"))
@@ -198,23 +234,19 @@ def tuned(work: Path, task: str, plan: Plan) -> dict[str, Any]:
     inputs = [(row["docstring"], row["function"]) if "docstring" in row else row["function"] for row in test]
     right = [one == row["label"] for one, row in zip(answers(model, inputs), test, strict=True)]
     tried = {str(lr): value for lr, value in dev.items()}
-    result = {"accuracy": sum(right) / len(right), "learning_rate": best, "dev": tried, "right": right}
-    write_text(path, json.dumps(result))
-    print(f"{task}: encoder {result['accuracy']:.4f} at {best}, dev {result['dev']}", flush=True)
-    return result
+    return {"accuracy": sum(right) / len(right), "learning_rate": best, "dev": tried, "right": right}
 
 
 def _tune(work: Path, task: str, plan: Plan, lr: float) -> float:
     """One run, and its accuracy on dev."""
     train, dev = (chosen(plan, work, task, part) for part in ("train", "dev"))
     run = Finetuning(
-        model=str(work / "pretrained" / "model"),
+        model=str(work / "masked" / "model"),
         table=JsonLines(paths=(str(train),)),
         held_out=JsonLines(paths=(str(dev),)),
         columns=TextPair(first="docstring", second="function") if task == "function_docstring" else SingleText(text="function"),
         batching=SampleCount(samples=32),
         training=_training(plan, lr, EPOCHS[task], len(rows(train)), 32),
-        pooling=POOLING.get(task),
         overflow="cut",
     )
     value = finetune(run, _folder(work, task, lr), print, "benchmarks/code_tasks.py").result.evaluation["accuracy"]
@@ -222,11 +254,11 @@ def _tune(work: Path, task: str, plan: Plan, lr: float) -> float:
     return value
 
 
-def repaired(work: Path, plan: Plan, masking: Masking) -> dict[str, Any]:
+def repaired(work: Path, plan: Plan, masking: Candidates) -> dict[str, Any]:
     """The published figures of localisation and repair, on test."""
     train = chosen(plan, work, REPAIR, "train")
     run = Repairing(
-        model=str(work / "pretrained" / "model"),
+        model=str(work / "masked" / "model"),
         table=JsonLines(paths=(str(train),)),
         held_out=JsonLines(paths=(str(chosen(plan, work, REPAIR, "test")),)),
         head=PointerHead(masking=masking),
@@ -252,7 +284,7 @@ def _folder(work: Path, task: str, lr: float) -> Path:
     return work / "runs" / task / f"lr{lr}"
 
 
-def interval(ours: Sequence[bool], theirs: Sequence[bool]) -> list[float]:
+def interval(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Of the difference of two accuracies on the same rows: 95 % of a paired bootstrap."""
     gaps = np.array(ours, dtype=float) - np.array(theirs, dtype=float)
     draw = np.random.default_rng(0)
@@ -276,6 +308,8 @@ def reported(plan: Plan, work: Path) -> None:
             "difference": [round(ours["accuracy"] - theirs["accuracy"], 4), *gap],
             "beats": gap[0] > 0,
             "learning_rate": ours["learning_rate"],
+            "seeds": ours.get("seeds"),
+            "bag_width": theirs["width"],
             "rows": used,
         }
         print(f"{task:22} encoder {ours['accuracy']:.4f}  bag {theirs['accuracy']:.4f}  difference {gap}", flush=True)
@@ -308,10 +342,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sources", default=sysconfig.get_path("stdlib"))
-    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--minutes", type=float, nargs=2, default=[20.0, 40.0], help="of replaced tokens, then of masked ones")
     parser.add_argument("--recipe", choices=list(RECIPES), default="speedrun")
     parser.add_argument("--longest", type=int, default=110)
-    parser.add_argument("--longest-exception", type=int, default=250)
+    parser.add_argument("--longest-exception", type=int, default=2000)
     parser.add_argument("--length", type=int, default=384)
     parser.add_argument("--rows", type=int, default=24_000)
     parser.add_argument("--held", type=int, default=4_000)
@@ -320,7 +354,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, action="append", help="only these; default: all")
     given = parser.parse_args()
     plan = Plan(
-        str(given.sources), given.minutes, given.recipe, given.longest, given.longest_exception, given.length,
+        str(given.sources), tuple(given.minutes), given.recipe, given.longest, given.longest_exception, given.length,
         given.rows, given.held, tuple(given.rates), given.scale,
     )  # fmt: skip
     given.work.mkdir(parents=True, exist_ok=True)
