@@ -59,7 +59,7 @@ class Inputs:
     """Batches of random tokens whose lengths are those of text: few long, many short."""
 
     def __init__(self, objective: MaskedLanguageModeling, tokens: int) -> None:
-        self.prepare, self.tokens, self.number = objective.prepare, tokens, 0
+        self.prepare, self.tokens, self.number, self.fills = objective.prepare, tokens, 0, objective.takes_filler
 
     def __next__(self) -> Any:
         draw = np.random.default_rng(self.number)
@@ -69,7 +69,8 @@ class Inputs:
         samples = [Sample(number, (draw.integers(5, VOCABULARY, size=n),)) for number, n in enumerate(sorted(lengths))]
         self.number += 1
         room = Capacity(self.tokens, self.tokens // 16, LENGTH)  # filler alone in slots: a compiled layer wants one shape
-        return self.prepare(samples, 0, self.number).to_capacity(room)
+        inputs = self.prepare(samples, 0, self.number)
+        return inputs.to_capacity(room) if self.fills else inputs
 
 
 def build(family: str, optimizer: str, precision: Any, tokens: int, **options: bool) -> tuple[Updates[Any], Inputs]:
