@@ -4,42 +4,43 @@ Stages, each of which is not done again where the work folder has it, and goes o
 
     build      the corpus and the six tasks, from the standard library of this Python
     pretrain   a ModernBERT-shaped network of four layers, for so many minutes of steps: first, which tokens has a generator
-               replaced? Then, from that network: which token stood where a mask token stands?
-    words      the logistic regressions: the strength of their regularisation is chosen on dev
-    tune       each classification task: the learning rate is chosen on dev, of `--rates`
+               replaced? Then, from that network: which tokens have been masked?
+    words      the logistic regressions: how a token counts, and the strength of regularisation, are chosen on dev
+    tune       each classification task: the learning rate is chosen on dev, of `--rates`; for exceptions it is that of `holes.py`
     repair     localisation and repair, with both ways of masking
     report     benchmarks/results/code_tasks.json
 
-Replaced tokens (arXiv 2003.10555) come first, as a bug is a token in a wrong place: after masked tokens alone, swapped operands
-stay at one half. An exception is a token that is missing, and is asked for as one (`holes.py`); its task has few rows, so its
-functions may be longer, it is fine-tuned with five seeds, and the bags of tokens may be of the words around the hole, too, if
-that is better on dev. (docs/log.md says what was tried.)
+Replaced tokens (arXiv 2003.10555) come first, as a bug is a token in a wrong place: after 5M masked tokens alone, swapped
+operands stay at one half. An exception is a token that is missing, and is asked for as one (`holes.py`); its task has few rows,
+so its functions may be longer, it is fine-tuned with five seeds, and the bags of tokens may be of the words around the hole,
+too, if that is better on dev. (docs/log.md says what was tried.)
 
 Each row a classification task learns from has its counterpart beside it, so always saying the same is right half of the time;
-for exceptions, the most frequent one is what to beat. Differences have a 95 % interval: a paired bootstrap over the test rows.
+for exceptions, the most frequent one is what to beat. Differences have a 95 % interval: a paired bootstrap over the files
+that the test rows are from.
 
-    python benchmarks/code_tasks.py --work FOLDER [--minutes 20 40] [--recipe speedrun] [--stage STAGE] [--rows 24000]
+    python benchmarks/code_tasks.py --work FOLDER [--minutes 20 40] [--stage STAGE] [--rows 24000]
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import platform
 import random
 import sysconfig
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from answers import answers
 from harness import record
-from holes import PASSES, RATE, WIDTHS, around
-from holes import tuned as cloze
+from holes import ASKED, HIDDEN, PASSES, RATE, WIDTHS, around, fine_tuned
+from words import bag_of_tokens
 
 from bothways.config import override
 from bothways.data.code.build import MANIFEST, CodeTasks, build
@@ -55,30 +56,24 @@ from bothways.model.folder import load
 from bothways.objectives.replaced_token import ReplacedTokens
 from bothways.recipes.finetuning import finetune
 from bothways.recipes.pretraining import pretrain
-from bothways.recipes.published import RECIPES
+from bothways.recipes.quick import speedrun
 from bothways.recipes.repairing import repair
 from bothways.recipes.runs import Finetuning, GivenTokenizer, Pretraining, Repairing
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Fraction, Hours, Linear, Steps
 from bothways.training.settings import TrainingConfig
 
-# How often the training rows of the five tasks are seen
-EPOCHS = {
-    "function_docstring": 4,
-    "exception": PASSES,
-    "variable_misuse": 3,
-    "swapped_operands": 6,
-    "wrong_binary_operator": 4,
-}
+# How often a classifier sees the rows that it learns from
+EPOCHS = {"function_docstring": 4, "variable_misuse": 3, "swapped_operands": 6, "wrong_binary_operator": 4}
+TASKS = ("function_docstring", "exception", "variable_misuse", "swapped_operands", "wrong_binary_operator")
 STAGES = ("build", "pretrain", "words", "tune", "repair", "report")
 REPAIR = "variable_misuse_repair"
-TOKEN = r"[^\s]+"
 # Of fine-tuning on exceptions, of which there are few
 SEEDS = 5
 # Tokens of a step of pretraining
 _BATCH = 2048
-# Of the inverse strength of regularisation
-STRENGTHS = (0.01, 0.1, 1.0)
+# Words on either side of a hole that a bag holds
+BAGS = (6, 12, 24, 48)
 Candidates = Literal["excluded", "zeroed"]
 MASKINGS: tuple[Candidates, ...] = ("excluded", "zeroed")
 
@@ -97,7 +92,6 @@ class Plan:
 
     sources: str
     minutes: tuple[float, float]
-    recipe: str
     longest: int
     longest_exception: int
     length: int
@@ -140,12 +134,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def pretrained(plan: Plan, work: Path) -> list[dict[str, Any]]:
+def pretrained(plan: Plan, work: Path) -> dict[str, dict[str, Any]]:
     """What either stage of pretraining took and came to; the model is in `work/masked/model`."""
     first, then = plan.minutes
     source = Column(table=JsonLines(paths=(str(work / "tasks" / "corpus.jsonl"),)))
-    run = RECIPES[plan.recipe](source, Hours(hours=first / 60), "tiny")
-    assert isinstance(run, Pretraining)
+    run = speedrun(source, Hours(hours=first / 60), "tiny")
     run = override(run, [f"encoder.max_length={plan.length}", f"max_length={plan.length}", f"batching.tokens={_BATCH}"])
     # whatever the recipe's is: this one loses nothing of the text
     tokenizer = ByteLevelBpe(vocab_size=run.encoder.vocab_size, specials="bert")
@@ -154,9 +147,9 @@ def pretrained(plan: Plan, work: Path) -> list[dict[str, Any]]:
     start = str(work / "replaced" / "model")
     masked = replace(run, start=start, tokenizer=GivenTokenizer(folder=start), masking=Masking(rate=0.15), replaced_tokens=None)
     masked = replace(masked, embeddings=None, training=replace(training, budget=Hours(hours=then / 60)))
-    # the recipe's are for runs of minutes from fresh weights
+    # lower than the recipe's, which begin with fresh weights
     masked = override(masked, ["training.optimizer.lr=0.015", "training.optimizer.weight_decay=0.1"])
-    return [_pretrain(work, name, one) for name, one in (("replaced", run), ("masked", masked))]
+    return {name: _pretrain(work, name, one) for name, one in (("replaced", run), ("masked", masked))}
 
 
 def _pretrain(work: Path, name: str, run: Pretraining) -> dict[str, Any]:
@@ -167,43 +160,31 @@ def _pretrain(work: Path, name: str, run: Pretraining) -> dict[str, Any]:
     return read_object(told)
 
 
-def bag_of_tokens(work: Path, task: str, plan: Plan) -> dict[str, Any]:
-    """Accuracy on test of a logistic regression on which tokens there are, and each of its answers."""
+def bagged(work: Path, task: str, plan: Plan) -> dict[str, Any]:
+    """The logistic regression that is best on dev: accuracy on test, whether each answer is right, and what was tried."""
     path = work / "words" / f"{task}.json"
     if path.exists():
         return read_object(path)
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
+    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "whole": lambda row: " ".join((row.get("docstring", ""), row["function"]))
+    }
+    if task == "exception":
+        shown |= {f"{width} words": partial(_around, width) for width in BAGS}
     parts = {part: rows(chosen(plan, work, task, part)) for part in ("train", "dev", "test")}
-    labels = {part: [row["label"] for row in found] for part, found in parts.items()}
-    tried = []
-    for width in (None, *WIDTHS) if task == "exception" else (None,):
-        texts = {part: [_words(row, width) for row in found] for part, found in parts.items()}
-        for binary, strength in itertools.product((True, False), STRENGTHS):
-            counts = CountVectorizer(token_pattern=TOKEN, lowercase=False, binary=binary, min_df=2)
-            model = make_pipeline(counts, LogisticRegression(C=strength, max_iter=3000))
-            model.fit(texts["train"], labels["train"])
-            dev = float(model.score(texts["dev"], labels["dev"]))
-            tried.append({"dev": dev, "binary": binary, "C": strength, "width": width, "answers": model.predict(texts["test"])})
-    best = max(tried, key=itemgetter("dev"))
-    right = [bool(one == label) for one, label in zip(best.pop("answers"), labels["test"], strict=True)]
-    most = Counter(labels["train"]).most_common(1)[0][0]
-    most_frequent = sum(label == most for label in labels["test"]) / len(right)
-    result = {"accuracy": sum(right) / len(right), **best, "right": right, "most_frequent": most_frequent}
+    most = Counter(row["label"] for row in parts["train"]).most_common(1)[0][0]
+    frequent = sum(row["label"] == most for row in parts["test"]) / len(parts["test"])
+    result = bag_of_tokens(parts, shown) | {"most_frequent": frequent}
     write_text(path, json.dumps(result))
     print(f"{task}: bag of tokens {result['accuracy']:.4f}", flush=True)
     return result
 
 
-def _words(row: dict[str, Any], width: int | None) -> str:
-    """What a bag is filled with: all of a row, or so many words on either side of its hole."""
-    return " ".join((row.get("docstring", ""), row["function"])) if width is None else around(row["function"], width)
+def _around(width: int, row: Mapping[str, Any]) -> str:
+    return around(row["function"], width)
 
 
 def tuned(work: Path, task: str, plan: Plan) -> dict[str, Any]:
-    """The encoder fine-tuned on a task at the learning rate that is best on dev: accuracy on test, and each of its answers."""
+    """The encoder fine-tuned on a task: accuracy on test, and how often each row is right (of one run, or of several seeds)."""
     path = work / "tuned" / f"{task}.json"
     if path.exists():
         return read_object(path)
@@ -218,7 +199,9 @@ def _cloze(work: Path, plan: Plan) -> dict[str, Any]:
     parts = {part: rows(chosen(plan, work, "exception", part)) for part in ("train", "dev", "test")}
     right: dict[str, list[list[bool]]] = {"dev": [], "test": []}
     for seed in range(SEEDS):
-        model = cloze(work / "masked" / "model", parts["train"], work / "runs" / "exception" / f"seed{seed}", seed, plan.scale)
+        model = fine_tuned(
+            work / "masked" / "model", parts["train"], work / "runs" / "exception" / f"seed{seed}", seed, plan.scale
+        )
         for part, found in right.items():
             found.append([one == row["label"] for one, row in zip(model.answers(parts[part]), parts[part], strict=True)])
     dev, test = (np.array(right[part]) for part in ("dev", "test"))
@@ -284,37 +267,50 @@ def _folder(work: Path, task: str, lr: float) -> Path:
     return work / "runs" / task / f"lr{lr}"
 
 
-def interval(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Of the difference of two accuracies on the same rows: 95 % of a paired bootstrap."""
-    gaps = np.array(ours, dtype=float) - np.array(theirs, dtype=float)
-    draw = np.random.default_rng(0)
-    means = [draw.choice(gaps, len(gaps)).mean() for _ in range(2000)]
+def interval(gaps: Sequence[float], files: Sequence[str]) -> list[float]:
+    """Of the mean difference: 95 % of a paired bootstrap over files, whose rows go together."""
+    _, numbers = np.unique(files, return_inverse=True)
+    sums, counts = np.bincount(numbers, weights=gaps), np.bincount(numbers)
+    drawn = np.random.default_rng(0).integers(len(counts), size=(2000, len(counts)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return [round(float(one), 4) for one in np.quantile(means, (0.025, 0.975))]
 
 
+def compared(plan: Plan, work: Path, task: str) -> dict[str, Any]:
+    """A task's figures, ours beside the regression's."""
+    ours, theirs = tuned(work, task, plan), bagged(work, task, plan)
+    files = [row["info"]["file"] for row in rows(chosen(plan, work, task, "test"))]
+    gaps = np.array(ours["right"], dtype=float) - np.array(theirs["right"], dtype=float)
+    gap = interval(gaps.tolist(), files)
+    print(f"{task:22} encoder {ours['accuracy']:.4f}  bag {theirs['accuracy']:.4f}  difference {gap}", flush=True)
+    return {
+        "encoder": round(ours["accuracy"], 4),
+        "bag_of_tokens": round(theirs["accuracy"], 4),
+        "most_frequent": round(theirs["most_frequent"], 4),
+        "difference": [round(float(gaps.mean()), 4), *gap],
+        "beats": gap[0] > 0,
+        "learning_rate": ours["learning_rate"],
+        "dev": ours["dev"],
+        "accuracy_by_seed": ours.get("seeds"),
+        "bags": theirs["tried"],
+        "files": len(set(files)),
+        "rows": {part: len(rows(chosen(plan, work, task, part))) for part in ("train", "dev", "test")},
+    }
+
+
 def reported(plan: Plan, work: Path) -> None:
-    """Everything there is, side by side; a stage that is not done is said to be missing."""
-    manifest = built(plan, work)
-    result: dict[str, Any] = {"plan": vars(plan) | {"sources": "the standard library"}, "rows": manifest["rows"], "tasks": {}}
-    result["pretraining"] = pretrained(plan, work)
-    for task in EPOCHS:
-        ours, theirs = tuned(work, task, plan), bag_of_tokens(work, task, plan)
-        gap = interval(ours["right"], theirs["right"])
-        used = {part: len(rows(chosen(plan, work, task, part))) for part in ("train", "dev", "test")}
-        result["tasks"][task] = {
-            "encoder": round(ours["accuracy"], 4),
-            "bag_of_tokens": round(theirs["accuracy"], 4),
-            "most_frequent": round(theirs["most_frequent"], 4),
-            "difference": [round(ours["accuracy"] - theirs["accuracy"], 4), *gap],
-            "beats": gap[0] > 0,
-            "learning_rate": ours["learning_rate"],
-            "seeds": ours.get("seeds"),
-            "bag_width": theirs["width"],
-            "rows": used,
-        }
-        print(f"{task:22} encoder {ours['accuracy']:.4f}  bag {theirs['accuracy']:.4f}  difference {gap}", flush=True)
-    result["repair"] = {masking: repaired(work, plan, masking) for masking in MASKINGS}
-    for masking, figures in result["repair"].items():
+    """Everything there is, side by side; a stage that is not done is done first."""
+    repairs = {masking: repaired(work, plan, masking) for masking in MASKINGS}
+    result = {
+        "plan": vars(plan) | {"sources": f"the standard library of Python {platform.python_version()}"},
+        "epochs": EPOCHS,
+        "cloze": {"widths": WIDTHS, "asked": ASKED, "hidden": HIDDEN.rate, "passes": PASSES, "seeds": SEEDS},
+        "rows": built(plan, work)["rows"],
+        "pretraining": pretrained(plan, work),
+        "tasks": {task: compared(plan, work, task) for task in TASKS},
+        "repair": repairs,
+    }
+    for masking, figures in repairs.items():
         print(f"repair, {masking}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     print(record("code_tasks", result))
 
@@ -326,10 +322,10 @@ def carried_out(stage: str, plan: Plan, work: Path) -> None:
         case "pretrain":
             pretrained(plan, work)
         case "words":
-            for task in EPOCHS:
-                bag_of_tokens(work, task, plan)
+            for task in TASKS:
+                bagged(work, task, plan)
         case "tune":
-            for task in EPOCHS:
+            for task in TASKS:
                 tuned(work, task, plan)
         case "repair":
             for masking in MASKINGS:
@@ -343,7 +339,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sources", default=sysconfig.get_path("stdlib"))
     parser.add_argument("--minutes", type=float, nargs=2, default=[20.0, 40.0], help="of replaced tokens, then of masked ones")
-    parser.add_argument("--recipe", choices=list(RECIPES), default="speedrun")
     parser.add_argument("--longest", type=int, default=110)
     parser.add_argument("--longest-exception", type=int, default=2000)
     parser.add_argument("--length", type=int, default=384)
@@ -354,7 +349,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, action="append", help="only these; default: all")
     given = parser.parse_args()
     plan = Plan(
-        str(given.sources), tuple(given.minutes), given.recipe, given.longest, given.longest_exception, given.length,
+        str(given.sources), tuple(given.minutes), given.longest, given.longest_exception, given.length,
         given.rows, given.held, tuple(given.rates), given.scale,
     )  # fmt: skip
     given.work.mkdir(parents=True, exist_ok=True)

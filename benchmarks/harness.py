@@ -157,7 +157,9 @@ def record(name: str, result: Mapping[str, Any]) -> Path:
     import torch
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    versions = {module: __import__(module).__version__ for module in ("torch", "transformers") if module in sys.modules}
+    versions = {
+        module: __import__(module).__version__ for module in ("torch", "transformers", "sklearn") if module in sys.modules
+    }
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     script, *given = sys.argv
     # what is worth repeating is which file, not where it happened to lie

@@ -1,12 +1,14 @@
 """Which exception belongs in the hole of a function, as a masked language model says it: a token stands there.
 
-Fine-tuned on this question (a cloze, arXiv 2001.07676), the model reads the answer where it has learned to read tokens, and no
-fresh classifier has to be learned from the few handlers that there are. It sees the words around the hole, in training at three
-widths, and some of the other words hidden, anew in each pass, so that rows are not soon known by heart (docs/log.md).
+Fine-tuned on this question (a cloze, as in arXiv 2001.07676, but with the loss over the whole vocabulary), the model reads the
+answer where it has learned to read tokens, and no fresh classifier has to be learned from the few handlers that there are. It
+sees the words around the hole, in training at three widths, and some of the other tokens hidden, anew in each pass, so that rows
+are not soon known by heart (docs/log.md).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 
 from bothways.config import to_json
+from bothways.data.code.examples import HOLE
 from bothways.data.loader import Loader
 from bothways.data.masking import Masking
 from bothways.data.packing import SampleCount
@@ -25,19 +28,18 @@ from bothways.data.vocabulary import Vocabulary
 from bothways.layers.heads import MaskedLm
 from bothways.model.folder import load
 from bothways.model.model import Model
-from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling
-from bothways.ragged import Batch
+from bothways.objectives.masked_lm import MaskedInputs, MaskedLanguageModeling, PrepareMasked
 from bothways.training.loop import train
 from bothways.training.optimizer import AdamW
 from bothways.training.schedule import Fraction, Linear, Steps
 from bothways.training.settings import TrainingConfig
 
-HOLE = "__HOLE__"
 # Words on either side, in training and when asked
 WIDTHS = (12, 24, 48)
 ASKED = 48
-# Of the other tokens, the share that is hidden
-HIDDEN = 0.3
+# The other tokens that are hidden
+HIDDEN = Masking(rate=0.3, mask=1.0, random=0.0)
+# Over the rows at all three widths
 PASSES = 2
 RATE = 3e-4
 _SAMPLES = 32
@@ -53,7 +55,8 @@ def around(function: str, width: int) -> str:
     """The words of a function that are near its hole, `width` of them on either side."""
     words = function.split(" ")
     hole = words.index(HOLE)
-    return " ".join(words[max(hole - width, 0) : hole + width + 1])
+    first = max(hole - width, 0)
+    return " " * (first > 0) + " ".join(words[first : hole + width + 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,23 +79,14 @@ class Holes:
 
 @dataclass(frozen=True)
 class PrepareHoles:
-    """Hides a share of the other tokens, by (seed, epoch, sample), and asks for the hole alone."""
+    """Hides other tokens, anew in each epoch, and asks for the hole alone."""
 
-    mask: int
-    share: float
+    hide: PrepareMasked
 
     def __call__(self, samples: Sequence[Sample], seed: int, epoch: Epochs) -> MaskedInputs:
-        sequences, tokens = [sample.sequences[0] for sample in samples], [cast("int", sample.label) for sample in samples]
-        rows = np.flatnonzero(np.concatenate(sequences) == self.mask)
-        shown = [self._hidden(sample, seed, epoch) for sample in samples]
-        return MaskedInputs(Batch.of(shown), torch.from_numpy(rows), torch.tensor(tokens), len(rows))
-
-    def _hidden(self, sample: Sample, seed: int, epoch: Epochs) -> np.ndarray:
-        assert isinstance(epoch, int)
-        ids = sample.sequences[0]
-        hidden = np.random.default_rng((seed, epoch, sample.id)).random(len(ids)) < self.share
-        hidden[[0, -1]] = False
-        return np.where(hidden, self.mask, ids)
+        rows = np.flatnonzero(np.concatenate([sample.sequences[0] for sample in samples]) == self.hide.vocabulary.mask_id)
+        tokens = torch.tensor([cast("int", sample.label) for sample in samples])
+        return replace(self.hide(samples, seed, epoch), rows=torch.from_numpy(rows), labels=tokens, hidden=len(rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +102,7 @@ class Cloze:
 
     @classmethod
     def of(cls, folder: Path, classes: Sequence[str]) -> Cloze:
-        model = load(str(folder))
+        model = load(folder, device="cpu")
         assert model.tokenizer is not None
         tokens = {one: int(model.tokenizer.encode([f" {one}"], specials=False)[0][0]) for one in classes}
         if len(set(tokens.values())) < len(tokens):
@@ -126,6 +120,8 @@ class Cloze:
 
     def _encoded(self, function: str, width: int) -> np.ndarray:
         ids = self.tokenizer.encode([around(function, width).replace(f" {HOLE}", self.tokenizer.tokens["mask_token"])])[0]
+        if (ids == self.tokenizer.mask_id).sum() != 1:
+            raise SystemExit(f"a function with a mask token of its own: {function}")
         return ids if len(ids) <= self.model.max_seq_length else self._encoded(function, width - 1)
 
     def answers(self, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -138,19 +134,20 @@ class Cloze:
         return [list(self.tokens)[int(one)] for one in logits.argmax(dim=1)]
 
 
-def tuned(model: Path, rows: Sequence[dict[str, Any]], folder: Path, seed: int, scale: float = 1.0) -> Cloze:
+def fine_tuned(model: Path, rows: Sequence[dict[str, Any]], folder: Path, seed: int, scale: float = 1.0) -> Cloze:
     """A masked language model, fine-tuned on rows with a `function` and a `label`; or that of the folder, if it is done."""
     cloze = Cloze.of(model, sorted({row["label"] for row in rows}))
     data = Holes(
         [ids for width in WIDTHS for ids in cloze.encoded(rows, width)],
         [cloze.tokens[row["label"]] for _ in WIDTHS for row in rows],
     )
+    head = cast("MaskedLm", cloze.model.heads["masked_lm"])
     vocabulary = Vocabulary.of(cloze.tokenizer)
-    objective = MaskedLanguageModeling(
-        cloze.model.encoder, cast("MaskedLm", cloze.model.heads["masked_lm"]), Masking(), vocabulary
-    )
-    loader = Loader(data, SampleCount(samples=_SAMPLES), PrepareHoles(vocabulary.mask_id, HIDDEN), seed)
+    objective = MaskedLanguageModeling(cloze.model.encoder, head, HIDDEN, vocabulary)
+    loader = Loader(data, SampleCount(samples=_SAMPLES), PrepareHoles(PrepareMasked(HIDDEN, vocabulary)), seed)
     steps = max(round(scale * PASSES * len(data) / _SAMPLES), 4)
     settings = replace(_SETTINGS, budget=Steps(count=steps), seed=seed)
-    train(objective, loader.open, settings, folder, device="cpu", run=to_json(settings))
+    run = {"model": cloze.model.fingerprint, "rows": len(rows), "widths": WIDTHS, "hidden": HIDDEN.rate}
+    run["training"] = json.loads(to_json(settings))
+    train(objective, loader.open, settings, folder, device="cpu", run=json.dumps(run))
     return cloze
