@@ -96,6 +96,20 @@ def test_each_block_is_as_long_as_sentences_fit(documents: list[list[int]], sepa
         assert tokens == sizes + (separator or 0) * (len({number for number, _ in block}) - 1) <= room
 
 
+def test_documents_of_ordinary_sentences_fill_their_samples(tmp_path: Path) -> None:
+    """At 512 tokens over 95 % full, as far as real text is; one document a sample is not."""
+    draw = np.random.default_rng(0)
+    documents = [draw.integers(5, 41, draw.integers(1, 60)) for _ in range(200)]
+    texts = tuple(" ".join("a " * (size - 1) + "." for size in sentences) for sentences in documents)
+    across, alone = (
+        opened(tmp_path / f"{blocks.across}", texts, tokenizer(), 512, blocks).lengths
+        for blocks in (WholeSentences(), WholeSentences(across=False))
+    )
+    assert len(across) > 200
+    assert across.sum() >= 0.95 * 512 * len(across)
+    assert alone.sum() < 0.95 * 512 * len(alone)
+
+
 def test_real_text_is_whole_and_fills_its_samples(shared: Path, tmp_path: Path) -> None:
     """At 512 tokens over 95 % full; a sample ends where a sentence does, but within a longer one; nothing is lost."""
     with gzip.open(shared / "data/text/novels-eng.jsonl.gz", "rt", encoding="utf-8") as file:

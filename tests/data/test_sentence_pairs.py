@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.packed import inside
 
 from bothways.data.loader import Loader
 from bothways.data.packing import TokenBudget
@@ -111,13 +112,15 @@ def test_documents_of_one_sentence_are_never_followed() -> None:
 
 
 def test_half_of_long_documents_are_random() -> None:
-    """Reference check 1.(3): at 50 %, within a 99.9 % interval; what is not random follows."""
-    found = [pair for seed in range(3) for pair in pairs_of([[3] * 400 for _ in range(20)], replace(NEXT, short=0.0), 24, seed)]
-    random_ones = sum(label for _, _, label in found)
-    assert len(found) > 2000
-    assert (
-        abs(random_ones - len(found) / 2) < 3.29 * np.sqrt(len(found) / 4) + 20 * 3
-    )  # a document's last sentence is alone at times
+    """Reference check 1.(3): at 50 %, within a 99.9 % interval; what is not random follows.
+
+    A document's last sentence is alone at times; that pair, whose first part ends the document, is always random and not counted.
+    The last pairs of all documents cannot be left out instead: most of them follow, so it would be more than half.
+    """
+    found = [pair for seed in range(10) for pair in pairs_of([[3] * 400 for _ in range(20)], replace(NEXT, short=0.0), 24, seed)]
+    drawn = [label for one, _, label in found if one[2] < 1200]
+    assert len(drawn) > 10_000
+    assert inside(sum(drawn), len(drawn), 0.5)
     for one, other, label in found:
         if label == 0:
             assert (one[0], one[2]) == (other[0], other[1])

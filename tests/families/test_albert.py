@@ -23,7 +23,7 @@ from bothways.model.model import Model
 from bothways.ragged import Batch
 
 _SIZES: dict[str, Any] = {"vocab_size": VOCAB, "embedding_size": 9, "hidden_size": SIZE, "heads": HEADS, "max_length": LONGEST}
-SHARING = ((1, 1), (2, 1), (2, 2), (3, 2))
+SHARING = ((1, 1), (1, 2), (2, 1), (2, 2), (3, 2))
 
 
 def tiny(num_layers: int = 6, groups: int = 1, inner: int = 1) -> EncoderConfig:

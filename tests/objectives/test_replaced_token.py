@@ -37,6 +37,12 @@ SHARINGS: tuple[Sharing, ...] = (WholeEmbedding(), SharedTables(), DisentangledT
 TRUNKS = ("bert", "albert", "modernbert", "neobert", "deberta-v2", "m2_bert", "llama")
 sharings = pytest.mark.parametrize("sharing", SHARINGS, ids=lambda one: one.type)
 trunks = pytest.mark.parametrize("trunk", TRUNKS)
+# as wide as the discriminator; narrower, with a map of its own behind the embedding; with a decoder, where a trunk can have one
+GENERATORS: list[tuple[str, float, MaskDecoderHead | None]] = [
+    *((trunk, 1.0, None) for trunk in TRUNKS),
+    *((trunk, 1 / 3, None) for trunk in ("bert", "modernbert")),
+    *((trunk, 1 / 3, MaskDecoderHead()) for trunk in ("bert", "albert", "deberta-v2")),
+]
 
 
 def objective(trunk: str = "bert", settings: ReplacedTokens | None = None, masking: Masking = MASKING) -> ReplacedTokenDetection:
@@ -50,8 +56,8 @@ def objective(trunk: str = "bert", settings: ReplacedTokens | None = None, maski
     return made.eval()
 
 
-def shared(sharing: Sharing) -> ReplacedTokens:
-    return ReplacedTokens(generator=Narrowed(width=1.0), sharing=sharing)
+def shared(sharing: Sharing, width: float = 1.0, decoder: MaskDecoderHead | None = None) -> ReplacedTokens:
+    return ReplacedTokens(generator=Narrowed(width=width), sharing=sharing, decoder=decoder)
 
 
 def samples(lengths: list[int]) -> list[Sample]:
@@ -205,22 +211,24 @@ def gradients(task: ReplacedTokenDetection, term: str) -> dict[str, torch.Tensor
     return {name: grad if grad is not None and grad.any() else None for name, grad in grads.items()}
 
 
-@trunks
+@pytest.mark.parametrize(("trunk", "width", "decoder"), GENERATORS, ids=lambda one: getattr(one, "type", None))
 @sharings
-def test_detection_leaves_what_is_the_generators_alone_without_gradient(trunk: str, sharing: Sharing) -> None:
-    task = objective(trunk, shared(sharing))
-    own = set(map(id, task.generator.parameters())) | set(map(id, task.generator_head.parameters()))
-    own -= set(map(id, task.encoder.parameters())) if not isinstance(sharing, DisentangledTables) else set()
+def test_detection_leaves_what_is_the_generators_alone_without_gradient(
+    trunk: str, width: float, decoder: MaskDecoderHead | None, sharing: Sharing
+) -> None:
+    task = objective(trunk, shared(sharing, width, decoder))
+    parts = (task.generator, task.generator_head, *([task.decoder] if task.decoder else []))
+    generators = {id(parameter) for part in parts for parameter in part.parameters()}
+    own = generators - (set(map(id, task.encoder.parameters())) if not isinstance(sharing, DisentangledTables) else set())
     found = gradients(task, "replaced")
     names = {name for name, parameter in task.named_parameters() if id(parameter) in own}
-    assert names
+    assert ("generator.embedding.project.weight" in names) == (width < 1 or trunk == "albert")
+    assert ("decoder.positions.weight" in names) == (decoder is not None)
     assert {name for name in names if found[name] is not None} == set()
-    # and the generator's loss moves nothing of the discriminator's own
+    # and the generator's loss, which moves all of them, moves nothing of the discriminator's own
     theirs = gradients(task, "generator")
-    others = {
-        name for name, parameter in task.named_parameters() if id(parameter) not in set(map(id, task.generator.parameters()))
-    }
-    others -= {name for name in others if name.startswith("generator_head")}
+    assert {name for name in names if theirs[name] is None} == set()
+    others = {name for name, parameter in task.named_parameters() if id(parameter) not in generators}
     assert {name for name in others if theirs[name] is not None} == set()
 
 

@@ -49,7 +49,7 @@ from bothways.objectives.objective import Objective
 from bothways.objectives.repair import LocalizationAndRepair
 from bothways.objectives.replaced_token import ReplacedTokenDetection, ReplacedTokens
 from bothways.objectives.sentence_pair import PairedLanguageModeling
-from bothways.objectives.sharing import DisentangledTables, NothingShared, Sharing, WholeEmbedding
+from bothways.objectives.sharing import DisentangledTables, NothingShared, SharedTables, Sharing, WholeEmbedding
 from bothways.training.step import step
 
 MASKING = Masking(rate=0.3)
@@ -106,7 +106,7 @@ def joint(trunk: Encoder, head: MaskedLm) -> MaskedViews:
     return MaskedViews(masked(trunk, head), Views(), "mean", 0.1)
 
 
-# What is masked has nothing to do with the trunk
+# What is masked has nothing to do with the trunk: one is enough, but units are few and run on each
 POLICIES: dict[str, Build] = {
     "static_masks": policy(count="rounded", copies=2),
     "masks_of_a_batch": policy(count=PerBatch()),
@@ -138,6 +138,7 @@ OBJECTIVES: dict[str, Build] = {
     "gradual_unmasking": decoded,
     "enhanced_mask": lambda trunk, head: DecodedLanguageModeling(trunk, head, MASKING, VOCABULARY, MaskDecoderHead()),
     "replaced_tokens": replaced(WholeEmbedding(), 1 / 3),
+    "replaced_tokens_es": replaced(SharedTables(), 1.0),
     "replaced_tokens_gdes": replaced(DisentangledTables(), 1.0),
     "replaced_tokens_apart": replaced(NothingShared(), 1 / 3),
     "explicit_n_grams": explicit_n_grams,
@@ -158,7 +159,9 @@ OBJECTIVES: dict[str, Build] = {
     "soft_labels_of_pairs": paired_with_logits,
 }
 CASES = [(name, trunk) for name in OBJECTIVES for trunk in TRUNKS]
-CASES += [(name, TRUNKS[number % len(TRUNKS)]) for number, name in enumerate(POLICIES)]
+UNITS = ("whole_words", "spans", "n_grams")
+CASES += [(name, trunk) for name in UNITS for trunk in TRUNKS]
+CASES += [(name, TRUNKS[number % len(TRUNKS)]) for number, name in enumerate(POLICIES) if name not in UNITS]
 IN_TWO = ("contrastive", "soft_labels_of_pairs")
 
 

@@ -276,7 +276,7 @@ def test_what_cannot_be_shared_is_refused_before_any_work(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["electra", "deberta_v3"])
 def test_transformers_reads_what_was_saved(name: str, tmp_path: Path) -> None:
-    """ElectraForPreTraining, ElectraForMaskedLM and DebertaV2Model give equal numbers."""
+    """ElectraForPreTraining, ElectraForMaskedLM and DebertaV2Model find all they look for, and give equal numbers."""
     import transformers
 
     out = tmp_path / "run"
@@ -289,7 +289,15 @@ def test_transformers_reads_what_was_saved(name: str, tmp_path: Path) -> None:
         if name == "electra"
         else (transformers.DebertaV2Model, transformers.DebertaV2ForMaskedLM)
     )
-    theirs = [kind.from_pretrained(out / folder).eval() for kind, folder in zip(classes, ("model", "generator"), strict=True)]
+    folders = (out / "model", out / "generator")
+    read = [kind.from_pretrained(one, output_loading_info=True) for kind, one in zip(classes, folders, strict=True)]
+    theirs = [model.eval() for model, _ in read]
+    told = [{key: names for key, names in one.items() if names} for _, one in read]
+    assert all(set(one) <= {"unexpected_keys"} for one in told), told
+    # transformers' DebertaV2Model has no discriminator's head
+    beside = {key for one in told for key in one.get("unexpected_keys", ())}
+    assert bool(beside) == (name == "deberta_v3")
+    assert all(key.startswith("mask_predictions.") for key in beside), beside
     with torch.no_grad():
         hidden = discriminator.encoder(batch).hidden
         logits = generator.masked_lm(generator.encoder(batch).hidden)

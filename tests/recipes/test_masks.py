@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
 from tests.cli.test_training import TINY, write_texts
+from tests.data.packed import Text
+from tests.data.test_mask_policies import broken_words, runs_of_words
 from tokenizers import models
 
 from bothways.config import override
-from bothways.data.masking import DISTILBERT
+from bothways.data.masking import DISTILBERT, Masked, Masking
 from bothways.data.source import open_source
 from bothways.data.tokenizer import Tokenizer, bert_template
 from bothways.errors import InputError
+from bothways.objectives.masked_lm import MaskedInputs
 from bothways.recipes import pretraining
+from bothways.recipes.corpus import Opened
 from bothways.recipes.masks import scheduled, vocabulary_of
-from bothways.recipes.pretraining import check, prepare_samples, prepare_shards, prepare_tokenizer, pretrain
+from bothways.recipes.pretraining import check, prepare_samples, prepare_shards, prepare_tokenizer, pretrain, set_up
 from bothways.recipes.published import RECIPES
 from bothways.recipes.runs import GivenTokenizer, Pretraining, Staged
 from bothways.recipes.staged import override_run, pretrain_stages
@@ -66,6 +71,56 @@ def test_a_run_by_each_policy(texts: Path, tmp_path: Path, name: str) -> None:
     assert all(0.1 < share < 0.2 for share in masked(tmp_path / "run"))
     again = pretrain(run, tmp_path / "run")  # a finished run is recognised as the same
     assert again.result.step == 2
+
+
+@dataclass(frozen=True)
+class Read(Text):
+    """The samples of a run, masked by the objective that is assembled for it; words begin where the tokenizer writes no ##."""
+
+    run: Pretraining
+    tokenizer: Tokenizer
+    opened: tuple[Opened, ...]
+
+    @classmethod
+    def of(cls, run: Pretraining, folder: Path) -> Read:
+        tokenizer = prepare_tokenizer(run, folder, print)
+        opened = prepare_shards(run, folder, tokenizer, print)
+        data = prepare_samples(run, tokenizer, opened, print).data
+        ids = np.concatenate([data[number].sequences[0] for number in range(len(data))])
+        return cls(ids, data.lengths, np.arange(len(data)), run, tokenizer, opened)
+
+    def masked(self, masking: Masking, seed: int = 0, epoch: int = 0) -> Masked:
+        parts = set_up(replace(self.run, masking=masking), self.tokenizer, self.opened, "cpu", print)
+        inputs = parts.objective.prepare([parts.text.data[number] for number in range(len(self.samples))], seed, epoch)
+        assert isinstance(inputs, MaskedInputs)
+        return Masked(inputs.batch.ids.numpy(), inputs.rows.numpy(), inputs.labels.numpy())
+
+    @property
+    def words(self) -> np.ndarray:
+        inner = np.array([str(self.tokenizer.backend.id_to_token(i)).startswith("##") for i in self.ids.tolist()])
+        return np.cumsum(~inner | np.isin(np.roll(self.ids, 1), [*self.tokenizer.special_ids])) - 1
+
+
+CLUSTERED: dict[str, Callable[[Text, Masking], bool]] = {
+    "whole_words": lambda text, masking: broken_words(text, masking) == 0.0,
+    "spans": lambda text, masking: 3.0 < runs_of_words(text, masking).mean() < 4.5,
+    "n_grams": lambda text, masking: 1.5 < runs_of_words(text, masking).mean() < 2.0,
+}
+
+
+@pytest.mark.parametrize("name", CLUSTERED)
+def test_the_objective_of_a_run_masks_by_its_policy(texts: Path, tmp_path: Path, name: str) -> None:
+    """The published run of GottBERT lost its whole words on the way from its settings to what masks, and nothing told of it."""
+    (tmp_path / "long").mkdir()
+    for file in ("a.txt", "b.txt"):  # one to learn from, one to measure on
+        (tmp_path / "long" / file).write_text(" ".join(path.read_text() for path in sorted(texts.iterdir()) * 20))
+    lengths = [f"{field}=2048" for field in ("encoder.max_length", "max_length", "batching.tokens")]
+    changes = ("tokenizer.vocab_size=40", "masking.rate=0.05", *lengths)  # few of a policy's units meet, or are cut
+    run, off = (run_of(tmp_path / "long", *changes, f"masking.units={units}") for units in (UNITS[name], "null"))
+    read = Read.of(run, tmp_path / "run")
+    assert len(read.ids) > 2 * read.words[-1], "words have several pieces"
+    assert CLUSTERED[name](read, run.masking)
+    assert not CLUSTERED[name](read, off.masking)
 
 
 def test_rows_of_every_batch(texts: Path, tmp_path: Path) -> None:

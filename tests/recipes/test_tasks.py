@@ -38,6 +38,7 @@ from bothways.families.roberta import FAMILY as ROBERTA
 from bothways.families.roberta import roberta
 from bothways.model.model import Model
 from bothways.objectives.decoded_lm import GradualUnmasking
+from bothways.ragged import Batch, Ragged
 from bothways.recipes import assembling, pretraining
 from bothways.recipes.continuing import adaptation, continued
 from bothways.recipes.measuring import Network
@@ -125,8 +126,6 @@ def test_both_heads_are_saved_and_load_there(texts: TextFiles, tmp_path: Path, f
     assert not any(told.values()), told
     ids = torch.tensor([[2, 7, 8, 3, 9, 10, 3]])
     types = torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
-    from bothways.ragged import Batch
-
     with torch.no_grad():
         expected = theirs.eval()(input_ids=ids, token_type_ids=types)
         encoded = ours.encoder(Batch.of([ids[0].numpy()], [types[0].numpy()]))
@@ -143,13 +142,16 @@ def test_other_trunks_drop_the_second_head(texts: TextFiles, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "deberta"])
 def test_a_decoder_leaves_no_trace(texts: TextFiles, tmp_path: Path, family: str) -> None:
-    """Reference check 16.(1): the folder has exactly the keys and the config of a run without a decoder."""
+    """Reference check 16.(1): the folder has exactly the keys, config and operations of a run without a decoder."""
     run = a_run(texts, family)
     pretrain(run, tmp_path / "plain")
     pretrain(replace(run, decoder=GradualUnmasking()), tmp_path / "decoded")
     assert names(tmp_path / "decoded") == names(tmp_path / "plain")
     configs = [json.loads((tmp_path / name / "model" / "config.json").read_text()) for name in ("decoded", "plain")]
     assert configs[0] == configs[1]
+    texts_of_both = Ragged.of([30, 7])
+    encoders = [bothways.load(tmp_path / name / "model", strict=True).encoder for name in ("decoded", "plain")]
+    assert encoders[0].flops(texts_of_both) == encoders[1].flops(texts_of_both) > 0
 
 
 def test_an_enhanced_mask_decoder_is_kept_by_deberta_alone(texts: TextFiles, tmp_path: Path) -> None:
