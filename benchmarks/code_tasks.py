@@ -85,6 +85,7 @@ class Plan:
     """What decides the figures; it is kept in the work folder, and compared.
 
     Attributes:
+        minutes: of steps, on replaced tokens and then on masked ones.
         longest: words that a function has at most, as its tokens are written: those of a string are several.
         longest_exception: the same, of the exception task.
         length: pieces that the encoder reads.

@@ -80,7 +80,7 @@ def contender(run: Pretraining, tokens: int, spent: list[float]) -> Callable[[],
     initialise(objective, run.encoder.initialisation, run.encoder.num_layers, 0)
     table = parameter_table(objective, default_groups(run.training.optimizer, objective))
     updates: Updates[Any] = Updates(objective, run.training, table, step, torch.device("cpu"))
-    stream: Any = Inputs(objective, tokens)  # type: ignore[arg-type]
+    stream: Any = Inputs(objective, tokens)
 
     def one() -> None:
         begin = time.process_time()
@@ -94,7 +94,7 @@ def memory(run: Pretraining, tokens: int) -> dict[str, float]:
     """MiB at the peak of a step: as it is, and with the dense head."""
     with torch.device("meta"):
         hollow = unfilled(run, MASKS)
-    inputs = next(Inputs(hollow, tokens))  # type: ignore[arg-type]
+    inputs = next(Inputs(hollow, tokens))
     settings = replace(run.training, accumulate=1, ramp=None)
     made = {"masked rows": lambda: unfilled(run, MASKS), "all tokens": lambda: Dense(unfilled(run, MASKS))}  # type: ignore[arg-type]
     return {name: round(footprint(make, [inputs], settings).peak / 2**20, 1) for name, make in made.items()}

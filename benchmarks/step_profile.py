@@ -27,6 +27,7 @@ from bothways.families.bert import bert, masked_lm_head
 from bothways.families.modernbert import modernbert
 from bothways.layers.heads import MaskedLm
 from bothways.objectives.masked_lm import MaskedLanguageModeling
+from bothways.objectives.objective import Objective
 from bothways.ragged import Capacity
 from bothways.training.optimizer import AdamW, BertAdam, Lamb, Muon, StableAdamW, default_groups, parameter_table
 from bothways.training.schedule import Linear, Steps
@@ -58,7 +59,7 @@ GROUPS = {
 class Inputs:
     """Batches of random tokens whose lengths are those of text: few long, many short."""
 
-    def __init__(self, objective: MaskedLanguageModeling, tokens: int) -> None:
+    def __init__(self, objective: Objective[Any], tokens: int) -> None:
         self.prepare, self.tokens, self.number, self.fills = objective.prepare, tokens, 0, objective.takes_filler
 
     def __next__(self) -> Any:
